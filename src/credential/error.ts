@@ -1,0 +1,13 @@
+import { CodedError } from "../std/error.ts";
+
+export type CredentialErrorCode =
+  | "unknown_key"
+  | "missing_key"
+  | "incomplete_pair"
+  | "bad_value"
+  | "registry_mismatch"
+  | "provider_failed"
+  | "no_credentials";
+
+/** A credential that is incomplete, malformed, meant for another registry, or that its issuer does not honour. */
+export class CredentialError extends CodedError<CredentialErrorCode> {}

@@ -1,0 +1,57 @@
+import type { Redacted } from "../std/redacted.ts";
+
+/**
+ * How a credential turns into something that a registry understands. `public` is a decision ("this image needs
+ * none"), not a fallback; `token` is a bearer or refresh token handed over as it is.
+ */
+export type CredentialType = "public" | "basic" | "aws" | "gcp" | "azure" | "token";
+
+/** Values by key (`AWS_ACCESS_KEY_ID`, `USERNAME`, …), as a user gave them. */
+export type CredentialMap = Readonly<Record<string, Redacted<string>>>;
+
+/** The value of a workspace secret: which registry, of which kind, and the keys. */
+export interface RegistryCredential {
+  /** Canonical, as {@link import("../reference/reference.ts").Reference.registry}. */
+  readonly registry: string;
+  readonly type: CredentialType;
+  readonly credentials: CredentialMap;
+}
+
+/** What a registry request carries. `expiresAt`: when the issuer says that it ends; absent means not known. */
+export type RegistryAuthorization =
+  | { readonly kind: "anonymous" }
+  | {
+      readonly kind: "basic";
+      readonly username: string;
+      readonly password: Redacted<string>;
+      readonly expiresAt?: Date;
+    }
+  | { readonly kind: "bearer"; readonly token: Redacted<string>; readonly expiresAt?: Date }
+  | { readonly kind: "refresh"; readonly token: Redacted<string>; readonly expiresAt?: Date };
+
+/** One credential, bound to one registry. Made whole; asks its issuer (AWS, Google) only when a request needs it. */
+export interface CredentialProvider {
+  readonly registry: string;
+  readonly type: CredentialType;
+  /** Opaque and safe to log: equal for equal credentials in this process, different otherwise and after a restart. */
+  readonly fingerprint: string;
+  /**
+   * What to send now.
+   * @param refresh the registry refused the last one: ask the issuer again, where there is one
+   * @throws CredentialError `provider_failed` when the issuer refuses or cannot be reached
+   */
+  authorization(
+    signal?: AbortSignal,
+    options?: { readonly refresh?: boolean },
+  ): Promise<RegistryAuthorization>;
+}
+
+/** The provider of *no credential*: a public image. */
+export function anonymousProvider(registry: string): CredentialProvider {
+  return {
+    registry,
+    type: "public",
+    fingerprint: "anonymous",
+    authorization: async () => ({ kind: "anonymous" }),
+  };
+}

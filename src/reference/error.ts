@@ -1,0 +1,6 @@
+import { CodedError } from "../std/error.ts";
+
+export type ReferenceErrorCode = "bad_reference" | "bad_digest" | "bad_platform";
+
+/** A text that does not name an image, a digest or a platform. */
+export class ReferenceError extends CodedError<ReferenceErrorCode> {}

@@ -1,0 +1,22 @@
+import type { Descriptor } from "./descriptor.ts";
+
+/** Where the bytes of layers come from. The mount and the index read through it and know nothing of registries. */
+export interface BlobSource {
+  /**
+   * The bytes `start` (inclusive) to `end` (exclusive) of a layer as stored, exactly `end - start` of them.
+   * @throws RegistryError; `range_unsupported` means that only {@link BlobSource.stream} will do
+   */
+  read(layer: Descriptor, start: number, end: number, signal: AbortSignal): Promise<Uint8Array>;
+  /**
+   * The layer from `start` to its end, in order, resumed over broken connections. From 0 the whole is verified against
+   * the digest: a mismatch throws `digest_mismatch` after the last chunk, before the end.
+   */
+  stream(layer: Descriptor, start: number, signal: AbortSignal): AsyncIterable<Uint8Array>;
+  /** What was asked for and received so far, through this source. */
+  stats(): BlobSourceStats;
+}
+
+export interface BlobSourceStats {
+  readonly requests: number;
+  readonly bytes: number;
+}

@@ -1,0 +1,30 @@
+import type { CredentialProvider } from "../credential/provider.ts";
+import type { Platform } from "../reference/platform.ts";
+import type { Reference } from "../reference/reference.ts";
+import type { Descriptor } from "./descriptor.ts";
+import type { ImageConfig } from "./image-config.ts";
+
+/** An image for one platform, with everything about it verified but the layers' bytes. */
+export interface ResolvedImage {
+  readonly manifest: Descriptor;
+  readonly config: Descriptor;
+  readonly layers: readonly Descriptor[];
+  readonly manifestBytes: Uint8Array;
+  readonly imageConfig: ImageConfig;
+}
+
+/** One repository, asked with one credential. All methods throw RegistryError. */
+export interface Repository {
+  readonly reference: Reference;
+  readonly provider: CredentialProvider;
+  /** What a tag or digest points to, without its body; proves that the credential may pull. */
+  headManifest(tagOrDigest: string, signal: AbortSignal): Promise<Descriptor>;
+  /** The reference's image for a platform: index → manifest → config, each verified. */
+  resolve(platform: Platform, signal: AbortSignal): Promise<ResolvedImage>;
+  /** A whole small blob, verified. `sizeBytesMax` defaults to 8 MiB. */
+  blob(descriptor: Descriptor, signal: AbortSignal, sizeBytesMax?: number): Promise<Uint8Array>;
+  /** Exactly the bytes from `start` to `end` (exclusive); `range_unsupported` when the registry sends the whole. */
+  openBlob(descriptor: Descriptor, start: number, end: number, signal: AbortSignal): Promise<Uint8Array>;
+  /** The blob from `start` to its end, resumed after breaks; from 0 its digest is verified at the end. */
+  streamBlob(descriptor: Descriptor, start: number, signal: AbortSignal): AsyncIterable<Uint8Array>;
+}
