@@ -1,4 +1,4 @@
-import { ReferenceError } from "./error.ts";
+import { ImageReferenceError } from "./error.ts";
 
 const digestPattern = /^sha256:[0-9a-f]{64}$/;
 
@@ -10,11 +10,11 @@ export function isDigest(text: string): boolean {
   return digestPattern.test(text);
 }
 
-/** Returns the digest when it is one. @throws ReferenceError `bad_digest` */
+/** Returns the digest when it is one. @throws ImageReferenceError `bad_digest` */
 export function assertDigest(text: string): string {
   if (isDigest(text)) return text;
   const shown = text.length > 100 ? `${text.slice(0, 100)}…` : text;
-  throw new ReferenceError("bad_digest", `${JSON.stringify(shown)} is not a digest`, {
+  throw new ImageReferenceError("bad_digest", `${JSON.stringify(shown)} is not a digest`, {
     next: "A digest is written as sha256: followed by 64 lower-case hexadecimal digits.",
   });
 }

@@ -3,4 +3,4 @@ import { CodedError } from "../std/error.ts";
 export type ReferenceErrorCode = "bad_reference" | "bad_digest" | "bad_platform";
 
 /** A text that does not name an image, a digest or a platform. */
-export class ReferenceError extends CodedError<ReferenceErrorCode> {}
+export class ImageReferenceError extends CodedError<ReferenceErrorCode> {}

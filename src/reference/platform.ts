@@ -1,5 +1,5 @@
 import { arch, platform } from "node:os";
-import { ReferenceError } from "./error.ts";
+import { ImageReferenceError } from "./error.ts";
 
 /** What an image was built for, in the terms of the OCI image index (GOOS, GOARCH, CPU variant). */
 export interface Platform {
@@ -24,12 +24,12 @@ const architectures: Readonly<Record<string, readonly [architecture: string, var
   ppc64el: ["ppc64le"],
 };
 
-/** Parses `os/architecture[/variant]`, such as `linux/arm64/v8`. @throws ReferenceError `bad_platform` */
+/** Parses `os/architecture[/variant]`, such as `linux/arm64/v8`. @throws ImageReferenceError `bad_platform` */
 export function parsePlatform(text: string): Platform {
   const [os, architecture, variant, ...rest] = text.trim().toLowerCase().split("/");
   const parts = [os, architecture, ...(variant === undefined ? [] : [variant])];
   if (os === undefined || architecture === undefined || rest.length > 0 || !parts.every(isPart)) {
-    throw new ReferenceError("bad_platform", `${JSON.stringify(text.slice(0, 100))} is not a platform`, {
+    throw new ImageReferenceError("bad_platform", `${JSON.stringify(text.slice(0, 100))} is not a platform`, {
       next: "Write a platform as os/architecture or os/architecture/variant, such as linux/amd64 or linux/arm64/v8.",
     });
   }

@@ -1,6 +1,6 @@
 import { isIPv6 } from "node:net";
 import { isDigest } from "./digest.ts";
-import { ReferenceError } from "./error.ts";
+import { ImageReferenceError } from "./error.ts";
 
 /**
  * An image in a registry. Parsed once, at the edge; everything inside works on this.
@@ -28,7 +28,7 @@ const referenceLengthMax = 1024;
  * Parses an image reference. `docker://` and `oci://` are accepted in front; without a tag and a digest the tag is
  * `latest`; a name without a registry is Docker Hub's.
  *
- * @throws ReferenceError `bad_reference`
+ * @throws ImageReferenceError `bad_reference`
  */
 export function parseReference(text: string): Reference {
   const bare = stripTransport(text, text);
@@ -67,14 +67,14 @@ export function formatReference(reference: Reference): string {
   return `${reference.registry}/${reference.repository}${tag}${digest}`;
 }
 
-/** The registry of an image reference: `parseRegistry("ghcr.io/acme/app:1")` is `ghcr.io`. @throws ReferenceError */
+/** The registry of an image reference: `parseRegistry("ghcr.io/acme/app:1")` is `ghcr.io`. @throws ImageReferenceError */
 export function parseRegistry(text: string): string {
   return parseReference(text).registry;
 }
 
 /**
  * The canonical form of a registry that is named by itself, without an image: `GHCR.io` is `ghcr.io`,
- * `index.docker.io` is `docker.io`. @throws ReferenceError `bad_reference`
+ * `index.docker.io` is `docker.io`. @throws ImageReferenceError `bad_reference`
  */
 export function normalizeRegistry(text: string): string {
   return canonicalHost(text, stripTransport(text, text).replace(/\/$/, ""));
@@ -148,7 +148,11 @@ function checkRepository(text: string, path: string): void {
 function refuse(text: string, why: string, next: string): never {
   // Whoever pastes a URL with a password in it must not find it in a log.
   const shown = text.replace(/\/\/[^/]*@/, "//…@").slice(0, 200);
-  throw new ReferenceError("bad_reference", `${JSON.stringify(shown)} is not an image reference: ${why}`, {
-    next,
-  });
+  throw new ImageReferenceError(
+    "bad_reference",
+    `${JSON.stringify(shown)} is not an image reference: ${why}`,
+    {
+      next,
+    },
+  );
 }
