@@ -1,0 +1,142 @@
+import { readFileSync, statSync } from "node:fs";
+import { hostname } from "node:os";
+import { join } from "node:path";
+import { z } from "zod";
+import { CodedError, errnoOf, messageOf } from "./std/error.ts";
+import { parseSize } from "./std/size.ts";
+
+export type ConfigErrorCode = "unreadable" | "loose_mode" | "syntax" | "invalid";
+
+/** A configuration that cannot be used; the message names the file and the field. */
+export class ConfigError extends CodedError<ConfigErrorCode> {}
+
+/** Where a server listens: `HOST:PORT`, `[::1]:PORT`; port 0 takes any free one. */
+const address = z
+  .string()
+  .regex(/^(\[[0-9a-fA-F:]+\]|[^:\s]+):\d{1,5}$/, "must be HOST:PORT")
+  .transform((text) => {
+    const at = text.lastIndexOf(":");
+    return { host: text.slice(0, at).replace(/^\[|\]$/g, ""), port: Number(text.slice(at + 1)) };
+  });
+
+const size = z.string().transform((text, context) => {
+  const bytes = parseSize(text);
+  if (bytes === undefined) context.addIssue({ code: "custom", message: "must be a size such as 512Mi or 20G" });
+  return bytes ?? 0;
+});
+
+const server = z.strictObject({
+  listen: address.optional(),
+  tls_cert_file: z.string().optional(),
+  tls_key_file: z.string().optional(),
+});
+
+const schema = z.strictObject({
+  /** Everything that the node keeps: database, keys, index, cache, state of its containers. */
+  data_dir: z.string().default("/var/lib/oci-node"),
+  log_level: z.enum(["debug", "info", "warning", "error"]).default("info"),
+  /** Wraps the keys of all workspaces. Made at the first start of `dev`; must exist for the roles. */
+  key_file: z.string().optional(),
+  database: z.strictObject({ /** Absent: the PostgreSQL inside the executable. */ url: z.string().optional() }).default({}),
+  gateway: server.default({}),
+  scheduler: server.default({}),
+  worker: server
+    .extend({
+      name: z.string().optional(),
+      /** Where the scheduler listens, for a worker in a process of its own. */
+      scheduler_url: z.url().optional(),
+      /** Holds the join token of a worker in a process of its own. */
+      token_file: z.string().optional(),
+      cpu: z.number().positive().optional(),
+      memory: size.optional(),
+      cache_dir: z.string().optional(),
+      cache_quota: size.optional(),
+      /** `file`: EROFS straight over the FUSE files (Linux ≥ 6.12); `loop`: over loop devices. */
+      mount_transport: z.enum(["auto", "file", "loop"]).default("auto"),
+      /** Fetches the rest of an image in the background while its containers run. */
+      background_fetch: z.boolean().default(true),
+      runtime: z.enum(["runc", "crun", "runsc"]).default("runc"),
+    })
+    .default({ mount_transport: "auto", background_fetch: true, runtime: "runc" }),
+  index: z.strictObject({ dir: z.string().optional() }).default({}),
+  registry: z
+    .strictObject({
+      /** `host:port` that are spoken to over plain HTTP and may have private addresses. */
+      insecure: z.array(z.string()).default([]),
+      /** Hosts that may have private addresses, over HTTPS. */
+      private: z.array(z.string()).default([]),
+      /** Token servers on another host, by registry. */
+      realms: z.record(z.string(), z.array(z.string())).default({}),
+      /** PEM file with further certificate authorities. */
+      ca_file: z.string().optional(),
+    })
+    .default({ insecure: [], private: [], realms: {} }),
+  /** What the operator allows a workspace, by its name. */
+  workspaces: z.record(z.string(), z.strictObject({ host_network: z.boolean().default(false) })).default({}),
+});
+
+export type ConfigFile = z.infer<typeof schema>;
+
+/** The configuration with every place worked out. */
+export interface Config extends ConfigFile {
+  readonly keyFile: string;
+  readonly indexDir: string;
+  readonly cacheDir: string;
+  readonly stateDir: string;
+  readonly workerName: string;
+}
+
+/** Reads a configuration file (TOML). Unknown fields and modes that let others write are refused. */
+export function readConfig(path: string): Config {
+  return parseConfig(readStrictly(path), path);
+}
+
+/** A configuration out of settings, such as the flags of `dev`. */
+export function makeConfig(settings: z.input<typeof schema>, source = "flags"): Config {
+  const parsed = schema.safeParse(settings);
+  if (!parsed.success) {
+    const issue = parsed.error.issues[0];
+    const field = issue?.path.join(".") ?? "";
+    throw new ConfigError("invalid", `${source}: ${field === "" ? "" : `${field}: `}${issue?.message ?? "invalid"}`, {
+      next: "Correct the field; the README lists all of them.",
+    });
+  }
+  const config = parsed.data;
+  return {
+    ...config,
+    keyFile: config.key_file ?? join(config.data_dir, "key"),
+    indexDir: config.index.dir ?? join(config.data_dir, "index"),
+    cacheDir: config.worker.cache_dir ?? join(config.data_dir, "cache"),
+    stateDir: join(config.data_dir, "worker"),
+    workerName: config.worker.name ?? hostname(),
+  };
+}
+
+function parseConfig(text: string, path: string): Config {
+  let settings: unknown;
+  try {
+    settings = Bun.TOML.parse(text);
+  } catch (cause) {
+    throw new ConfigError("syntax", `${path}: not TOML: ${messageOf(cause)}`, {
+      next: "Correct the line that the message names.",
+    });
+  }
+  return makeConfig(settings as never, path);
+}
+
+function readStrictly(path: string): string {
+  try {
+    const { mode } = statSync(path);
+    if ((mode & 0o022) !== 0) {
+      throw new ConfigError("loose_mode", `${path}: others than its owner can write it`, {
+        next: `Run: chmod go-w ${path}`,
+      });
+    }
+    return readFileSync(path, "utf8");
+  } catch (error) {
+    if (error instanceof ConfigError) throw error;
+    throw new ConfigError("unreadable", `${path}: cannot be read (${errnoOf(error) ?? messageOf(error)})`, {
+      next: "Check the path given with --config.",
+    });
+  }
+}

@@ -1,0 +1,115 @@
+import { readFileSync } from "node:fs";
+import * as http from "node:http";
+import * as http2 from "node:http2";
+import * as net from "node:net";
+import type { ConnectRouter, Interceptor } from "@connectrpc/connect";
+import { connectNodeAdapter } from "@connectrpc/connect-node";
+import { CodedError, errnoOf } from "../std/error.ts";
+
+export type ListenErrorCode = "address_in_use" | "cannot_listen";
+
+/** An address that a role was told to listen on and cannot. */
+export class ListenError extends CodedError<ListenErrorCode> {}
+
+export interface ServerTls {
+  readonly certFile: string;
+  readonly keyFile: string;
+}
+
+export interface ServeOptions {
+  readonly host: string;
+  /** 0: any free port. */
+  readonly port: number;
+  readonly routes: (router: ConnectRouter) => void;
+  readonly interceptors: Interceptor[];
+  readonly tls?: ServerTls;
+  /** Answers what is not an RPC, such as `/healthz`. */
+  readonly fallback?: (request: http.IncomingMessage, response: http.ServerResponse) => void;
+}
+
+export interface Server {
+  readonly host: string;
+  readonly port: number;
+  /** `http://host:port`, or https where TLS is on. */
+  readonly url: string;
+  close(): Promise<void>;
+}
+
+const http2Preface = "PRI";
+const bodyBytesMax = 4 * 1024 * 1024;
+
+/**
+ * Serves Connect and gRPC, over HTTP/1.1 and HTTP/2, on one port.
+ *
+ * With TLS one server speaks both by ALPN. In cleartext (loopback only, which the configuration checks) the first
+ * bytes of a connection decide: the HTTP/2 preface begins with `PRI` (RFC 9113, 3.4).
+ */
+export async function serve(options: ServeOptions): Promise<Server> {
+  const handler = connectNodeAdapter({
+    routes: options.routes,
+    interceptors: options.interceptors,
+    readMaxBytes: bodyBytesMax,
+    ...(options.fallback === undefined ? {} : { fallback: options.fallback as never }),
+  });
+  const sockets = new Set<net.Socket>();
+  const listener = options.tls === undefined ? cleartext(handler) : encrypted(handler, options.tls);
+  listener.on("connection", (socket: net.Socket) => {
+    sockets.add(socket);
+    socket.once("close", () => sockets.delete(socket));
+  });
+  await listen(listener, options.host, options.port);
+  const address = listener.address() as net.AddressInfo;
+  const shownHost = options.host.includes(":") ? `[${options.host}]` : options.host;
+  return {
+    host: options.host,
+    port: address.port,
+    url: `${options.tls === undefined ? "http" : "https"}://${shownHost}:${address.port}`,
+    close: () =>
+      new Promise((resolve) => {
+        listener.close(() => resolve());
+        for (const socket of sockets) socket.destroy();
+      }),
+  };
+}
+
+type Handler = (request: never, response: never) => void;
+
+function encrypted(handler: Handler, tls: ServerTls): net.Server {
+  return http2.createSecureServer(
+    { allowHTTP1: true, minVersion: "TLSv1.2", cert: readFileSync(tls.certFile), key: readFileSync(tls.keyFile) },
+    handler as never,
+  ) as unknown as net.Server;
+}
+
+function cleartext(handler: Handler): net.Server {
+  const h1 = http.createServer(handler as never);
+  const h2 = http2.createServer(handler as never);
+  return net.createServer((socket) => {
+    socket.on("error", () => socket.destroy());
+    socket.once("data", (first: Buffer) => {
+      socket.pause();
+      socket.unshift(first);
+      const isHttp2 = first.subarray(0, 3).toString("latin1") === http2Preface;
+      (isHttp2 ? h2 : h1).emit("connection", socket);
+      socket.resume();
+    });
+  });
+}
+
+function listen(server: net.Server, host: string, port: number): Promise<void> {
+  return new Promise((resolve, reject) => {
+    server.once("error", (error) => {
+      const inUse = errnoOf(error) === "EADDRINUSE";
+      reject(
+        new ListenError(
+          inUse ? "address_in_use" : "cannot_listen",
+          inUse
+            ? `cannot listen on ${host}:${port}: the port is in use`
+            : `cannot listen on ${host}:${port}: ${errnoOf(error) ?? "failed"}`,
+          { next: "Choose another address with --listen HOST:PORT (port 0 takes any free one).", cause: error },
+        ),
+      );
+    });
+    server.listen(port, host, () => resolve());
+  });
+}
