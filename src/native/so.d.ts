@@ -1,0 +1,5 @@
+declare module "*.so" {
+  /** Path of the embedded file: in the source tree, or inside the compiled executable. */
+  const path: string;
+  export default path;
+}
