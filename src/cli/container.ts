@@ -1,0 +1,92 @@
+import { createClient } from "@connectrpc/connect";
+import { ContainerService, LogStream } from "../gen/oci_node/v1/container_service_pb.ts";
+import { command, words } from "./action.ts";
+import { connectTransport } from "./context.ts";
+import { ago, printJson, printLine, printTable } from "./output.ts";
+import { containerShape, dateOf, stateName } from "./shape.ts";
+
+const containerWord = words({ placeholder: "ID", brief: "Container id, or the beginning of one" });
+
+export const ps = command<{ json: boolean; all: boolean }>({
+  brief: "List containers",
+  flags: { all: { kind: "boolean", default: false, brief: "Also those that have ended" } },
+  aliases: { a: "all" },
+  async run(flags) {
+    const { containers } = await createClient(ContainerService, connectTransport()).listContainers({ all: flags.all });
+    if (flags.json) {
+      printJson(containers.map(containerShape));
+      return 0;
+    }
+    printTable(
+      ["ID", "IMAGE", "STATE", "EXIT", "COMMAND", "AGE"],
+      containers.map((container) => [
+        container.id,
+        container.reference,
+        stateName(container.state),
+        container.exitCode === undefined ? "" : String(container.exitCode),
+        container.command.join(" ").slice(0, 40),
+        ago(dateOf(container.createdAt)),
+      ]),
+    );
+    return 0;
+  },
+});
+
+export const logs = command<{ json: boolean; follow: boolean }, [string]>({
+  brief: "Show a container's output from its beginning",
+  flags: { follow: { kind: "boolean", default: false, brief: "Go on until the container has ended" } },
+  aliases: { f: "follow" },
+  positional: containerWord,
+  async run(flags, id) {
+    const client = createClient(ContainerService, connectTransport());
+    for await (const piece of client.streamLogs({ id, follow: flags.follow })) {
+      const stderr = piece.stream === LogStream.STDERR;
+      if (flags.json) {
+        const text = new TextDecoder().decode(piece.data);
+        printLine(JSON.stringify({ stream: stderr ? "stderr" : "stdout", time: dateOf(piece.at), text }));
+        continue;
+      }
+      const out = stderr ? process.stderr : process.stdout;
+      if (!out.write(piece.data)) await new Promise((resolve) => out.once("drain", resolve));
+    }
+    return 0;
+  },
+});
+
+export const stop = command<{ json: boolean; timeout?: number }, [string]>({
+  brief: "Stop a container: its stop signal, then SIGKILL",
+  flags: {
+    timeout: {
+      kind: "parsed",
+      parse: parseSeconds,
+      optional: true,
+      brief: "Seconds before SIGKILL (default 10)",
+      placeholder: "S",
+    },
+  },
+  aliases: { t: "timeout" },
+  positional: containerWord,
+  async run(flags, id) {
+    const timeoutMs = Math.max(1, Math.round((flags.timeout ?? 10) * 1000));
+    const { container } = await createClient(ContainerService, connectTransport()).stopContainer({ id, timeoutMs });
+    if (flags.json && container !== undefined) printJson(containerShape(container));
+    else printLine(container?.id ?? id);
+    return 0;
+  },
+});
+
+export const inspect = command<{ json: boolean }, [string]>({
+  brief: "Show a container: state, worker, phases with times, events, what was fetched",
+  positional: containerWord,
+  async run(_, id) {
+    const { container } = await createClient(ContainerService, connectTransport()).getContainer({ id });
+    if (container !== undefined) printJson(containerShape(container));
+    return 0;
+  },
+});
+
+function parseSeconds(text: string): number {
+  const seconds = Number(text);
+  if (!(seconds >= 0 && seconds <= 3600)) throw new RangeError(`${JSON.stringify(text)} is no number of seconds`);
+  return seconds;
+}

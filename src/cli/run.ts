@@ -1,0 +1,195 @@
+import { type Client, Code, ConnectError, createClient } from "@connectrpc/connect";
+import {
+  type Container,
+  ContainerService,
+  ContainerState,
+  LogStream,
+  Network,
+} from "../gen/oci_node/v1/container_service_pb.ts";
+import { parseSize } from "../std/size.ts";
+import { command } from "./action.ts";
+import { CliError, connectTransport } from "./context.ts";
+import { note, printJson, printLine } from "./output.ts";
+import { containerShape, hasEnded } from "./shape.ts";
+
+interface RunFlags {
+  readonly json: boolean;
+  readonly detach: boolean;
+  readonly eager: boolean;
+  readonly env?: readonly string[];
+  readonly cpu?: number;
+  readonly memory?: number;
+  readonly network?: "none" | "host";
+}
+
+type Containers = Client<typeof ContainerService>;
+
+/** What a container that never started makes `run` exit with, as `docker run` does. */
+const notStartedExitCode = 125;
+
+export const run = command<RunFlags, string[]>({
+  brief: "Run a container of an image",
+  fullDescription:
+    "In the foreground the output and the exit code are the container's; Ctrl-C stops it. What follows -- replaces the " +
+    "image's command. A container that could not be started gives exit code 125.",
+  flags: {
+    eager: { kind: "boolean", default: false, brief: "Fetch the whole image before the start" },
+    detach: { kind: "boolean", default: false, brief: "Print the container's id and return" },
+    env: {
+      kind: "parsed",
+      parse: parseVariable,
+      optional: true,
+      variadic: true,
+      brief: "Environment variable; without a value, the caller's",
+      placeholder: "K=V",
+    },
+    cpu: { kind: "parsed", parse: parseCpu, optional: true, brief: "CPUs, such as 0.5", placeholder: "N" },
+    memory: {
+      kind: "parsed",
+      parse: parseMemory,
+      optional: true,
+      brief: "Memory limit, such as 512Mi",
+      placeholder: "SIZE",
+    },
+    network: {
+      kind: "enum",
+      values: ["none", "host"],
+      optional: true,
+      brief: "none: loopback only (default); host: where the operator allowed it",
+    },
+  },
+  aliases: { d: "detach", e: "env" },
+  positional: {
+    kind: "array",
+    parameter: { parse: String, placeholder: "IMAGE [-- CMD…]", brief: "Image id or reference, then the command" },
+    minimum: 1,
+  },
+  async run(flags, image, ...argv) {
+    const containers = createClient(ContainerService, connectTransport());
+    const { container } = await containers.runContainer({
+      image: image ?? "",
+      command: argv,
+      env: Object.fromEntries((flags.env ?? []).map(splitVariable)),
+      cpuMillis: Math.round((flags.cpu ?? 0) * 1000),
+      memoryBytes: BigInt(flags.memory ?? 0),
+      network: flags.network === "host" ? Network.HOST : Network.NONE,
+      eager: flags.eager,
+    });
+    if (container === undefined) throw new CliError("failed", "the node made no container");
+    if (flags.detach) {
+      if (flags.json) printJson(containerShape(container));
+      else printLine(container.id);
+      return 0;
+    }
+    return await attach(containers, container.id, flags.json);
+  },
+});
+
+/** Shows a container's output until it has ended, and returns its exit code. */
+async function attach(containers: Containers, id: string, json: boolean): Promise<number> {
+  const stopping = stopOnInterrupt(containers, id);
+  try {
+    const logs = followLogs(containers, id, json);
+    const ended = await watchUntil(containers, id, hasEnded);
+    await logs;
+    if (json) printJson(containerShape(ended));
+    return exitCodeOf(ended);
+  } finally {
+    stopping.dispose();
+  }
+}
+
+function exitCodeOf(container: Container): number {
+  if (container.startedAt === undefined || container.exitCode === undefined) {
+    note(`oci-node: container ${container.id}: ${container.reason || "it ended before it was started"}`);
+    return notStartedExitCode;
+  }
+  if (container.reason !== "") note(`oci-node: container ${container.id}: ${container.reason}`);
+  return container.exitCode;
+}
+
+async function followLogs(containers: Containers, id: string, json: boolean): Promise<void> {
+  const started = await watchUntil(
+    containers,
+    id,
+    (container) => container.state === ContainerState.RUNNING || hasEnded(container),
+  );
+  if (started.startedAt === undefined) return;
+  try {
+    for await (const piece of containers.streamLogs({ id, follow: true })) {
+      if (json) continue;
+      const out = piece.stream === LogStream.STDERR ? process.stderr : process.stdout;
+      if (!out.write(piece.data)) await new Promise((resolve) => out.once("drain", resolve));
+    }
+  } catch (thrown) {
+    note(`oci-node: the output could not be read to its end: ${ConnectError.from(thrown).rawMessage}`);
+  }
+}
+
+async function watchUntil(
+  containers: Containers,
+  id: string,
+  reached: (container: Container) => boolean,
+): Promise<Container> {
+  const done = new AbortController();
+  let last: Container | undefined;
+  try {
+    for await (const { container } of containers.watchContainer({ id }, { signal: done.signal })) {
+      last = container;
+      if (container !== undefined && reached(container)) return container;
+    }
+  } catch (thrown) {
+    throw ConnectError.from(thrown).code === Code.Canceled
+      ? new CliError("failed", `the connection to the node was lost; container ${id} goes on`, {
+          next: `See: oci-node inspect ${id}`,
+        })
+      : thrown;
+  } finally {
+    done.abort();
+  }
+  if (last === undefined) throw new CliError("failed", `container ${id} is not known any more`);
+  return last;
+}
+
+/** The first Ctrl-C stops the container, the second kills it. */
+function stopOnInterrupt(containers: Containers, id: string): { dispose(): void } {
+  let asked = 0;
+  const stop = () => {
+    asked += 1;
+    containers
+      .stopContainer({ id, timeoutMs: asked === 1 ? 10_000 : 1 })
+      .catch((error) => note(`oci-node: ${ConnectError.from(error).rawMessage}`));
+  };
+  process.on("SIGINT", stop);
+  process.on("SIGTERM", stop);
+  return {
+    dispose() {
+      process.off("SIGINT", stop);
+      process.off("SIGTERM", stop);
+    },
+  };
+}
+
+function parseVariable(text: string): string {
+  if (!/^[^=\0]+(=[^\0]*)?$/.test(text)) throw new SyntaxError(`${JSON.stringify(text)} is not K=V`);
+  return text;
+}
+
+function splitVariable(text: string): [string, string] {
+  const at = text.indexOf("=");
+  return at < 0 ? [text, process.env[text] ?? ""] : [text.slice(0, at), text.slice(at + 1)];
+}
+
+function parseCpu(text: string): number {
+  const cpus = Number(text);
+  if (!(cpus > 0 && cpus <= 4096)) throw new RangeError(`${JSON.stringify(text)} is no number of CPUs`);
+  return cpus;
+}
+
+function parseMemory(text: string): number {
+  const bytes = parseSize(text);
+  if (bytes === undefined || bytes < 4 * 1024 * 1024) {
+    throw new RangeError(`${JSON.stringify(text)} is no memory size of at least 4Mi`);
+  }
+  return bytes;
+}

@@ -1,0 +1,116 @@
+import type { Timestamp } from "@bufbuild/protobuf/wkt";
+import { timestampDate } from "@bufbuild/protobuf/wkt";
+import { type Container, ContainerState, type ImageTransfer } from "../gen/oci_node/v1/container_service_pb.ts";
+import type { Image } from "../gen/oci_node/v1/image_service_pb.ts";
+import type { Worker } from "../gen/oci_node/v1/scheduler_service_pb.ts";
+import type { Secret } from "../gen/oci_node/v1/secret_service_pb.ts";
+
+/** `running`, `exited`, … */
+export function stateName(state: ContainerState): string {
+  return ContainerState[state].toLowerCase();
+}
+
+export function hasEnded(container: Container): boolean {
+  return (
+    container.state === ContainerState.EXITED ||
+    container.state === ContainerState.FAILED ||
+    container.state === ContainerState.STOPPED
+  );
+}
+
+export function dateOf(timestamp: Timestamp | undefined): Date | undefined {
+  return timestamp === undefined ? undefined : timestampDate(timestamp);
+}
+
+function time(timestamp: Timestamp | undefined): string | null {
+  return dateOf(timestamp)?.toISOString() ?? null;
+}
+
+/** What `--json` shows of an image. */
+export function imageShape(image: Image) {
+  return {
+    id: image.id,
+    reference: image.reference,
+    registry: image.registry,
+    repository: image.repository,
+    manifestDigest: image.manifestDigest,
+    platform: image.platform,
+    secretName: image.credentialSecretName || null,
+    secretId: image.credentialSecretId || null,
+    sizeBytes: Number(image.sizeBytes),
+    inodes: Number(image.inodes),
+    layers: image.layers,
+    indexSha256: image.indexSha256,
+    createdAt: time(image.createdAt),
+  };
+}
+
+export function secretShape(secret: Secret) {
+  return {
+    id: secret.id,
+    name: secret.name,
+    registry: secret.registry,
+    type: secret.type,
+    principal: secret.principal,
+    version: secret.version,
+    images: secret.imageIds,
+    createdAt: time(secret.createdAt),
+    updatedAt: time(secret.updatedAt),
+  };
+}
+
+function transferShape(transfer: ImageTransfer | undefined) {
+  if (transfer === undefined) return null;
+  return {
+    fetchedBytes: Number(transfer.fetchedBytes),
+    requests: Number(transfer.requests),
+    compressedBytes: Number(transfer.compressedBytes),
+    spansPresent: Number(transfer.spansPresent),
+    spansTotal: Number(transfer.spansTotal),
+    complete: transfer.complete,
+  };
+}
+
+export function containerShape(container: Container) {
+  return {
+    id: container.id,
+    imageId: container.imageId,
+    reference: container.reference,
+    state: stateName(container.state),
+    attempt: container.attempt,
+    worker: container.workerId || null,
+    command: container.command,
+    exitCode: container.exitCode ?? null,
+    signal: container.signal || null,
+    oomKilled: container.oomKilled,
+    reason: container.reason || null,
+    createdAt: time(container.createdAt),
+    startedAt: time(container.startedAt),
+    finishedAt: time(container.finishedAt),
+    phases: container.phases.map((phase) => ({ name: phase.name, at: time(phase.at) })),
+    events: container.events.map((event) => ({
+      at: time(event.at),
+      kind: event.kind,
+      message: event.message,
+      fields: event.fields,
+    })),
+    transfer: transferShape(container.transfer),
+  };
+}
+
+export function workerShape(worker: Worker) {
+  return {
+    id: worker.id,
+    name: worker.name,
+    address: worker.address,
+    state: worker.state,
+    platform: worker.platform,
+    version: worker.version,
+    cpuMillis: worker.cpuMillis,
+    memoryBytes: Number(worker.memoryBytes),
+    cpuMillisUsed: worker.cpuMillisUsed,
+    memoryBytesUsed: Number(worker.memoryBytesUsed),
+    containers: worker.containers,
+    lastHeartbeatAt: time(worker.lastHeartbeatAt),
+  };
+}
