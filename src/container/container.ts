@@ -1,0 +1,86 @@
+import { randomBytes } from "node:crypto";
+import type { ContainerState } from "./state.ts";
+
+export type ContainerNetwork = "none" | "host";
+
+/** What the user asked for beside the image and the resources. */
+export interface ContainerSpec {
+  /** Replaces the image's Cmd; empty: the image's. */
+  readonly command: readonly string[];
+  readonly env: Readonly<Record<string, string>>;
+  readonly network: ContainerNetwork;
+  /** Waits for the whole image before the start. */
+  readonly eager: boolean;
+}
+
+export interface NewContainer extends ContainerSpec {
+  readonly workspaceId: string;
+  readonly imageId: string;
+  /** The image as the user named it, shown back to him. */
+  readonly reference: string;
+  /** Thousandths of a CPU; 0: no limit. */
+  readonly cpuMillis: number;
+  /** 0: no limit. */
+  readonly memoryBytes: number;
+}
+
+/** What the worker has fetched of the image. */
+export interface ImageTransfer {
+  readonly fetchedBytes: number;
+  readonly requests: number;
+  readonly compressedBytes: number;
+  readonly spansPresent: number;
+  readonly spansTotal: number;
+  /** Whether every byte of the image is on the worker. */
+  readonly complete: boolean;
+}
+
+/** When a container reached a phase: name → time. A phase keeps its first time within an attempt. */
+export type Phases = Readonly<Record<string, Date>>;
+
+export interface Container extends NewContainer {
+  readonly id: string;
+  readonly state: ContainerState;
+  /** Counts from 1; one more each time that it is put back into the queue. */
+  readonly attempt: number;
+  readonly workerId: string | undefined;
+  readonly exitCode: number | undefined;
+  /** The signal that ended the process, such as `SIGKILL`. */
+  readonly signal: string | undefined;
+  readonly oomKilled: boolean;
+  /** Why it failed or was ended, one sentence. */
+  readonly reason: string | undefined;
+  readonly phases: Phases;
+  readonly transfer: ImageTransfer | undefined;
+  readonly claimedBy: string | undefined;
+  readonly leaseUntil: Date | undefined;
+  readonly createdAt: Date;
+  readonly startedAt: Date | undefined;
+  readonly finishedAt: Date | undefined;
+  readonly updatedAt: Date;
+}
+
+/** Something that happened to a container. Fields and message must hold no credential. */
+export interface NewContainerEvent {
+  /** Now when absent. */
+  readonly at?: Date | undefined;
+  /** `state`, `credential`, `mount`, … */
+  readonly kind: string;
+  readonly message: string;
+  readonly fields?: Readonly<Record<string, string>> | undefined;
+}
+
+export interface ContainerEvent {
+  /** Grows; events of a container are in this order. */
+  readonly id: number;
+  readonly containerId: string;
+  readonly at: Date;
+  readonly kind: string;
+  readonly message: string;
+  readonly fields: Readonly<Record<string, string>>;
+}
+
+/** A new container's id: `c-` and 16 hex digits, fit for a runtime's container name and a folder's. */
+export function newContainerId(): string {
+  return `c-${randomBytes(8).toString("hex")}`;
+}

@@ -1,0 +1,12 @@
+import { CodedError } from "../std/error.ts";
+
+export type ContainerErrorCode =
+  | "not_found"
+  | "image_not_found"
+  | "image_not_ready"
+  | "illegal_transition"
+  | "conflict"
+  | "stale_attempt";
+
+/** A container that is not there, or is not where the caller takes it to be. */
+export class ContainerError extends CodedError<ContainerErrorCode> {}

@@ -1,0 +1,162 @@
+import type { ExtractTablesWithRelations } from "drizzle-orm";
+import { sql } from "drizzle-orm";
+import type { PgDatabase } from "drizzle-orm/pg-core";
+import { drizzle, type PostgresJsQueryResultHKT } from "drizzle-orm/postgres-js";
+import postgres from "postgres";
+import { logger } from "../std/log.ts";
+import { DbError, toDbError } from "./error.ts";
+import { migrations } from "./migrations.ts";
+import * as schema from "./schema.ts";
+
+/** What statements are made with: the pool's connections, or one transaction. */
+export type Queries = PgDatabase<
+  PostgresJsQueryResultHKT,
+  typeof schema,
+  ExtractTablesWithRelations<typeof schema>
+>;
+
+/** What is said on LISTEN/NOTIFY. `container_pending`: a container id; `container_changed`: workspace id, space, container id. */
+export type Channel = "container_pending" | "container_changed";
+
+export interface Subscription {
+  end(): Promise<void>;
+}
+
+const log = logger("db");
+const migrationLock = 7_362_019_443;
+
+/**
+ * A pool of connections to PostgreSQL. Everything that a store does goes through {@link Database.query} or
+ * {@link Database.transaction}, so that no error leaves with the parameters that were bound.
+ */
+export class Database {
+  readonly #url: string;
+  readonly #client: postgres.Sql;
+  readonly #queries: Queries;
+
+  private constructor(url: string, client: postgres.Sql) {
+    this.#url = url;
+    this.#client = client;
+    this.#queries = drizzle(client, { schema });
+  }
+
+  /**
+   * Connects to `postgres://user:password@host:port/name`. A Unix socket is given as libpq does it:
+   * `postgres://user@localhost/name?host=/folder`. Throws DbError `unavailable`.
+   */
+  static async connect(url: string, options: { maxConnections?: number } = {}): Promise<Database> {
+    const client = openClient(url, options.maxConnections ?? 10, { statement_timeout: 60_000 });
+    try {
+      await client`select 1`;
+    } catch (error) {
+      await client.end({ timeout: 0 });
+      throw toDbError(error);
+    }
+    return new Database(url, client);
+  }
+
+  /** One or more statements, each on its own. */
+  async query<T>(work: (queries: Queries) => PromiseLike<T>): Promise<T> {
+    try {
+      return await work(this.#queries);
+    } catch (error) {
+      throw toDbError(error);
+    }
+  }
+
+  /** All or nothing (READ COMMITTED). Lost against a deadlock it is repeated, at most 3 times: `work` must allow that. */
+  async transaction<T>(work: (queries: Queries) => Promise<T>): Promise<T> {
+    for (let attempt = 1; ; attempt += 1) {
+      try {
+        return await this.#queries.transaction((transaction) => work(transaction));
+      } catch (error) {
+        const failure = toDbError(error);
+        if (failure instanceof DbError && failure.code === "serialization" && attempt < 3) continue;
+        throw failure;
+      }
+    }
+  }
+
+  /**
+   * Calls back with each payload that is sent on a channel. The connection is made again when it breaks; messages sent
+   * meanwhile are lost, so `onConnected` (called at first and after each gap) is where a listener looks for itself.
+   */
+  async listen(
+    channel: Channel,
+    onPayload: (payload: string) => void,
+    onConnected: () => void,
+  ): Promise<Subscription> {
+    try {
+      const listening = await this.#client.listen(channel, onPayload, onConnected);
+      return { end: () => listening.unlisten().catch(() => undefined) };
+    } catch (error) {
+      throw toDbError(error);
+    }
+  }
+
+  /**
+   * Brings the schema up to date. An advisory lock makes starters wait for each other; each migration is applied once,
+   * all in one transaction. A database that a newer version migrated is refused.
+   */
+  async migrate(): Promise<void> {
+    const client = openClient(this.#url, 1, {});
+    try {
+      const single = drizzle(client);
+      await client`select pg_advisory_lock(${migrationLock})`;
+      // What drizzle-orm's own migrate() does after it has read its folder; the version is pinned for this call.
+      const { dialect, session } = single as unknown as DrizzleInside;
+      await dialect.migrate(migrations(), session, {});
+      await refuseNewerSchema(client);
+    } catch (error) {
+      throw toDbError(error);
+    } finally {
+      await client.end({ timeout: 5 });
+    }
+  }
+
+  /** Ends the connections; statements that run get 5 seconds. */
+  async close(): Promise<void> {
+    await this.#client.end({ timeout: 5 });
+  }
+}
+
+/** Sends a payload to a channel's listeners once the transaction commits. */
+export async function notify(queries: Queries, channel: Channel, payload: string): Promise<void> {
+  await queries.execute(sql`select pg_notify(${channel}, ${payload})`);
+}
+
+interface DrizzleInside {
+  readonly dialect: { migrate(list: unknown, session: unknown, config: object): Promise<void> };
+  readonly session: unknown;
+}
+
+async function refuseNewerSchema(client: postgres.Sql): Promise<void> {
+  const known = Math.max(...migrations().map((migration) => migration.folderMillis));
+  const [latest] = await client`select max(created_at)::bigint::text as at from drizzle.__drizzle_migrations`;
+  if (Number(latest?.["at"] ?? 0) > known) {
+    throw new DbError("constraint", "the database was migrated by a newer version of oci-node", {
+      next: "Start the newer version, or restore the database from before the upgrade.",
+    });
+  }
+}
+
+function openClient(url: string, max: number, connection: Record<string, number>): postgres.Sql {
+  let parsed: URL;
+  try {
+    parsed = new URL(url);
+  } catch {
+    throw new DbError("unavailable", "the database URL cannot be read", {
+      next: "Give --database-url as postgres://user:password@host:port/name.",
+    });
+  }
+  const folder = parsed.searchParams.get("host");
+  parsed.searchParams.delete("host");
+  const path = folder?.startsWith("/") ? { path: `${folder}/.s.PGSQL.${parsed.port || "5432"}` } : {};
+  return postgres(parsed.href, {
+    ...path,
+    max,
+    connect_timeout: 10,
+    onnotice: (notice) => log.debug("notice", { sqlState: notice["code"] }),
+    connection: { application_name: "oci-node", ...connection },
+  });
+}

@@ -1,0 +1,24 @@
+import { createHash } from "node:crypto";
+import type { MigrationMeta } from "drizzle-orm/migrator";
+import initial from "../../drizzle/0000_initial.sql" with { type: "text" };
+import journal from "../../drizzle/meta/_journal.json" with { type: "json" };
+
+/** Every migration's text by its tag in the journal. A compiled executable has no folder to read: add a line here. */
+const texts: Readonly<Record<string, string>> = {
+  "0000_initial": initial,
+};
+
+/** The migrations in the journal's order, shaped as drizzle-orm 0.45 makes them from a folder. */
+export function migrations(): MigrationMeta[] {
+  return journal.entries.map((entry) => {
+    const text = texts[entry.tag];
+    if (text === undefined)
+      throw new Error(`drizzle/${entry.tag}.sql is in the journal but not in src/db/migrations.ts`);
+    return {
+      sql: text.split("--> statement-breakpoint"),
+      bps: entry.breakpoints,
+      folderMillis: entry.when,
+      hash: createHash("sha256").update(text).digest("hex"),
+    };
+  });
+}

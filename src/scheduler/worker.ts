@@ -1,0 +1,29 @@
+/** `lost`: it stayed silent for too long; it is `ready` again once it registers again. */
+export type WorkerState = "ready" | "lost";
+
+/** What a worker says of itself when it joins. */
+export interface NewWorker {
+  readonly id: string;
+  readonly name: string;
+  /** Where it serves WorkerService: `http://127.0.0.1:40001`. */
+  readonly address: string;
+  /** X25519 public key of this boot, 32 bytes: image credentials are sealed to it. */
+  readonly bootPublicKey: Uint8Array;
+  readonly bootNonce: string;
+  readonly cpuMillis: number;
+  readonly memoryBytes: number;
+  readonly platform: string;
+  readonly version: string;
+}
+
+export interface Worker extends NewWorker {
+  readonly state: WorkerState;
+  readonly cpuMillisUsed: number;
+  readonly memoryBytesUsed: number;
+  /** Containers placed on it that have not ended, and what they ask for together. */
+  readonly containers: number;
+  readonly cpuMillisPlaced: number;
+  readonly memoryBytesPlaced: number;
+  readonly lastHeartbeatAt: Date;
+  readonly createdAt: Date;
+}
