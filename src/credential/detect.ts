@@ -1,0 +1,47 @@
+import { parseEcrHost } from "./ecr-host.ts";
+import { chooseFamily } from "./family.ts";
+import { googleKeyFileKey } from "./key.ts";
+import type { CredentialMap, CredentialType } from "./provider.ts";
+
+/**
+ * What kind of credential a registry gets from a map: by the keys, checked against the host. No keys: `public`.
+ *
+ * @throws CredentialError `incomplete_pair`, `registry_mismatch`, `missing_key`
+ */
+export function detectCredentialType(registry: string, credentials: CredentialMap): CredentialType {
+  return chooseFamily(registry, credentials)?.type ?? "public";
+}
+
+const userNameKeys = [
+  "DOCKERHUB_USERNAME",
+  "GITHUB_USERNAME",
+  "USERNAME",
+  "REGISTRY_USERNAME",
+  "DOCKER_USERNAME",
+  "AZURE_CLIENT_ID",
+] as const;
+
+/**
+ * Whose credential it is, so that two accounts on one registry stay apart and a rotated key does not: the AWS account
+ * of the host, the user name, a service account's e-mail; a bare token says nothing, so all of them are `default`.
+ */
+export function principalOf(registry: string, type: CredentialType, credentials: CredentialMap): string {
+  if (type === "public") return "anonymous";
+  if (type === "aws") return parseEcrHost(registry)?.account ?? "default";
+  if (type === "gcp") return serviceAccountEmail(credentials) ?? "default";
+  if (type === "token") return "default";
+  const family = chooseFamily(registry, credentials);
+  const key = userNameKeys.find((name) => family?.needs.some((oneOf) => oneOf.includes(name)));
+  return key === undefined ? "default" : (credentials[key]?.expose() ?? "default");
+}
+
+function serviceAccountEmail(credentials: CredentialMap): string | undefined {
+  const json = credentials[googleKeyFileKey]?.expose();
+  if (json === undefined) return undefined;
+  try {
+    const email: unknown = (JSON.parse(json) as { client_email?: unknown }).client_email;
+    return typeof email === "string" && email.length <= 255 ? email : undefined;
+  } catch {
+    return undefined;
+  }
+}

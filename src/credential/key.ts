@@ -1,0 +1,50 @@
+import { CredentialError } from "./error.ts";
+
+/** Holds the JSON of a Google service account (its content; a path is read on the caller's side only). */
+export const googleKeyFileKey = "GOOGLE_APPLICATION_CREDENTIALS";
+
+/** Every key that a credential may have: the ones of the cloud's own tools, and what people use in the field. */
+export const knownKeys = [
+  "AWS_ACCESS_KEY_ID",
+  "AWS_SECRET_ACCESS_KEY",
+  "AWS_SESSION_TOKEN",
+  "AWS_REGION",
+  "GCP_ACCESS_TOKEN",
+  "GCP_PROJECT_ID",
+  googleKeyFileKey,
+  "AZURE_CLIENT_ID",
+  "AZURE_CLIENT_SECRET",
+  "AZURE_TENANT_ID",
+  "DOCKERHUB_USERNAME",
+  "DOCKERHUB_PASSWORD",
+  "DOCKERHUB_TOKEN",
+  "DOCKER_USERNAME",
+  "DOCKER_PASSWORD",
+  "GITHUB_USERNAME",
+  "GITHUB_TOKEN",
+  "NGC_API_KEY",
+  "USERNAME",
+  "PASSWORD",
+  "REGISTRY_USERNAME",
+  "REGISTRY_PASSWORD",
+  "REGISTRY_TOKEN",
+  "REGISTRY_IDENTITY_TOKEN",
+] as const;
+
+export type CredentialKey = (typeof knownKeys)[number];
+
+const known: ReadonlySet<string> = new Set(knownKeys);
+
+/** @throws CredentialError `unknown_key`, which lists the known ones */
+export function assertKnownKey(key: string): asserts key is CredentialKey {
+  if (known.has(key)) return;
+  // Somebody may have written KEY=value where a key was asked for: the value stays out of the message.
+  const name = /^[A-Za-z_][A-Za-z0-9_]*/.exec(key)?.[0].slice(0, 64) ?? "";
+  throw new CredentialError("unknown_key", `${name || "a name"} is not a credential key`, {
+    next: `Use ${knownKeys.join(", ")}.`,
+  });
+}
+
+export function isKnownKey(key: string): key is CredentialKey {
+  return known.has(key);
+}
