@@ -4,6 +4,7 @@ export type ContainerErrorCode =
   | "not_found"
   | "image_not_found"
   | "image_not_ready"
+  | "bad_spec"
   | "illegal_transition"
   | "conflict"
   | "stale_attempt";

@@ -1,0 +1,49 @@
+import type { containerEvents, containers } from "../db/schema.ts";
+import type { Container, ContainerEvent, ContainerSpec, ImageTransfer, Phases } from "./container.ts";
+import { parseContainerState } from "./state.ts";
+
+export type ContainerRow = typeof containers.$inferSelect;
+
+/** A container as its row holds it. */
+export function toContainer(row: ContainerRow): Container {
+  const spec = row.spec as ContainerSpec;
+  return {
+    id: row.id,
+    workspaceId: row.workspaceId,
+    imageId: row.imageId,
+    reference: row.reference,
+    command: spec.command,
+    env: spec.env,
+    network: spec.network,
+    eager: spec.eager,
+    cpuMillis: row.cpuMillis,
+    memoryBytes: row.memoryBytes,
+    state: parseContainerState(row.state),
+    attempt: row.attempt,
+    workerId: row.workerId ?? undefined,
+    exitCode: row.exitCode ?? undefined,
+    signal: row.signal ?? undefined,
+    oomKilled: row.oomKilled,
+    reason: row.reason ?? undefined,
+    phases: parsePhases(row.phases),
+    transfer: (row.transfer as ImageTransfer | null) ?? undefined,
+    claimedBy: row.claimedBy ?? undefined,
+    leaseUntil: row.leaseUntil ?? undefined,
+    createdAt: row.createdAt,
+    startedAt: row.startedAt ?? undefined,
+    finishedAt: row.finishedAt ?? undefined,
+    updatedAt: row.updatedAt,
+  };
+}
+
+/** An event as its row holds it. */
+export function toContainerEvent(row: typeof containerEvents.$inferSelect): ContainerEvent {
+  const { id, containerId, at, kind, message } = row;
+  return { id, containerId, at, kind, message, fields: row.fields as Record<string, string> };
+}
+
+function parsePhases(stored: unknown): Phases {
+  return Object.fromEntries(
+    Object.entries(stored as Record<string, string>).map(([name, at]) => [name, new Date(at)]),
+  );
+}

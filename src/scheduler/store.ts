@@ -1,0 +1,192 @@
+import { and, asc, eq, inArray, isNull, lt, or, sql } from "drizzle-orm";
+import type { Container } from "../container/container.ts";
+import { type ContainerRow, toContainer } from "../container/row-store.ts";
+import { placedStates } from "../container/state.ts";
+import { type Transitioned, transitionIn } from "../container/transition-store.ts";
+import type { Database, Queries, Subscription } from "../db/database.ts";
+import { containers, workers } from "../db/schema.ts";
+import type { NewWorker, Worker, WorkerState } from "./worker.ts";
+
+const ago = (ms: number) => sql`now() - ${ms} * interval '1 millisecond'`;
+const ahead = (ms: number) => sql`now() + ${ms} * interval '1 millisecond'`;
+
+/** The queue of containers and the workers, for any number of schedulers at once. All times are the database's. */
+export class SchedulerStore {
+  readonly #database: Database;
+
+  constructor(database: Database) {
+    this.#database = database;
+  }
+
+  /**
+   * Claims up to `limit` pending containers, the oldest first, for `leaseMs`. Nobody else gets them until then; a
+   * scheduler that dies holds nothing for longer. They stay `pending`.
+   */
+  async claimPending(limit: number, schedulerId: string, leaseMs: number): Promise<Container[]> {
+    return this.#claim("pending", limit, schedulerId, leaseMs);
+  }
+
+  /** As {@link claimPending} for containers that were given to a worker by a scheduler that did not finish in time. */
+  async claimUnconfirmed(limit: number, schedulerId: string, leaseMs: number): Promise<Container[]> {
+    return this.#claim("scheduled", limit, schedulerId, leaseMs);
+  }
+
+  async #claim(state: string, limit: number, schedulerId: string, leaseMs: number): Promise<Container[]> {
+    const free =
+      state === "pending"
+        ? or(isNull(containers.leaseUntil), lt(containers.leaseUntil, sql`now()`))
+        : lt(containers.leaseUntil, sql`now()`);
+    return this.#database.transaction(async (tx) => {
+      const queue = await tx
+        .select({ id: containers.id })
+        .from(containers)
+        .where(and(eq(containers.state, state), free))
+        .orderBy(asc(containers.createdAt), asc(containers.id))
+        .limit(limit)
+        .for("update", { skipLocked: true });
+      if (queue.length === 0) return [];
+      const ids = queue.map((row) => row.id);
+      const rows = await tx
+        .update(containers)
+        .set({ claimedBy: schedulerId, leaseUntil: ahead(leaseMs) })
+        .where(inArray(containers.id, ids))
+        .returning();
+      return rows.map(toContainer).sort((a, b) => ids.indexOf(a.id) - ids.indexOf(b.id));
+    });
+  }
+
+  /** Gives a claimed container back to the queue, not to be claimed before `retryInMs`. Not the claimant's: nothing. */
+  async releaseClaim(id: string, schedulerId: string, retryInMs: number): Promise<void> {
+    await this.#database.query((db) =>
+      db
+        .update(containers)
+        .set({ claimedBy: null, leaseUntil: ahead(retryInMs) })
+        .where(
+          and(eq(containers.id, id), eq(containers.state, "pending"), eq(containers.claimedBy, schedulerId)),
+        ),
+    );
+  }
+
+  /**
+   * Gives a pending container to a worker (`scheduled`) if, with the worker's row locked, it is ready and has room:
+   * two schedulers together never give a worker more than it has. undefined: no room there (any more).
+   */
+  async place(container: Container, workerId: string, leaseMs: number): Promise<Transitioned | undefined> {
+    return this.#database.transaction(async (tx) => {
+      const [row] = await tx.select().from(workers).where(eq(workers.id, workerId)).for("update");
+      if (row === undefined || row.state !== "ready") return undefined;
+      const placed = await placedOn(tx, workerId);
+      if (placed.cpuMillis + container.cpuMillis > row.cpuMillis) return undefined;
+      if (placed.memoryBytes + container.memoryBytes > row.memoryBytes) return undefined;
+      const expected = { from: ["pending"], attempt: container.attempt } as const;
+      return transitionIn(tx, container.id, expected, "scheduled", { workerId, leaseMs });
+    });
+  }
+
+  /** Calls back when something was queued, and at first and after a broken connection, when something may have been. */
+  async subscribePending(onPending: () => void): Promise<Subscription> {
+    return this.#database.listen("container_pending", onPending, onPending);
+  }
+
+  /** A worker joins, or joins again with a new boot key. */
+  async register(worker: NewWorker): Promise<void> {
+    const { id, ...facts } = worker;
+    const state: WorkerState = "ready";
+    const now = { state, lastHeartbeatAt: sql`now()`, cpuMillisUsed: 0, memoryBytesUsed: 0 };
+    await this.#database.query((db) =>
+      db
+        .insert(workers)
+        .values({ id, ...facts, state })
+        .onConflictDoUpdate({ target: workers.id, set: { ...facts, ...now } }),
+    );
+  }
+
+  /** Whether this boot of the worker is known and not given up; false: it must register again. */
+  async heartbeat(
+    id: string,
+    bootNonce: string,
+    used: { cpuMillis: number; memoryBytes: number },
+  ): Promise<boolean> {
+    const known = await this.#database.query((db) =>
+      db
+        .update(workers)
+        .set({
+          lastHeartbeatAt: sql`now()`,
+          cpuMillisUsed: used.cpuMillis,
+          memoryBytesUsed: used.memoryBytes,
+        })
+        .where(and(eq(workers.id, id), eq(workers.bootNonce, bootNonce), eq(workers.state, "ready")))
+        .returning({ id: workers.id }),
+    );
+    return known.length > 0;
+  }
+
+  async worker(id: string): Promise<Worker | undefined> {
+    return (await this.#select(id))[0];
+  }
+
+  /** All workers by name, with what is placed on each. */
+  async workers(): Promise<Worker[]> {
+    return this.#select();
+  }
+
+  async #select(id?: string): Promise<Worker[]> {
+    const rows = await this.#database.query((db) =>
+      db
+        .select({
+          worker: workers,
+          containers: sql<number>`count(${containers.id})::int`,
+          cpuMillisPlaced: sql<number>`coalesce(sum(${containers.cpuMillis}), 0)::float8`,
+          memoryBytesPlaced: sql<number>`coalesce(sum(${containers.memoryBytes}), 0)::float8`,
+        })
+        .from(workers)
+        .leftJoin(
+          containers,
+          and(eq(containers.workerId, workers.id), inArray(containers.state, [...placedStates])),
+        )
+        .where(id === undefined ? undefined : eq(workers.id, id))
+        .groupBy(workers.id)
+        .orderBy(asc(workers.name), asc(workers.id)),
+    );
+    return rows.map(({ worker, ...placed }) => ({
+      ...worker,
+      state: worker.state as WorkerState,
+      ...placed,
+    }));
+  }
+
+  /** Marks the workers lost that stayed silent for longer, and returns the ids of those that were not lost before. */
+  async markLost(silentMs: number): Promise<string[]> {
+    const lost = await this.#database.query((db) =>
+      db
+        .update(workers)
+        .set({ state: "lost" })
+        .where(and(eq(workers.state, "ready"), lt(workers.lastHeartbeatAt, ago(silentMs))))
+        .returning({ id: workers.id }),
+    );
+    return lost.map((worker) => worker.id);
+  }
+
+  /** The containers that are placed on a worker and have not ended. */
+  async containersOn(workerId: string): Promise<Container[]> {
+    const rows: ContainerRow[] = await this.#database.query((db) =>
+      db
+        .select()
+        .from(containers)
+        .where(and(eq(containers.workerId, workerId), inArray(containers.state, [...placedStates])))
+        .orderBy(asc(containers.createdAt)),
+    );
+    return rows.map(toContainer);
+  }
+}
+
+async function placedOn(tx: Queries, workerId: string): Promise<{ cpuMillis: number; memoryBytes: number }> {
+  const [sum] = await tx
+    .select({
+      cpuMillis: sql<number>`coalesce(sum(${containers.cpuMillis}), 0)::float8`,
+      memoryBytes: sql<number>`coalesce(sum(${containers.memoryBytes}), 0)::float8`,
+    })
+    .from(containers)
+    .where(and(eq(containers.workerId, workerId), inArray(containers.state, [...placedStates])));
+  return sum ?? { cpuMillis: 0, memoryBytes: 0 };
+}
