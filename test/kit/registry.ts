@@ -1,0 +1,144 @@
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { Program } from "./program.ts";
+import { TokenServer } from "./token-server.ts";
+
+export interface Account {
+  readonly username: string;
+  readonly password: string;
+  /** Bearer tokens only: patterns of repositories (`team/*`, `*`) and what may be done there; default: all, everywhere. */
+  readonly access?: Readonly<Record<string, readonly ("pull" | "push")[]>>;
+}
+
+export interface RegistryOptions {
+  /** `none`: open to all. `htpasswd`: basic credentials. `bearer`: tokens of a token server of ours. */
+  readonly auth: "none" | "htpasswd" | "bearer";
+  readonly accounts?: readonly Account[];
+  /** `HOST:PORT`; default: any free port of 127.0.0.1. */
+  readonly listen?: string;
+  /** Bearer tokens live this long; default 300. */
+  readonly tokenSeconds?: number;
+}
+
+/** Debian's docker-registry in a process of its own, over plain HTTP on loopback, with its storage in a folder of its own. */
+export class TestRegistry {
+  /** `127.0.0.1:PORT`, as it stands in image references. */
+  readonly host: string;
+  readonly accounts: readonly Account[];
+  readonly tokens: TokenServer | undefined;
+  readonly #program: Program;
+  readonly #dir: string;
+
+  private constructor(
+    host: string,
+    accounts: readonly Account[],
+    tokens: TokenServer | undefined,
+    program: Program,
+    dir: string,
+  ) {
+    this.host = host;
+    this.accounts = accounts;
+    this.tokens = tokens;
+    this.#program = program;
+    this.#dir = dir;
+  }
+
+  static async start(options: RegistryOptions): Promise<TestRegistry> {
+    const dir = await mkdtemp(join(tmpdir(), "oci-node-registry-"));
+    const accounts = options.accounts ?? [{ username: "robot", password: "correct horse battery staple" }];
+    let tokens: TokenServer | undefined;
+    let program: Program | undefined;
+    try {
+      if (options.auth === "bearer")
+        tokens = await TokenServer.start(accounts, dir, options.tokenSeconds ?? 300);
+      const config = await registryConfig(options, dir, accounts, tokens);
+      await writeFile(join(dir, "config.json"), JSON.stringify(config));
+      program = new Program(["docker-registry", "serve", join(dir, "config.json")], {
+        env: { OTEL_TRACES_EXPORTER: "none" },
+      });
+      const match = await program.waitFor(/listening on ([0-9.]+:\d+)/);
+      return new TestRegistry(match[1] as string, accounts, tokens, program, dir);
+    } catch (error) {
+      await program?.stop("SIGKILL");
+      await tokens?.stop();
+      await rm(dir, { recursive: true, force: true });
+      throw error;
+    }
+  }
+
+  /** The first account's, for those that need just one. */
+  get account(): Account {
+    const account = this.accounts[0];
+    if (account === undefined) throw new Error("this registry has no account");
+    return account;
+  }
+
+  /** Hosts that a client must be allowed to speak plain HTTP to. */
+  get insecureHosts(): readonly string[] {
+    return this.tokens === undefined ? [this.host] : [this.host, this.tokens.host];
+  }
+
+  /** What the registry logged, access log included. */
+  get log(): string {
+    return this.#program.output;
+  }
+
+  /** Where blob `sha256:…` lies in the storage; for tests that damage or remove it. */
+  blobPath(digest: string): string {
+    const hex = digest.replace("sha256:", "");
+    return join(this.#dir, "storage/docker/registry/v2/blobs/sha256", hex.slice(0, 2), hex, "data");
+  }
+
+  /** Stops answering without closing connections, as a hung machine does. */
+  pause(): void {
+    this.#program.child.kill("SIGSTOP");
+  }
+
+  resume(): void {
+    this.#program.child.kill("SIGCONT");
+  }
+
+  async stop(): Promise<void> {
+    this.resume();
+    await this.#program.stop("SIGKILL");
+    await this.tokens?.stop();
+    await rm(this.#dir, { recursive: true, force: true });
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.stop();
+  }
+}
+
+async function registryConfig(
+  options: RegistryOptions,
+  dir: string,
+  accounts: readonly Account[],
+  tokens: TokenServer | undefined,
+): Promise<object> {
+  const auth: Record<string, object> = {};
+  if (options.auth === "htpasswd") {
+    const lines = accounts.map(
+      ({ username, password }) =>
+        `${username}:${Bun.password.hashSync(password, { algorithm: "bcrypt", cost: 4 })}\n`,
+    );
+    await writeFile(join(dir, "htpasswd"), lines.join(""), { mode: 0o600 });
+    auth["htpasswd"] = { realm: "oci-node test registry", path: join(dir, "htpasswd") };
+  }
+  if (tokens !== undefined) {
+    auth["token"] = {
+      realm: `http://${tokens.host}/token`,
+      service: tokens.service,
+      issuer: tokens.issuer,
+      rootcertbundle: tokens.certificatePath,
+    };
+  }
+  return {
+    version: "0.1",
+    log: { level: "info", accesslog: { disabled: false } },
+    storage: { filesystem: { rootdirectory: join(dir, "storage") }, delete: { enabled: true } },
+    http: { addr: options.listen ?? "127.0.0.1:0", relativeurls: true, secret: "test" },
+    ...(options.auth === "none" ? {} : { auth }),
+  };
+}
