@@ -1,0 +1,289 @@
+import { IndexError } from "./error.ts";
+import { PathFinder } from "./merge-path.ts";
+import { inodeOf, layerOf, layersMax, Tree } from "./tree.ts";
+import { type InodeFields, impliedDirectory, inodeTypes } from "./tree-inode.ts";
+import type { TocEntry } from "./types.ts";
+
+/** Linux: the longest name of a directory entry, and the longest target of a symbolic link that can be followed. */
+const nameBytesMax = 255;
+const targetBytesMax = 4095;
+
+/**
+ * The tree that the layers make together, given their tables of contents from the lowest layer to the highest.
+ *
+ * It is what an overlay over the layers shows, or what unpacking one over the other gives (OCI image specification,
+ * `layer.md`, "Applying Changesets"), with these choices where practice differs or the specification is silent:
+ *
+ * - A whiteout or an opaque marker hides what lower layers have, never what its own layer has, wherever in the layer it
+ *   stands. A directory that a layer whites out and yet puts files into begins anew with implied metadata.
+ * - Parents of a path are resolved through symbolic links, inside of the root. The last part is not followed: a
+ *   directory over a symbolic link replaces the link.
+ * - A directory that no entry describes is 0755, root's, of 1970. A file where a path needs a directory gives place.
+ * - A hardlink is another name for the inode, wherever that comes from; its own metadata do not count. If its target is
+ *   not there yet, it is looked for again at the end of the layer.
+ * - A character device 0:0 is a whiteout, since the overlay that is mounted above takes it for one.
+ *
+ * @throws IndexError `bad_layer` for a hardlink to nothing or to a directory, a root that is no directory, or links in
+ *   a circle; `limit_exceeded` for names, targets or attributes that Linux could not show
+ */
+export function mergeLayers(tocs: Iterable<Iterable<TocEntry>>): Tree {
+  const merger = new LayerMerger();
+  for (const toc of tocs) {
+    merger.startLayer();
+    for (const entry of toc) merger.add(entry);
+    merger.endLayer();
+  }
+  return merger.tree;
+}
+
+/** {@link mergeLayers} in steps, for a caller that lets others run in between. */
+export class LayerMerger {
+  readonly tree = new Tree();
+  readonly #paths = new PathFinder(this.tree);
+  /** Hardlinks of the current layer without a target so far. */
+  #pending: PendingLink[] = [];
+  #layer = -1;
+
+  startLayer(): void {
+    this.#layer += 1;
+    if (this.#layer >= layersMax) {
+      throw new IndexError("limit_exceeded", `the image has more than ${layersMax} layers`);
+    }
+    this.#paths.startLayer(this.#layer);
+  }
+
+  add(entry: TocEntry): void {
+    if (entry.type === "opaque") this.#hideAllBelow(this.#paths.directory(entry.path, "stop"));
+    else if (entry.path === "") this.#describeRoot(entry);
+    else if (entry.type === "whiteout") this.#whiteOut(entry.path);
+    else if (entry.type === "char" && !entry.deviceMajor && !entry.deviceMinor)
+      this.#removeWholly(entry.path);
+    else if (entry.type === "hardlink") this.#linkTo(entry);
+    else this.#put(entry);
+  }
+
+  endLayer(): void {
+    let waiting = this.#pending;
+    this.#pending = [];
+    while (waiting.length > 0) {
+      const left = waiting.filter((link) => !this.#settle(link));
+      if (left.length === waiting.length) throw this.#noTarget(left[0]);
+      waiting = left;
+    }
+  }
+
+  #describeRoot(entry: TocEntry): void {
+    if (entry.type !== "dir") {
+      throw new IndexError(
+        "bad_layer",
+        `layer ${this.#layer + 1} makes the root something other than a directory`,
+        {
+          next: "Build the image again: its root must be a directory.",
+        },
+      );
+    }
+    this.#describe(this.tree.root, entry);
+  }
+
+  #put(entry: TocEntry): void {
+    const { directory, name } = this.#place(entry.path);
+    const before = this.tree.entry(directory, name);
+    if (entry.type === "dir" && before !== undefined && this.tree.isDirectory(inodeOf(before))) {
+      this.#describe(inodeOf(before), entry);
+      if (layerOf(before) !== this.#layer) this.tree.put(directory, name, inodeOf(before), this.#layer);
+      return;
+    }
+    const inode = this.tree.add(this.#fields(entry));
+    if (entry.type === "symlink") this.tree.links.set(inode, checkedTarget(entry));
+    this.tree.setXattrs(inode, entry.xattrs);
+    this.tree.put(directory, name, inode, this.#layer);
+    if (before !== undefined) this.#paths.forget();
+  }
+
+  #linkTo(entry: TocEntry): void {
+    const target = this.#find(entry.link ?? "");
+    const { directory, name } = this.#place(entry.path);
+    const before = this.tree.entry(directory, name);
+    let inode = target;
+    if (target === undefined || this.tree.typeOf(target) === inodeTypes.pending) {
+      inode = this.tree.add({ ...impliedDirectory, mode: inodeTypes.pending, layer: this.#layer });
+      this.#pending.push({ inode, directory, name, path: entry.path, target: entry.link ?? "" });
+    } else if (this.tree.isDirectory(target)) {
+      throw linkToDirectory(entry);
+    }
+    if (inode === undefined) return;
+    this.tree.put(directory, name, inode, this.#layer);
+    if (before !== undefined) this.#paths.forget();
+  }
+
+  /** Gives a waiting hardlink its inode; true when it is done with. */
+  #settle(link: PendingLink): boolean {
+    const entry = this.tree.entry(link.directory, link.name);
+    if (entry === undefined || inodeOf(entry) !== link.inode) return true;
+    const target = this.#find(link.target);
+    if (target === undefined || this.tree.typeOf(target) === inodeTypes.pending) return false;
+    if (this.tree.isDirectory(target)) throw linkToDirectory({ path: link.path, link: link.target });
+    this.tree.put(link.directory, link.name, target, this.#layer);
+    return true;
+  }
+
+  #whiteOut(path: string): void {
+    const place = this.#existing(path);
+    if (place === undefined) return;
+    const { directory, name, entry } = place;
+    const inode = inodeOf(entry);
+    if (layerOf(entry) !== this.#layer) {
+      this.tree.remove(directory, name);
+      this.#paths.forget();
+    } else if (this.tree.isDirectory(inode)) {
+      this.#hideAllBelow(inode);
+      if (this.tree.layer[inode] === this.#layer) return;
+      this.tree.set(inode, { ...impliedDirectory, layer: this.#layer });
+      this.tree.setXattrs(inode, undefined);
+    }
+  }
+
+  #removeWholly(path: string): void {
+    const place = this.#existing(path);
+    if (place === undefined) return;
+    this.tree.remove(place.directory, place.name);
+    this.#paths.forget();
+  }
+
+  /** Takes away what lower layers have below a directory. */
+  #hideAllBelow(directory: number | undefined): void {
+    if (directory === undefined) return;
+    const todo = [directory];
+    let removed = false;
+    for (let next = todo.pop(); next !== undefined; next = todo.pop()) {
+      for (const [name, entry] of this.tree.entries(next)) {
+        if (layerOf(entry) !== this.#layer) {
+          this.tree.remove(next, name);
+          removed = true;
+        } else if (this.tree.isDirectory(inodeOf(entry))) {
+          todo.push(inodeOf(entry));
+        }
+      }
+    }
+    if (removed) this.#paths.forget();
+  }
+
+  #describe(directory: number, entry: TocEntry): void {
+    this.tree.set(directory, this.#fields(entry));
+    this.tree.setXattrs(directory, entry.xattrs);
+  }
+
+  #fields(entry: TocEntry): InodeFields {
+    return {
+      mode: inodeTypes[entry.type as keyof typeof inodeTypes] | (entry.mode & 0o7777),
+      uid: entry.uid,
+      gid: entry.gid,
+      mtimeSeconds: entry.mtimeSeconds,
+      mtimeNanos: entry.mtimeNanos,
+      size: entry.type === "file" ? entry.size : 0,
+      place: entry.type === "file" ? entry.blobOffset : deviceNumber(entry),
+      layer: this.#layer,
+    };
+  }
+
+  /** Where a new name goes: its directory, made if it is missing. */
+  #place(path: string): { directory: number; name: string } {
+    const cut = path.lastIndexOf("/");
+    const name = path.slice(cut + 1);
+    const directory = this.#paths.directory(cut < 0 ? "" : path.slice(0, cut), "make");
+    if (directory === undefined || !isName(name)) {
+      throw new IndexError(
+        "bad_layer",
+        `layer ${this.#layer + 1} names ${JSON.stringify(shown(path))}, which is no path`,
+      );
+    }
+    if (name.length > nameBytesMax) {
+      throw new IndexError(
+        "limit_exceeded",
+        `the name ${JSON.stringify(shown(path))} is longer than ${nameBytesMax} bytes`,
+        {
+          next: "Build the image with shorter file names.",
+        },
+      );
+    }
+    return { directory, name };
+  }
+
+  #existing(path: string): { directory: number; name: string; entry: number } | undefined {
+    const cut = path.lastIndexOf("/");
+    const name = path.slice(cut + 1);
+    const directory = this.#paths.directory(cut < 0 ? "" : path.slice(0, cut), "stop");
+    if (directory === undefined) return undefined;
+    const entry = this.tree.entry(directory, name);
+    return entry === undefined ? undefined : { directory, name, entry };
+  }
+
+  /** The inode at a path, whose last part is not followed. */
+  #find(path: string): number | undefined {
+    if (path === "") return this.tree.root;
+    const place = this.#existing(path);
+    return place === undefined ? undefined : inodeOf(place.entry);
+  }
+
+  #noTarget(link: PendingLink | undefined): IndexError {
+    const path = JSON.stringify(shown(link?.path ?? ""));
+    const target = JSON.stringify(shown(link?.target ?? ""));
+    return new IndexError(
+      "bad_layer",
+      `layer ${this.#layer + 1}: the hardlink ${path} names ${target}, which is not there`,
+      {
+        next: "Build the image again; no engine could unpack this layer.",
+      },
+    );
+  }
+}
+
+interface PendingLink {
+  readonly inode: number;
+  readonly directory: number;
+  readonly name: string;
+  readonly path: string;
+  readonly target: string;
+}
+
+/** Linux's 32-bit form of a device number (`include/linux/kdev_t.h`, new_encode_dev); 0 for what is no device. */
+function deviceNumber(entry: TocEntry): number {
+  if (entry.type !== "char" && entry.type !== "block") return 0;
+  const major = entry.deviceMajor ?? 0;
+  const minor = entry.deviceMinor ?? 0;
+  if (major > 0xfff || minor > 0xfffff) {
+    throw new IndexError(
+      "limit_exceeded",
+      `${JSON.stringify(shown(entry.path))} is the device ${major}:${minor}, which Linux cannot number`,
+    );
+  }
+  return ((minor & 0xff) | (major << 8) | ((minor & 0xfff00) << 12)) >>> 0;
+}
+
+function checkedTarget(entry: TocEntry): string {
+  const target = entry.link ?? "";
+  if (target.length > 0 && target.length <= targetBytesMax && !target.includes("\0")) return target;
+  throw new IndexError(
+    "limit_exceeded",
+    `the symbolic link ${JSON.stringify(shown(entry.path))} has a target of ${target.length} bytes that Linux could not show`,
+  );
+}
+
+function isName(name: string): boolean {
+  return name !== "" && name !== "." && name !== ".." && !name.includes("\0");
+}
+
+function linkToDirectory(entry: { readonly path: string; readonly link?: string }): IndexError {
+  const path = JSON.stringify(shown(entry.path));
+  return new IndexError(
+    "bad_layer",
+    `the hardlink ${path} names the directory ${JSON.stringify(shown(entry.link ?? ""))}`,
+    {
+      next: "Build the image again; no engine could unpack this layer.",
+    },
+  );
+}
+
+function shown(path: string): string {
+  return path.length > 200 ? `${path.slice(0, 200)}…` : path;
+}
