@@ -17,7 +17,7 @@ import { type Image, type ImageCredentialSecret, type ImageStatus, imageId, type
 export interface RemovedImage {
   readonly image: Image;
   /** No other image (of any workspace) has this manifest. */
-  readonly manifestUnused: boolean;
+  readonly indexUnused: boolean;
   readonly unusedLayers: readonly string[];
 }
 
@@ -53,7 +53,7 @@ export class ImageStore {
   }
 
   /** The ready image of the latest build of a canonical reference, of one platform or of any; undefined: never built. */
-  async latest(workspaceId: string, reference: string, platform?: string): Promise<Image | undefined> {
+  async latestFor(workspaceId: string, reference: string, platform?: string): Promise<Image | undefined> {
     const rows = await this.#database.query((db) =>
       selectImages(db)
         .innerJoin(imageReferences, eq(imageReferences.imageId, images.id))
@@ -99,7 +99,7 @@ export class ImageStore {
         .limit(1);
       return {
         image,
-        manifestUnused: others.length === 0,
+        indexUnused: others.length === 0,
         unusedLayers: unused.map((layer) => layer.digest),
       };
     });

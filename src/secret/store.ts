@@ -1,0 +1,184 @@
+import { and, asc, desc, eq, lte, sql } from "drizzle-orm";
+import type { Database } from "../db/database.ts";
+import { DbError } from "../db/error.ts";
+import { images, secrets, secretVersions } from "../db/schema.ts";
+import { SecretError } from "./error.ts";
+
+export type SecretRow = typeof secrets.$inferSelect;
+
+/** A sealed version: everything that stands in its row. */
+export interface SealedVersion {
+  readonly version: number;
+  readonly keyId: string;
+  readonly wrappedDataKey: Uint8Array;
+  readonly nonce: Uint8Array;
+  readonly ciphertext: Uint8Array;
+}
+
+export type NewSecretRow = Omit<SecretRow, "createdAt" | "updatedAt" | "currentVersion">;
+
+/** Versions that are kept, the current one among them. */
+const versionsKept = 10;
+
+/** The rows of secrets and their sealed versions; it sees ciphertext only. */
+export class SecretStore {
+  readonly #database: Database;
+
+  constructor(database: Database) {
+    this.#database = database;
+  }
+
+  /** Throws SecretError `exists` when the workspace has the name already. */
+  async insert(secret: NewSecretRow, first: SealedVersion): Promise<SecretRow> {
+    try {
+      return await this.#database.transaction(async (tx) => {
+        const [row] = await tx
+          .insert(secrets)
+          .values({ ...secret, currentVersion: first.version })
+          .returning();
+        await tx.insert(secretVersions).values({ secretId: secret.id, ...first });
+        return row as SecretRow;
+      });
+    } catch (error) {
+      if (!(error instanceof DbError) || error.constraint !== "secrets_workspace_name") throw error;
+      throw new SecretError("exists", `the workspace has a secret ${secret.name} already`, {
+        next: "Update it, or choose another name.",
+      });
+    }
+  }
+
+  async find(workspaceId: string, by: { name: string } | { id: string }): Promise<SecretRow | undefined> {
+    const which = "name" in by ? eq(secrets.name, by.name) : eq(secrets.id, by.id);
+    const [row] = await this.#database.query((db) =>
+      db
+        .select()
+        .from(secrets)
+        .where(and(eq(secrets.workspaceId, workspaceId), which)),
+    );
+    return row;
+  }
+
+  /** A secret with its current version, as they stand together at one moment. */
+  async findCurrent(
+    workspaceId: string,
+    by: { name: string } | { id: string },
+  ): Promise<{ secret: SecretRow; sealed: SealedVersion } | undefined> {
+    const which = "name" in by ? eq(secrets.name, by.name) : eq(secrets.id, by.id);
+    const [row] = await this.#database.query((db) =>
+      db
+        .select({ secret: secrets, sealed: secretVersions })
+        .from(secrets)
+        .innerJoin(
+          secretVersions,
+          and(eq(secretVersions.secretId, secrets.id), eq(secretVersions.version, secrets.currentVersion)),
+        )
+        .where(and(eq(secrets.workspaceId, workspaceId), which)),
+    );
+    return row;
+  }
+
+  async list(workspaceId: string): Promise<SecretRow[]> {
+    return this.#database.query((db) =>
+      db.select().from(secrets).where(eq(secrets.workspaceId, workspaceId)).orderBy(asc(secrets.name)),
+    );
+  }
+
+  async findForPrincipal(
+    workspaceId: string,
+    registry: string,
+    principal: string,
+  ): Promise<SecretRow | undefined> {
+    const [row] = await this.#database.query((db) =>
+      db
+        .select()
+        .from(secrets)
+        .where(
+          and(
+            eq(secrets.workspaceId, workspaceId),
+            eq(secrets.registry, registry),
+            eq(secrets.principal, principal),
+          ),
+        )
+        .orderBy(desc(secrets.updatedAt), asc(secrets.name))
+        .limit(1),
+    );
+    return row;
+  }
+
+  /**
+   * Locks a secret, shows its current version, and stores what comes back as the next one; nothing when undefined comes
+   * back. Two at once follow each other. undefined: there is no such secret.
+   */
+  async addVersion(
+    workspaceId: string,
+    name: string,
+    next: (secret: SecretRow, current: SealedVersion | undefined) => Promise<SealedVersion | undefined>,
+  ): Promise<{ row: SecretRow; changed: boolean } | undefined> {
+    return this.#database.transaction(async (tx) => {
+      const mine = and(eq(secrets.workspaceId, workspaceId), eq(secrets.name, name));
+      const [row] = await tx.select().from(secrets).where(mine).for("update");
+      if (row === undefined) return undefined;
+      const ofRow = eq(secretVersions.secretId, row.id);
+      const [current] = await tx
+        .select()
+        .from(secretVersions)
+        .where(and(ofRow, eq(secretVersions.version, row.currentVersion)));
+      const sealed = await next(row, current);
+      if (sealed === undefined) return { row, changed: false };
+      await tx.insert(secretVersions).values({ secretId: row.id, ...sealed });
+      await tx
+        .delete(secretVersions)
+        .where(and(ofRow, lte(secretVersions.version, sealed.version - versionsKept)));
+      const [updated] = await tx
+        .update(secrets)
+        .set({ currentVersion: sealed.version, updatedAt: sql`now()` })
+        .where(eq(secrets.id, row.id))
+        .returning();
+      return { row: updated ?? row, changed: true };
+    });
+  }
+
+  /** Removes a secret; throws SecretError `not_found`, or `in_use` (naming the images) unless forced. */
+  async remove(workspaceId: string, name: string, force: boolean): Promise<void> {
+    await this.#database.transaction(async (tx) => {
+      const mine = and(eq(secrets.workspaceId, workspaceId), eq(secrets.name, name));
+      const [row] = await tx.select({ id: secrets.id }).from(secrets).where(mine).for("update");
+      if (row === undefined) throw unknownSecret(name);
+      if (!force) {
+        const users = await tx
+          .select({ id: images.id, reference: images.reference })
+          .from(images)
+          .where(and(eq(images.workspaceId, workspaceId), eq(images.credentialSecretId, row.id)))
+          .orderBy(asc(images.id))
+          .limit(10);
+        if (users.length > 0) throw usedSecret(name, users);
+      }
+      await tx.delete(secrets).where(eq(secrets.id, row.id));
+    });
+  }
+
+  /** Ids of the images whose credentials a secret holds. */
+  async imagesUsing(workspaceId: string, secretId: string): Promise<string[]> {
+    const rows = await this.#database.query((db) =>
+      db
+        .select({ id: images.id })
+        .from(images)
+        .where(and(eq(images.workspaceId, workspaceId), eq(images.credentialSecretId, secretId)))
+        .orderBy(asc(images.id)),
+    );
+    return rows.map((row) => row.id);
+  }
+}
+
+export function unknownSecret(name: string): SecretError {
+  return new SecretError("not_found", `no secret ${name} in this workspace`, {
+    next: "See `oci-node secret ls`.",
+  });
+}
+
+function usedSecret(name: string, users: readonly { id: string; reference: string }[]): SecretError {
+  const list = users.map((image) => `${image.id} (${image.reference})`).join(", ");
+  return new SecretError("in_use", `secret ${name} is used by ${list}`, {
+    next: "Remove these images first, or force it: their next run then goes without the credential.",
+  });
+}

@@ -1,0 +1,88 @@
+import { randomBytes, randomUUID } from "node:crypto";
+import { asc, eq } from "drizzle-orm";
+import type { Database } from "../db/database.ts";
+import { workspaces } from "../db/schema.ts";
+import { boundTo, keyBytes } from "./envelope.ts";
+import { SecretError } from "./error.ts";
+import type { KeyEncryptionKey } from "./kek.ts";
+
+export interface Workspace {
+  readonly id: string;
+  readonly name: string;
+  readonly createdAt: Date;
+}
+
+/** Workspaces and their keys. A workspace's key is made with it and stored only wrapped by the key-encryption key. */
+export class WorkspaceStore {
+  readonly #database: Database;
+  readonly #kek: KeyEncryptionKey;
+
+  constructor(database: Database, kek: KeyEncryptionKey) {
+    this.#database = database;
+    this.#kek = kek;
+  }
+
+  /** The workspace of a name, made when there is none; of several that make it at once one wins. Throws `bad_name`. */
+  async ensure(name: string): Promise<Workspace> {
+    if (!/^[a-z0-9][a-z0-9._-]{0,62}$/.test(name)) {
+      throw new SecretError("bad_name", "the name of a workspace is not one", {
+        next: "Use up to 63 of a–z, 0–9, `.`, `_` and `-`, beginning with a letter or digit.",
+      });
+    }
+    const known = await this.find(name);
+    if (known !== undefined) return known;
+    const id = randomUUID();
+    const key = randomBytes(keyBytes);
+    const wrappedKey = await this.#kek.wrap(key, workspaceKeyAad(id, this.#kek.id));
+    key.fill(0);
+    await this.#database.query((db) =>
+      db.insert(workspaces).values({ id, name, wrappedKey, keyId: this.#kek.id }).onConflictDoNothing(),
+    );
+    const made = await this.find(name);
+    if (made === undefined) throw unknownWorkspace(name);
+    return made;
+  }
+
+  async find(name: string): Promise<Workspace | undefined> {
+    const [row] = await this.#database.query((db) =>
+      db.select().from(workspaces).where(eq(workspaces.name, name)),
+    );
+    return row === undefined ? undefined : { id: row.id, name: row.name, createdAt: row.createdAt };
+  }
+
+  async list(): Promise<Workspace[]> {
+    return this.#database.query((db) =>
+      db
+        .select({ id: workspaces.id, name: workspaces.name, createdAt: workspaces.createdAt })
+        .from(workspaces)
+        .orderBy(asc(workspaces.name)),
+    );
+  }
+
+  /**
+   * The workspace's key in the clear; the caller fills it with zeros when done. Throws SecretError `not_found`, or
+   * `undecryptable` when the key-encryption key is another one.
+   */
+  async key(workspaceId: string): Promise<Uint8Array> {
+    const [row] = await this.#database.query((db) =>
+      db.select().from(workspaces).where(eq(workspaces.id, workspaceId)),
+    );
+    if (row === undefined) throw unknownWorkspace(workspaceId);
+    if (row.keyId !== this.#kek.id) {
+      throw new SecretError(
+        "undecryptable",
+        `the secrets of workspace ${row.name} are under key ${row.keyId}, but the key file holds ${this.#kek.id}`,
+        { next: "Start with the key file that belongs to this database." },
+      );
+    }
+    return this.#kek.unwrap(row.wrappedKey, workspaceKeyAad(row.id, row.keyId));
+  }
+}
+
+function workspaceKeyAad(workspaceId: string, keyId: string): Uint8Array {
+  return boundTo("oci-node", "v1", "workspace key", workspaceId, keyId);
+}
+
+function unknownWorkspace(name: string): SecretError {
+  return new SecretError("not_found", `no workspace ${name}`);
+}
