@@ -1,8 +1,8 @@
 import { readFileSync } from "node:fs";
 import { homedir } from "node:os";
 import { join } from "node:path";
-import { credentialsFromDockerConfig, parseCredentialsFile } from "../credential/sources.ts";
-import { parseCredentialsFromEnv } from "../credential/keys.ts";
+import { credentialsFromDockerConfig } from "../credential/docker-config.ts";
+import { parseCredentialsFile, readCallerCredentials } from "../credential/environment.ts";
 import type { CredentialMap } from "../credential/provider.ts";
 import { errnoOf } from "../std/error.ts";
 import { CliError } from "./context.ts";
@@ -54,7 +54,7 @@ export async function readCredentials(
       .map((key) => key.trim())
       .filter((key) => key !== "");
     if (keys.length === 0) throw new CliError("usage", "--creds names no variable", { next: "Write --creds KEY,KEY." });
-    return parseCredentialsFromEnv(env, keys);
+    return await readCallerCredentials(env, keys);
   }
   if (flags.credsFile === "-") return parseCredentialsFile(await Bun.stdin.text());
   if (flags.credsFile !== undefined) return parseCredentialsFile(readText(flags.credsFile, "--creds-file"));

@@ -1,0 +1,174 @@
+import { Code, ConnectError, type ServiceImpl } from "@connectrpc/connect";
+import { type ContainerService, Network, type RunContainerRequest } from "../gen/oci_node/v1/container_service_pb.ts";
+import { findImage } from "../image/service.ts";
+import type { ImageStore } from "../image/store.ts";
+import { workspaceOf } from "../rpc/authentication.ts";
+import { logger } from "../std/log.ts";
+import type { ContainerChanges } from "./changes.ts";
+import type { Container } from "./container.ts";
+import { ContainerError } from "./error.ts";
+import { isEnded } from "./state.ts";
+import type { ContainerStore } from "./store.ts";
+import { fromWireNetwork, fromWireTransfer, toWireContainer } from "./wire-service.ts";
+import type { WorkerBoot, WorkerClients } from "./worker-client.ts";
+
+const log = logger("container");
+const stopTimeoutMs = 10_000;
+const transferTimeoutMs = 2_000;
+
+export interface ContainerServiceDependencies {
+  readonly images: ImageStore;
+  readonly containers: ContainerStore;
+  readonly changes: ContainerChanges;
+  readonly workers: WorkerClients;
+  /** The boot of a worker that serves now. */
+  readonly findWorker: (id: string) => Promise<WorkerBoot | undefined>;
+  /** Whether the operator allows a workspace's containers the host's network. */
+  readonly hostNetworkAllowed: (workspaceId: string) => Promise<boolean>;
+}
+
+/** Answers ContainerService for the workspace of the caller. */
+export function containerService(dependencies: ContainerServiceDependencies): ServiceImpl<typeof ContainerService> {
+  const { containers } = dependencies;
+  const find = (workspaceId: string, id: string) => findContainer(containers, workspaceId, id);
+  return {
+    async runContainer(request, context) {
+      const container = await queue(dependencies, workspaceOf(context), request);
+      log.info("container queued", { container: container.id, image: container.imageId });
+      return { container: toWireContainer(container) };
+    },
+    async getContainer({ id }, context) {
+      const found = await find(workspaceOf(context), id);
+      const shown = await withLiveTransfer(dependencies, found);
+      return { container: toWireContainer(shown, await containers.events(found.id)) };
+    },
+    async listContainers({ all }, context) {
+      const rows = await containers.list(workspaceOf(context), { all });
+      return { containers: rows.map((row) => toWireContainer(row)) };
+    },
+    async stopContainer({ id, timeoutMs }, context) {
+      const found = await find(workspaceOf(context), id);
+      const stopped = await stop(dependencies, found, timeoutMs > 0 ? timeoutMs : stopTimeoutMs, context.signal);
+      return { container: toWireContainer(stopped) };
+    },
+    async *watchContainer({ id }, context) {
+      const { id: found } = await find(workspaceOf(context), id);
+      for await (const _ of dependencies.changes.of(found, context.signal)) {
+        const container = await containers.get(workspaceOf(context), found);
+        yield { container: toWireContainer(container) };
+        if (isEnded(container.state)) return;
+      }
+    },
+    async *streamLogs({ id, follow }, context) {
+      const container = await find(workspaceOf(context), id);
+      const worker = await workerOf(dependencies, container);
+      if (worker === undefined) {
+        throw new ContainerError("not_found", `container ${container.id} was never on a worker: it has no output`, {
+          next: `See why: oci-node inspect ${container.id}`,
+        });
+      }
+      const pieces = dependencies.workers
+        .to(worker)
+        .streamLogs({ containerId: container.id, follow }, { signal: context.signal });
+      for await (const { stream, at, data } of pieces) yield { stream, data, ...(at === undefined ? {} : { at }) };
+    },
+  };
+}
+
+/** A container by its id, or by the beginning of one where that is clear. */
+async function findContainer(containers: ContainerStore, workspaceId: string, text: string): Promise<Container> {
+  const exact = await containers.find(text);
+  if (exact?.workspaceId === workspaceId) return exact;
+  const alike =
+    text.length < 3 ? [] : (await containers.list(workspaceId, { all: true })).filter(({ id }) => id.startsWith(text));
+  const [only] = alike;
+  if (only === undefined || alike.length > 1) {
+    const many = alike.length > 1;
+    throw new ContainerError("not_found", many ? `${text} could be several containers` : `no container ${text}`, {
+      next: many ? "Give more of its id." : "List them with `oci-node ps --all`.",
+    });
+  }
+  return only;
+}
+
+async function queue(
+  { images, containers, hostNetworkAllowed }: ContainerServiceDependencies,
+  workspaceId: string,
+  request: RunContainerRequest,
+): Promise<Container> {
+  if (request.network === Network.HOST && !(await hostNetworkAllowed(workspaceId))) {
+    throw new ConnectError(
+      "the operator does not allow this workspace the host's network: set host_network = true for it in the configuration",
+      Code.PermissionDenied,
+    );
+  }
+  const image = await findImage(images, workspaceId, request.image);
+  return await containers.create({
+    workspaceId,
+    imageId: image.id,
+    reference: image.reference,
+    command: request.command,
+    env: request.env,
+    network: fromWireNetwork(request.network),
+    eager: request.eager,
+    cpuMillis: request.cpuMillis,
+    memoryBytes: Number(request.memoryBytes),
+  });
+}
+
+async function workerOf(
+  { findWorker }: ContainerServiceDependencies,
+  { workerId }: Container,
+): Promise<WorkerBoot | undefined> {
+  return workerId === undefined ? undefined : await findWorker(workerId);
+}
+
+/** What its worker has fetched by now; the last that was reported when the worker does not answer. */
+async function withLiveTransfer(dependencies: ContainerServiceDependencies, container: Container): Promise<Container> {
+  const worker = isEnded(container.state) ? undefined : await workerOf(dependencies, container);
+  if (worker === undefined) return container;
+  try {
+    const { transfer } = await dependencies.workers
+      .to(worker)
+      .getTransfer({ containerId: container.id }, { timeoutMs: transferTimeoutMs });
+    return transfer === undefined ? container : { ...container, transfer: fromWireTransfer(transfer) };
+  } catch {
+    return container;
+  }
+}
+
+/** Stops a container wherever it is on its way, and waits until it has ended. Stopping one that has ended is no error. */
+async function stop(
+  dependencies: ContainerServiceDependencies,
+  container: Container,
+  timeoutMs: number,
+  signal: AbortSignal,
+): Promise<Container> {
+  const { containers, changes } = dependencies;
+  let asked: number | undefined;
+  for await (const _ of changes.of(container.id, signal)) {
+    const current = await containers.get(container.workspaceId, container.id);
+    if (isEnded(current.state)) return current;
+    if (current.state === "pending") {
+      const reason = "stopped before it was scheduled";
+      await tryTransition(() => containers.transition(current.id, { from: ["pending"] }, "stopped", { reason }));
+      continue;
+    }
+    if (asked === current.attempt) continue;
+    const worker = await workerOf(dependencies, current);
+    if (worker === undefined) continue;
+    asked = current.attempt;
+    await dependencies.workers.to(worker).stopContainer({ containerId: current.id, timeoutMs }, { signal });
+  }
+  throw new ConnectError("the call was cancelled", Code.Canceled);
+}
+
+/** Another one may have moved the container meanwhile: then the caller looks again. */
+async function tryTransition(step: () => Promise<unknown>): Promise<void> {
+  try {
+    await step();
+  } catch (error) {
+    if (error instanceof ContainerError && (error.code === "conflict" || error.code === "illegal_transition")) return;
+    throw error;
+  }
+}

@@ -1,0 +1,98 @@
+import { create } from "@bufbuild/protobuf";
+import { type Timestamp, timestampDate, timestampFromDate } from "@bufbuild/protobuf/wkt";
+import {
+  ContainerSchema,
+  ContainerState as WireState,
+  ImageTransferSchema,
+  Network,
+  type Container as WireContainer,
+  type ImageTransfer as WireTransfer,
+} from "../gen/oci_node/v1/container_service_pb.ts";
+import type { Container, ContainerEvent, ContainerNetwork, ImageTransfer } from "./container.ts";
+import type { ContainerState } from "./state.ts";
+
+const wireStates: Readonly<Record<ContainerState, WireState>> = {
+  pending: WireState.PENDING,
+  scheduled: WireState.SCHEDULED,
+  preparing: WireState.PREPARING,
+  running: WireState.RUNNING,
+  stopping: WireState.STOPPING,
+  exited: WireState.EXITED,
+  failed: WireState.FAILED,
+  stopped: WireState.STOPPED,
+};
+
+const states = new Map(Object.entries(wireStates).map(([state, wire]) => [wire, state as ContainerState]));
+
+export function toWireState(state: ContainerState): WireState {
+  return wireStates[state];
+}
+
+/** `undefined` for UNSPECIFIED and for states of a newer version. */
+export function fromWireState(state: WireState): ContainerState | undefined {
+  return states.get(state);
+}
+
+export function fromWireNetwork(network: Network): ContainerNetwork {
+  return network === Network.HOST ? "host" : "none";
+}
+
+export function toWireNetwork(network: ContainerNetwork): Network {
+  return network === "host" ? Network.HOST : Network.NONE;
+}
+
+export function fromWireTime(timestamp: Timestamp | undefined): Date | undefined {
+  return timestamp === undefined ? undefined : timestampDate(timestamp);
+}
+
+export function toWireTransfer(transfer: ImageTransfer): WireTransfer {
+  return create(ImageTransferSchema, {
+    fetchedBytes: BigInt(transfer.fetchedBytes),
+    requests: BigInt(transfer.requests),
+    compressedBytes: BigInt(transfer.compressedBytes),
+    spansPresent: BigInt(transfer.spansPresent),
+    spansTotal: BigInt(transfer.spansTotal),
+    complete: transfer.complete,
+  });
+}
+
+export function fromWireTransfer(transfer: WireTransfer): ImageTransfer {
+  return {
+    fetchedBytes: Number(transfer.fetchedBytes),
+    requests: Number(transfer.requests),
+    compressedBytes: Number(transfer.compressedBytes),
+    spansPresent: Number(transfer.spansPresent),
+    spansTotal: Number(transfer.spansTotal),
+    complete: transfer.complete,
+  };
+}
+
+/** A container as clients see it; its environment is not shown. */
+export function toWireContainer(container: Container, events: readonly ContainerEvent[] = []): WireContainer {
+  return create(ContainerSchema, {
+    id: container.id,
+    imageId: container.imageId,
+    reference: container.reference,
+    state: toWireState(container.state),
+    attempt: container.attempt,
+    workerId: container.workerId ?? "",
+    command: [...container.command],
+    ...(container.exitCode === undefined ? {} : { exitCode: container.exitCode }),
+    signal: container.signal ?? "",
+    oomKilled: container.oomKilled,
+    reason: container.reason ?? "",
+    createdAt: timestampFromDate(container.createdAt),
+    ...(container.startedAt === undefined ? {} : { startedAt: timestampFromDate(container.startedAt) }),
+    ...(container.finishedAt === undefined ? {} : { finishedAt: timestampFromDate(container.finishedAt) }),
+    phases: Object.entries(container.phases)
+      .sort(([, a], [, b]) => a.getTime() - b.getTime())
+      .map(([name, at]) => ({ name, at: timestampFromDate(at) })),
+    events: events.map((event) => ({
+      at: timestampFromDate(event.at),
+      kind: event.kind,
+      message: event.message,
+      fields: { ...event.fields },
+    })),
+    ...(container.transfer === undefined ? {} : { transfer: toWireTransfer(container.transfer) }),
+  });
+}

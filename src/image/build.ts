@@ -1,0 +1,155 @@
+import { createProvider } from "../credential/create-provider.ts";
+import { detectCredentialType } from "../credential/detect.ts";
+import { unmarshalCredentials } from "../credential/marshal.ts";
+import { anonymousProvider, type CredentialMap, type RegistryCredential } from "../credential/provider.ts";
+import { buildImageIndex } from "../index/image-index.ts";
+import { indexLayerInChild } from "../index/layer-child.ts";
+import type { IndexStore } from "../index/store.ts";
+import type { ImageIndex } from "../index/types.ts";
+import { formatPlatform, type Platform } from "../reference/platform.ts";
+import { formatReference, type Reference } from "../reference/reference.ts";
+import { blobSource } from "../registry/blob-source.ts";
+import type { RegistryClient } from "../registry/client.ts";
+import { RegistryError } from "../registry/error.ts";
+import type { ResolvedImage } from "../registry/repository.ts";
+import type { Vault } from "../secret/vault.ts";
+import { createCredentialSecretIfNeeded } from "./credential-secret.ts";
+import type { Image } from "./image.ts";
+import type { ImageStore } from "./store.ts";
+
+/** What a build works with. */
+export interface BuildDependencies {
+  readonly registry: RegistryClient;
+  readonly vault: Vault;
+  readonly images: ImageStore;
+  readonly index: IndexStore;
+  readonly scratchDir: string;
+}
+
+export interface BuildRequest {
+  readonly workspaceId: string;
+  readonly reference: Reference;
+  /** Undefined: none were given. */
+  readonly credentials: CredentialMap | undefined;
+  readonly platform: Platform;
+}
+
+export type BuildStep = "resolve" | "index" | "merge" | "secret" | "done";
+
+/** How far a build is; with a layer's digest, how many of its compressed bytes are indexed. */
+export interface BuildProgress {
+  readonly step: BuildStep;
+  readonly message: string;
+  readonly layerDigest?: string;
+  readonly bytesDone?: number;
+  readonly bytesTotal?: number;
+}
+
+/**
+ * Builds an image: proves access with the very credentials, indexes the layers that are not indexed yet, keeps the
+ * credentials as a secret, and names the secret in the image's row. Building again changes nothing but what is new.
+ *
+ * @throws RegistryError, IndexError, CredentialError, SecretError
+ */
+export async function buildImage(
+  dependencies: BuildDependencies,
+  request: BuildRequest,
+  onProgress: (progress: BuildProgress) => void,
+  signal: AbortSignal,
+): Promise<Image> {
+  const { reference, workspaceId } = request;
+  const shown = formatReference(reference);
+  const access = await chooseAccess(dependencies, request);
+  const provider =
+    access.credential === undefined ? anonymousProvider(reference.registry) : createProvider(access.credential);
+  onProgress({ step: "resolve", message: `resolving ${shown} ${access.description}` });
+  const repository = dependencies.registry.repository(reference, provider);
+  const resolved = await withHint(access, () => repository.resolve(request.platform, signal));
+
+  onProgress({ step: "index", message: `indexing ${resolved.layers.length} layers` });
+  const index = await buildImageIndex({
+    reference,
+    platform: formatPlatform(request.platform),
+    resolved,
+    imageConfig: await repository.blob(resolved.config, signal),
+    source: blobSource(repository),
+    store: dependencies.index,
+    scratchDir: dependencies.scratchDir,
+    indexLayer: indexLayerInChild,
+    onProgress: (layer) => onProgress({ step: "index", message: "indexing", ...layer }),
+    signal,
+  });
+  signal.throwIfAborted();
+  const kept =
+    access.credential === undefined
+      ? undefined
+      : await createCredentialSecretIfNeeded(dependencies.vault, workspaceId, access.credential);
+  const image = await record(dependencies, request, resolved, index);
+  if (kept !== undefined) {
+    await dependencies.images.setImageCredentialSecret(image.id, kept.secret.name, kept.secret.id);
+    onProgress({ step: "secret", message: `credentials kept as secret ${kept.secret.name} (${kept.outcome})` });
+  }
+  onProgress({ step: "done", message: `built ${image.id}` });
+  return await dependencies.images.get(workspaceId, image.id);
+}
+
+interface Access {
+  readonly credential: RegistryCredential | undefined;
+  readonly description: string;
+  /** Several secrets would do and none was chosen. */
+  readonly candidates: readonly string[];
+}
+
+/** The credentials given; else the workspace's only secret for the registry; else none. */
+async function chooseAccess(dependencies: BuildDependencies, request: BuildRequest): Promise<Access> {
+  const { registry } = request.reference;
+  const { credentials } = request;
+  if (credentials !== undefined && Object.keys(credentials).length > 0) {
+    const type = detectCredentialType(registry, credentials);
+    return { credential: { registry, type, credentials }, description: "with the credentials given", candidates: [] };
+  }
+  const secrets = (await dependencies.vault.list(request.workspaceId)).filter((secret) => secret.registry === registry);
+  const [only] = secrets;
+  if (only === undefined || secrets.length > 1) {
+    return { credential: undefined, description: "without credentials", candidates: secrets.map(({ name }) => name) };
+  }
+  const { value } = await dependencies.vault.read(request.workspaceId, only.name);
+  return { credential: unmarshalCredentials(value), description: `with secret ${only.name}`, candidates: [] };
+}
+
+/** An anonymous refusal says that there are secrets, when there are. */
+async function withHint<T>(access: Access, call: () => Promise<T>): Promise<T> {
+  try {
+    return await call();
+  } catch (error) {
+    if (!(error instanceof RegistryError) || access.credential !== undefined) throw error;
+    if (error.code !== "unauthorized" && error.code !== "denied") throw error;
+    const next =
+      access.candidates.length > 1
+        ? `The workspace has several secrets for ${error.registry} (${access.candidates.join(", ")}): give the credentials with --creds.`
+        : "Give credentials with --creds KEY,KEY, --creds-file FILE or --creds-from docker.";
+    throw new RegistryError(error.code, error.message, error, { next, cause: error.cause });
+  }
+}
+
+async function record(
+  { images }: BuildDependencies,
+  { workspaceId, reference, platform }: BuildRequest,
+  resolved: ResolvedImage,
+  index: { readonly image: ImageIndex; readonly sha256: string },
+): Promise<Image> {
+  const row = {
+    workspaceId,
+    registry: reference.registry,
+    repository: reference.repository,
+    reference: formatReference(reference),
+    manifestDigest: resolved.manifest.digest,
+    configDigest: resolved.config.digest,
+    platform: formatPlatform(platform),
+    indexSha256: index.sha256,
+    sizeBytes: resolved.layers.reduce((sum, layer) => sum + layer.size, 0),
+    inodes: index.image.inodes,
+    status: "ready" as const,
+  };
+  return await images.put(row, index.image.layers);
+}

@@ -1,0 +1,50 @@
+import { principalOf } from "../credential/detect.ts";
+import { marshalCredentials } from "../credential/marshal.ts";
+import type { RegistryCredential } from "../credential/provider.ts";
+import { secretNameCandidates } from "../credential/secret-name.ts";
+import { SecretError } from "../secret/error.ts";
+import type { SecretMetadata, Vault } from "../secret/vault.ts";
+import { logger } from "../std/log.ts";
+
+const log = logger("image");
+
+/** What became of a build's credentials. */
+export interface CredentialSecret {
+  readonly secret: SecretMetadata;
+  readonly outcome: "created" | "rotated" | "unchanged";
+}
+
+/**
+ * Turns the credentials of a build into a workspace secret. They must have been proved at the registry before: that,
+ * and that an equal value makes no version, is why a stale laptop cannot undo a rotation.
+ *
+ * The same principal (account, user name, e-mail) on the same registry finds its secret again; another one gets a
+ * secret of its own, whose name then carries a suffix.
+ */
+export async function createCredentialSecretIfNeeded(
+  vault: Vault,
+  workspaceId: string,
+  credential: RegistryCredential,
+): Promise<CredentialSecret> {
+  const { registry, type, credentials } = credential;
+  const value = marshalCredentials(registry, type, credentials);
+  const principal = principalOf(registry, type, credentials);
+  const existing = await vault.findForPrincipal(workspaceId, registry, principal);
+  if (existing !== undefined) {
+    const { secret, changed } = await vault.update(workspaceId, existing.name, value);
+    return { secret, outcome: changed ? "rotated" : "unchanged" };
+  }
+  for (const name of secretNameCandidates(registry, principal)) {
+    try {
+      log.info("creating credential secret", { workspace: workspaceId, secret: name, registry, type });
+      const secret = await vault.create({ workspaceId, name, value, registry, type, principal });
+      return { secret, outcome: "created" };
+    } catch (error) {
+      if (error instanceof SecretError && error.code === "exists") continue;
+      throw error;
+    }
+  }
+  throw new SecretError("exists", `every name for the credentials of ${registry} is taken`, {
+    next: "Remove a secret that is not needed any more with `oci-node secret rm`.",
+  });
+}

@@ -1,0 +1,89 @@
+import { create } from "@bufbuild/protobuf";
+import { timestampFromDate } from "@bufbuild/protobuf/wkt";
+import type { ServiceImpl } from "@connectrpc/connect";
+import { credentialsFromWire } from "../credential/wire.ts";
+import { ImageSchema, type ImageService, type Image as WireImage } from "../gen/oci_node/v1/image_service_pb.ts";
+import { hostPlatform, parsePlatform } from "../reference/platform.ts";
+import { formatReference, parseReference } from "../reference/reference.ts";
+import { workspaceOf } from "../rpc/authentication.ts";
+import { Channel } from "../std/channel.ts";
+import { type BuildDependencies, type BuildProgress, buildImage } from "./build.ts";
+import { ImageError } from "./error.ts";
+import { type Image, isImageId } from "./image.ts";
+import type { ImageStore } from "./store.ts";
+
+/** Answers ImageService for the workspace of the caller. */
+export function imageService(dependencies: BuildDependencies): ServiceImpl<typeof ImageService> {
+  const { images } = dependencies;
+  return {
+    async *buildImage(request, context) {
+      const reference = parseReference(request.reference);
+      const platform = request.platform === "" ? hostPlatform() : parsePlatform(request.platform);
+      const credentials = credentialsFromWire(request.baseImageCreds);
+      const progress = new Channel<BuildProgress>(256);
+      const building = buildImage(
+        dependencies,
+        { workspaceId: workspaceOf(context), reference, credentials, platform },
+        (update) => progress.offer(update),
+        context.signal,
+      ).finally(() => progress.close());
+      building.catch(() => undefined);
+      for await (const update of progress) {
+        yield { event: { case: "progress", value: wireProgress(update) } };
+      }
+      yield { event: { case: "image", value: wireImage(await building) } };
+    },
+    async listImages(_, context) {
+      const rows = await images.list(workspaceOf(context));
+      return { images: rows.map(wireImage) };
+    },
+    async getImage({ image }, context) {
+      return { image: wireImage(await findImage(images, workspaceOf(context), image)) };
+    },
+    async deleteImage({ image }, context) {
+      const found = await findImage(images, workspaceOf(context), image);
+      const { manifestUnused } = await images.remove(found.workspaceId, found.id);
+      if (manifestUnused) await dependencies.index.removeImage(found.manifestDigest);
+      return {};
+    },
+  };
+}
+
+/** The image that an id, or a reference by its latest build, means in a workspace. @throws ImageError `not_found` */
+export async function findImage(images: ImageStore, workspaceId: string, text: string): Promise<Image> {
+  if (isImageId(text)) return await images.get(workspaceId, text);
+  const reference = formatReference(parseReference(text));
+  const found = await images.latest(workspaceId, reference);
+  if (found !== undefined) return found;
+  throw new ImageError("not_found", `the workspace has no image of ${reference}`, {
+    next: `Build it first: oci-node image build ${reference}`,
+  });
+}
+
+function wireProgress(update: BuildProgress) {
+  return {
+    step: update.step,
+    message: update.message,
+    layerDigest: update.layerDigest ?? "",
+    bytesDone: BigInt(update.bytesDone ?? 0),
+    bytesTotal: BigInt(update.bytesTotal ?? 0),
+  };
+}
+
+function wireImage(image: Image): WireImage {
+  return create(ImageSchema, {
+    id: image.id,
+    reference: image.reference,
+    registry: image.registry,
+    repository: image.repository,
+    manifestDigest: image.manifestDigest,
+    platform: image.platform,
+    credentialSecretName: image.credentialSecretName ?? "",
+    credentialSecretId: image.credentialSecretId ?? "",
+    sizeBytes: BigInt(image.sizeBytes),
+    inodes: BigInt(image.inodes),
+    layers: image.layerCount,
+    indexSha256: image.indexSha256 ?? "",
+    createdAt: timestampFromDate(image.createdAt),
+  });
+}

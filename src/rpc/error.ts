@@ -1,0 +1,191 @@
+import { Code, ConnectError, type Interceptor } from "@connectrpc/connect";
+import type { ContainerErrorCode } from "../container/error.ts";
+import type { CredentialErrorCode } from "../credential/error.ts";
+import type { DbErrorCode } from "../db/error.ts";
+import { ErrorDetailSchema } from "../gen/oci_node/v1/error_pb.ts";
+import type { ImageErrorCode } from "../image/error.ts";
+import type { IndexErrorCode } from "../index/error.ts";
+import type { MountErrorCode } from "../mount/error.ts";
+import type { ReferenceErrorCode } from "../reference/error.ts";
+import type { RegistryErrorCode } from "../registry/error.ts";
+import type { RuntimeErrorCode } from "../runtime/error.ts";
+import type { SchedulerErrorCode } from "../scheduler/error.ts";
+import type { SecretErrorCode } from "../secret/error.ts";
+import { CodedError } from "../std/error.ts";
+import { logger } from "../std/log.ts";
+
+const log = logger("rpc");
+
+const reference: Record<ReferenceErrorCode, Code> = {
+  bad_reference: Code.InvalidArgument,
+  bad_digest: Code.InvalidArgument,
+  bad_platform: Code.InvalidArgument,
+};
+
+const credential: Record<CredentialErrorCode, Code> = {
+  unknown_key: Code.InvalidArgument,
+  missing_key: Code.InvalidArgument,
+  incomplete_pair: Code.InvalidArgument,
+  bad_value: Code.InvalidArgument,
+  registry_mismatch: Code.InvalidArgument,
+  no_credentials: Code.InvalidArgument,
+  provider_failed: Code.FailedPrecondition,
+};
+
+const secret: Record<SecretErrorCode, Code> = {
+  not_found: Code.NotFound,
+  exists: Code.AlreadyExists,
+  bad_name: Code.InvalidArgument,
+  bad_value: Code.InvalidArgument,
+  too_large: Code.InvalidArgument,
+  undecryptable: Code.DataLoss,
+  key_file: Code.FailedPrecondition,
+  in_use: Code.FailedPrecondition,
+  replayed: Code.PermissionDenied,
+  expired: Code.PermissionDenied,
+};
+
+const registry: Record<RegistryErrorCode, Code> = {
+  unauthorized: Code.FailedPrecondition,
+  denied: Code.FailedPrecondition,
+  not_found: Code.NotFound,
+  no_such_platform: Code.NotFound,
+  rate_limited: Code.ResourceExhausted,
+  unreachable: Code.Unavailable,
+  tls: Code.Unavailable,
+  timeout: Code.Unavailable,
+  protocol: Code.Unavailable,
+  digest_mismatch: Code.DataLoss,
+  range_unsupported: Code.FailedPrecondition,
+  egress_refused: Code.InvalidArgument,
+  too_large: Code.InvalidArgument,
+  unsupported_media_type: Code.InvalidArgument,
+  blob_truncated: Code.DataLoss,
+};
+
+const index: Record<IndexErrorCode, Code> = {
+  bad_tar: Code.InvalidArgument,
+  bad_layer: Code.InvalidArgument,
+  unsupported_compression: Code.InvalidArgument,
+  limit_exceeded: Code.InvalidArgument,
+  digest_mismatch: Code.DataLoss,
+  corrupt_index: Code.DataLoss,
+  not_found: Code.NotFound,
+  child_failed: Code.Internal,
+  cancelled: Code.Canceled,
+  no_space: Code.ResourceExhausted,
+};
+
+const image: Record<ImageErrorCode, Code> = {
+  not_found: Code.NotFound,
+  in_use: Code.FailedPrecondition,
+  conflict: Code.Aborted,
+  secret_not_found: Code.NotFound,
+};
+
+const container: Record<ContainerErrorCode, Code> = {
+  not_found: Code.NotFound,
+  image_not_found: Code.NotFound,
+  image_not_ready: Code.FailedPrecondition,
+  illegal_transition: Code.FailedPrecondition,
+  conflict: Code.Aborted,
+  stale_attempt: Code.FailedPrecondition,
+  bad_spec: Code.InvalidArgument,
+};
+
+const scheduler: Record<SchedulerErrorCode, Code> = {
+  unknown_worker: Code.NotFound,
+  stale_boot: Code.FailedPrecondition,
+  worker_unreachable: Code.Unavailable,
+  network_not_allowed: Code.PermissionDenied,
+};
+
+const mount: Record<MountErrorCode, Code> = {
+  source_failed: Code.Unavailable,
+  corrupt_blob: Code.DataLoss,
+  corrupt_index: Code.DataLoss,
+  mount_failed: Code.Internal,
+  unsupported_kernel: Code.FailedPrecondition,
+  busy: Code.FailedPrecondition,
+  no_space: Code.ResourceExhausted,
+  cancelled: Code.Canceled,
+};
+
+const runtime: Record<RuntimeErrorCode, Code> = {
+  nothing_to_run: Code.InvalidArgument,
+  command_not_found: Code.InvalidArgument,
+  permission: Code.InvalidArgument,
+  bad_user: Code.InvalidArgument,
+  bad_config: Code.InvalidArgument,
+  runtime_missing: Code.FailedPrecondition,
+  create_failed: Code.Internal,
+  overlay_failed: Code.Internal,
+  cgroup: Code.Internal,
+  exists: Code.AlreadyExists,
+  not_found: Code.NotFound,
+  cleanup_failed: Code.Internal,
+  cancelled: Code.Canceled,
+};
+
+const db: Record<DbErrorCode, Code> = {
+  unavailable: Code.Unavailable,
+  conflict: Code.AlreadyExists,
+  constraint: Code.InvalidArgument,
+  serialization: Code.Aborted,
+  internal: Code.Internal,
+};
+
+/** Every error class of ours by its name: the room that it speaks for, and what each of its codes is to a caller. */
+const rooms: Readonly<Record<string, { readonly room: string; readonly codes: Readonly<Record<string, Code>> }>> = {
+  ImageReferenceError: { room: "reference", codes: reference },
+  CredentialError: { room: "credential", codes: credential },
+  SecretError: { room: "secret", codes: secret },
+  RegistryError: { room: "registry", codes: registry },
+  IndexError: { room: "index", codes: index },
+  ImageError: { room: "image", codes: image },
+  ContainerError: { room: "container", codes: container },
+  SchedulerError: { room: "scheduler", codes: scheduler },
+  MountError: { room: "mount", codes: mount },
+  RuntimeError: { room: "runtime", codes: runtime },
+  DbError: { room: "db", codes: db },
+};
+
+/**
+ * What a caller is told of an error: an error of ours by its code, message and next step; anything else as `internal`
+ * without its message, which may hold what must not be shown. The one place where our codes become Connect's.
+ */
+export function toConnectError(thrown: unknown): ConnectError {
+  if (thrown instanceof ConnectError) return thrown;
+  if (thrown instanceof DOMException && thrown.name === "AbortError") {
+    return new ConnectError("the call was cancelled", Code.Canceled);
+  }
+  if (thrown instanceof CodedError) {
+    const known = rooms[thrown.name];
+    const code = known?.codes[thrown.code];
+    if (known !== undefined && code !== undefined) {
+      const detail = { room: known.room, code: thrown.code, next: thrown.next ?? "" };
+      return new ConnectError(thrown.message, code, undefined, [{ desc: ErrorDetailSchema, value: detail }]);
+    }
+  }
+  log.error("a call failed unexpectedly", { error: thrown instanceof Error ? thrown.name : typeof thrown });
+  log.debug("the unexpected failure", { error: thrown });
+  return new ConnectError("the node failed unexpectedly", Code.Internal);
+}
+
+/** Translates whatever a handler throws, streams included. Outermost of a server's interceptors. */
+export const translateErrors: Interceptor = (next) => async (request) => {
+  try {
+    const response = await next(request);
+    return response.stream ? { ...response, message: translateStream(response.message) } : response;
+  } catch (thrown) {
+    throw toConnectError(thrown);
+  }
+};
+
+async function* translateStream<T>(messages: AsyncIterable<T>): AsyncIterable<T> {
+  try {
+    yield* messages;
+  } catch (thrown) {
+    throw toConnectError(thrown);
+  }
+}

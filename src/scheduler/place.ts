@@ -1,0 +1,79 @@
+/** What a container asks for. Zero: nothing in particular. */
+export interface Demand {
+  readonly cpuMillis: number;
+  readonly memoryBytes: number;
+  /** `linux/amd64`: a worker of another platform cannot run it. */
+  readonly platform: string;
+  readonly manifestDigest: string;
+}
+
+/** A worker as placement sees it. */
+export interface Candidate {
+  readonly id: string;
+  readonly platform: string;
+  readonly cpuMillis: number;
+  readonly memoryBytes: number;
+  readonly cpuMillisUsed: number;
+  readonly memoryBytesUsed: number;
+  readonly containers: number;
+  /** Images that it has run and so has, at least in part, in its cache. */
+  readonly manifestDigests: ReadonlySet<string>;
+}
+
+export type Placement =
+  | { readonly kind: "placed"; readonly workerId: string }
+  | { readonly kind: "wait"; readonly reason: string }
+  | { readonly kind: "impossible"; readonly reason: string };
+
+/**
+ * Chooses a worker: one that has room, of the right platform; among those one that has the image, then the one that
+ * stays the least loaded, then the smallest id. Pure: the same input gives the same answer.
+ *
+ * `impossible` means that no worker, even idle, could ever take it; `wait` that none can now.
+ */
+export function place(demand: Demand, workers: readonly Candidate[]): Placement {
+  if (workers.length === 0) return { kind: "wait", reason: "no worker is ready" };
+  const suited = workers.filter((worker) => samePlatform(worker.platform, demand.platform));
+  if (suited.length === 0) {
+    return { kind: "impossible", reason: `no worker runs ${demand.platform}` };
+  }
+  const large = suited.filter(
+    (worker) => worker.cpuMillis >= demand.cpuMillis && worker.memoryBytes >= demand.memoryBytes,
+  );
+  if (large.length === 0) {
+    return { kind: "impossible", reason: "no worker has as much CPU and memory as the container asks for" };
+  }
+  const free = large.filter(
+    (worker) =>
+      worker.cpuMillis - worker.cpuMillisUsed >= demand.cpuMillis &&
+      worker.memoryBytes - worker.memoryBytesUsed >= demand.memoryBytes,
+  );
+  if (free.length === 0) return { kind: "wait", reason: "every worker is full" };
+  const [best] = [...free].sort((a, b) => compare(a, b, demand));
+  return { kind: "placed", workerId: (best as Candidate).id };
+}
+
+function samePlatform(worker: string, image: string): boolean {
+  const [workerOs, workerArchitecture] = worker.split("/");
+  const [os, architecture] = image.split("/");
+  return workerOs === os && workerArchitecture === architecture;
+}
+
+function compare(a: Candidate, b: Candidate, demand: Demand): number {
+  const warm =
+    Number(b.manifestDigests.has(demand.manifestDigest)) -
+    Number(a.manifestDigests.has(demand.manifestDigest));
+  if (warm !== 0) return warm;
+  const load = loadAfter(a, demand) - loadAfter(b, demand);
+  if (load !== 0) return load;
+  if (a.containers !== b.containers) return a.containers - b.containers;
+  return a.id < b.id ? -1 : 1;
+}
+
+/** The scarcer of CPU and memory, as a share in use, once the container were there. */
+function loadAfter(worker: Candidate, demand: Demand): number {
+  return Math.max(
+    (worker.cpuMillisUsed + demand.cpuMillis) / Math.max(1, worker.cpuMillis),
+    (worker.memoryBytesUsed + demand.memoryBytes) / Math.max(1, worker.memoryBytes),
+  );
+}

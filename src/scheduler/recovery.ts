@@ -1,0 +1,37 @@
+import type { Container } from "../container/container.ts";
+import { ContainerError } from "../container/error.ts";
+import type { ContainerStore } from "../container/store.ts";
+import { logger } from "../std/log.ts";
+import type { SchedulerStore } from "./store.ts";
+
+const log = logger("scheduler");
+
+/** Ends, or queues again, what a worker had and has no more. */
+export async function recoverContainers(
+  containers: ContainerStore,
+  lost: readonly Container[],
+  reason: string,
+): Promise<void> {
+  for (const container of lost) {
+    const to = container.state === "scheduled" ? "pending" : "failed";
+    log.warn("container lost", { container: container.id, from: container.state, to, reason });
+    try {
+      await containers.transition(container.id, { attempt: container.attempt, from: [container.state] }, to, { reason });
+    } catch (error) {
+      // Its worker reported something newer meanwhile.
+      if (!(error instanceof ContainerError)) throw error;
+    }
+  }
+}
+
+/** Gives up the workers that stayed silent for too long, with what they had. */
+export async function recoverSilentWorkers(
+  store: SchedulerStore,
+  containers: ContainerStore,
+  silentMs: number,
+): Promise<void> {
+  for (const workerId of await store.markLost(silentMs)) {
+    log.warn("worker lost", { worker: workerId, silentMs });
+    await recoverContainers(containers, await store.containersOn(workerId), `worker ${workerId} was lost`);
+  }
+}

@@ -1,0 +1,146 @@
+import { create } from "@bufbuild/protobuf";
+import { timestampFromDate } from "@bufbuild/protobuf/wkt";
+import type { ServiceImpl } from "@connectrpc/connect";
+import type { Phases } from "../container/container.ts";
+import { ContainerError } from "../container/error.ts";
+import { isEnded } from "../container/state.ts";
+import type { ContainerStore } from "../container/store.ts";
+import type { Observation } from "../container/transition-store.ts";
+import { fromWireState, fromWireTime, fromWireTransfer } from "../container/wire-service.ts";
+import {
+  type ClusterService,
+  type ReportContainerRequest,
+  type SchedulerService,
+  WorkerSchema,
+} from "../gen/oci_node/v1/scheduler_service_pb.ts";
+import { logger } from "../std/log.ts";
+import { SchedulerError } from "./error.ts";
+import { heartbeatIntervalMs } from "./loop.ts";
+import { recoverContainers } from "./recovery.ts";
+import type { SchedulerStore } from "./store.ts";
+
+const log = logger("scheduler");
+
+export interface SchedulerServiceDependencies {
+  readonly store: SchedulerStore;
+  readonly containers: ContainerStore;
+  readonly callToken: (workerId: string, bootNonce: string) => string;
+}
+
+/** Answers SchedulerService to workers. */
+export function schedulerService(dependencies: SchedulerServiceDependencies): ServiceImpl<typeof SchedulerService> {
+  const { store, containers } = dependencies;
+  return {
+    async registerWorker(request) {
+      await store.register({
+        id: request.workerId,
+        name: request.name,
+        address: request.address,
+        bootPublicKey: request.bootPublicKey,
+        bootNonce: request.bootNonce,
+        cpuMillis: request.cpuMillis,
+        memoryBytes: Number(request.memoryBytes),
+        platform: request.platform,
+        version: request.version,
+      });
+      log.info("worker registered", { worker: request.workerId, name: request.name, address: request.address });
+      const known = new Set(request.containerIds);
+      const gone = (await store.containersOn(request.workerId)).filter(({ id }) => !known.has(id));
+      await recoverContainers(containers, gone, "its worker restarted and the container was gone");
+      return {
+        callToken: dependencies.callToken(request.workerId, request.bootNonce),
+        heartbeatIntervalMs,
+      };
+    },
+    async heartbeat({ workerId, bootNonce, cpuMillisUsed, memoryBytesUsed, containerIds }) {
+      const used = { cpuMillis: cpuMillisUsed, memoryBytes: Number(memoryBytesUsed) };
+      if (!(await store.heartbeat(workerId, bootNonce, used))) return { registerAgain: true };
+      return { removeContainerIds: await notItsOwn(containers, workerId, containerIds) };
+    },
+    async reportContainer(request) {
+      const worker = await store.worker(request.workerId);
+      if (worker === undefined || worker.bootNonce !== request.bootNonce) {
+        throw new SchedulerError("stale_boot", `worker ${request.workerId} registered again meanwhile`, {
+          next: "The worker registers again by itself.",
+        });
+      }
+      await record(containers, request);
+      return {};
+    },
+  };
+}
+
+/** Answers ClusterService. */
+export function clusterService(store: SchedulerStore): ServiceImpl<typeof ClusterService> {
+  return {
+    async listWorkers() {
+      const workers = await store.workers();
+      return {
+        workers: workers.map((worker) =>
+          create(WorkerSchema, {
+            id: worker.id,
+            name: worker.name,
+            address: worker.address,
+            state: worker.state,
+            platform: worker.platform,
+            version: worker.version,
+            cpuMillis: worker.cpuMillis,
+            memoryBytes: BigInt(worker.memoryBytes),
+            cpuMillisUsed: worker.cpuMillisPlaced,
+            memoryBytesUsed: BigInt(worker.memoryBytesPlaced),
+            containers: worker.containers,
+            lastHeartbeatAt: timestampFromDate(worker.lastHeartbeatAt),
+          }),
+        ),
+      };
+    },
+  };
+}
+
+async function notItsOwn(containers: ContainerStore, workerId: string, ids: readonly string[]): Promise<string[]> {
+  const remove: string[] = [];
+  for (const id of ids) {
+    const container = await containers.find(id);
+    if (container === undefined || container.workerId !== workerId || isEnded(container.state)) remove.push(id);
+  }
+  return remove;
+}
+
+/** Writes what a worker saw. What comes late, for a container that has ended, changes nothing. */
+async function record(containers: ContainerStore, report: ReportContainerRequest): Promise<void> {
+  const expected = { attempt: report.attempt, workerId: report.workerId };
+  const seen = observationOf(report);
+  const state = fromWireState(report.state);
+  if (state === undefined) {
+    await containers.observe(report.containerId, expected, seen);
+    return;
+  }
+  try {
+    await containers.transition(report.containerId, expected, state, {
+      ...seen,
+      at: fromWireTime(report.at),
+      exitCode: report.exitCode,
+      signal: report.signal || undefined,
+      oomKilled: report.oomKilled,
+      reason: report.reason || undefined,
+    });
+  } catch (error) {
+    if (!(error instanceof ContainerError) || error.code !== "illegal_transition") throw error;
+    log.warn("a report came too late", { container: report.containerId, state });
+  }
+}
+
+function observationOf({ phases, events, transfer }: ReportContainerRequest): Observation {
+  const at: Record<string, Date> = {};
+  for (const phase of phases) at[phase.name] = fromWireTime(phase.at) ?? new Date();
+  return {
+    phases: at satisfies Phases,
+    events: events.map((event) => ({
+      at: fromWireTime(event.at),
+      kind: event.kind,
+      message: event.message,
+      fields: event.fields,
+    })),
+    ...(transfer === undefined ? {} : { transfer: fromWireTransfer(transfer) }),
+  };
+}

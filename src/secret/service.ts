@@ -1,0 +1,98 @@
+import { create } from "@bufbuild/protobuf";
+import { timestampFromDate } from "@bufbuild/protobuf/wkt";
+import type { ServiceImpl } from "@connectrpc/connect";
+import { detectCredentialType, principalOf } from "../credential/detect.ts";
+import { CredentialError } from "../credential/error.ts";
+import { marshalCredentials } from "../credential/marshal.ts";
+import { secretNameCandidates } from "../credential/secret-name.ts";
+import { credentialsFromWire } from "../credential/wire.ts";
+import {
+  SecretSchema,
+  type SecretService,
+  type Secret as WireSecret,
+} from "../gen/oci_node/v1/secret_service_pb.ts";
+import { parseRegistry } from "../reference/reference.ts";
+import { workspaceOf } from "../rpc/authentication.ts";
+import { SecretError } from "./error.ts";
+import type { SecretMetadata, Vault } from "./vault.ts";
+
+/** Answers SecretService: values go in and never come back out. */
+export function secretService(vault: Vault): ServiceImpl<typeof SecretService> {
+  return {
+    async createSecret(request, context) {
+      const registry = parseRegistry(`${request.registry}/x`);
+      const { value, type, principal } = sealable(registry, request.credentials);
+      const names = request.name === "" ? secretNameCandidates(registry, principal) : [request.name];
+      for (const name of names) {
+        try {
+          const workspaceId = workspaceOf(context);
+          return {
+            secret: await wireSecret(
+              vault,
+              await vault.create({ workspaceId, name, value, registry, type, principal }),
+            ),
+          };
+        } catch (error) {
+          if (!(error instanceof SecretError) || error.code !== "exists" || name === names.at(-1))
+            throw error;
+        }
+      }
+      return {};
+    },
+    async getSecret({ name }, context) {
+      return { secret: await wireSecret(vault, await vault.get(workspaceOf(context), name)) };
+    },
+    async listSecrets(_, context) {
+      const secrets = await vault.list(workspaceOf(context));
+      return { secrets: await Promise.all(secrets.map((secret) => wireSecret(vault, secret))) };
+    },
+    async updateSecret({ name, credentials }, context) {
+      const current = await vault.get(workspaceOf(context), name);
+      const { value, principal } = sealable(current.registry, credentials);
+      if (principal !== current.principal) {
+        throw new SecretError(
+          "bad_value",
+          `the secret ${name} belongs to another principal of ${current.registry}`,
+          {
+            next: "Create a secret of its own for the other account with `oci-node secret create`.",
+          },
+        );
+      }
+      const { secret, changed } = await vault.update(workspaceOf(context), name, value);
+      return { secret: await wireSecret(vault, secret), changed };
+    },
+    async deleteSecret({ name, force }, context) {
+      await vault.remove(workspaceOf(context), name, { force });
+      return {};
+    },
+  };
+}
+
+function sealable(registry: string, values: Readonly<Record<string, string>>) {
+  const credentials = credentialsFromWire(values);
+  if (Object.keys(credentials).length === 0) {
+    throw new CredentialError("no_credentials", `no credentials were given for ${registry}`, {
+      next: "Give them with --creds KEY,KEY, --creds-file FILE, or as KEY=value lines on standard input.",
+    });
+  }
+  const type = detectCredentialType(registry, credentials);
+  return {
+    value: marshalCredentials(registry, type, credentials),
+    type,
+    principal: principalOf(registry, type, credentials),
+  };
+}
+
+async function wireSecret(vault: Vault, secret: SecretMetadata): Promise<WireSecret> {
+  return create(SecretSchema, {
+    id: secret.id,
+    name: secret.name,
+    registry: secret.registry,
+    type: secret.type,
+    principal: secret.principal,
+    version: secret.version,
+    createdAt: timestampFromDate(secret.createdAt),
+    updatedAt: timestampFromDate(secret.updatedAt),
+    imageIds: [...(await vault.imagesUsing(secret))],
+  });
+}
