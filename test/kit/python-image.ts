@@ -36,7 +36,7 @@ export const pythonImports = ["python3", "-c", "import numpy, pandas; print(nump
 
 /**
  * An image with Python, numpy and pandas, made on the spot from the Debian or Ubuntu packages that this machine's apt serves:
- * five gzip layers, about 90 MB compressed. Kept in `.cache` for as long as apt names the same packages.
+ * five gzip layers, about 75 MB compressed. Kept in `.cache` for as long as apt names the same packages.
  */
 export async function pythonImage(log: (line: string) => void = () => {}): Promise<LocalImage> {
   const plan = await planGroups();

@@ -39,7 +39,7 @@ test("bearer tokens are good only for what the account may do", async () => {
   await push(image, registry, "other/app:1", writer);
   expect((await inspect(registry, `${registry.host}/team/app:1`, reader)).exitCode).toBe(0);
   expect((await inspect(registry, `${registry.host}/other/app:1`, reader)).exitCode).not.toBe(0);
-  expect(push(image, registry, "team/app:2", reader)).rejects.toThrow();
+  await expect(push(image, registry, "team/app:2", reader)).rejects.toThrow();
 });
 
 test("nothing is left of a registry that was stopped", async () => {
