@@ -81,13 +81,14 @@ export function xattrPrefix(name: string): readonly [index: number, rest: string
 }
 
 /**
- * Whether an attribute of a layer is shown. Left out are: names that EROFS cannot hold; `trusted.overlay.*`, by which a
- * layer could steer the overlay that we put above; `security.selinux`, a label of the machine that built the layer; and
+ * Whether an attribute of a layer is shown. Left out are: names that EROFS cannot hold; `trusted.overlay.*` and
+ * `user.overlay.*`, by which a layer could steer the overlay that we put above; `security.selinux`, a label of the machine that built the layer; and
  * what Linux does not let such an inode have (`xattr(7)`).
  */
 export function keepsXattr(name: string, inodeType: number): boolean {
   if (xattrPrefix(name) === undefined || name.includes("\0")) return false;
-  if (name.startsWith("trusted.overlay.") || name === "security.selinux") return false;
+  if (name.startsWith("trusted.overlay.") || name.startsWith("user.overlay.")) return false;
+  if (name === "security.selinux") return false;
   if (name.startsWith("user.")) return inodeType === inodeTypes.file || inodeType === inodeTypes.dir;
   if (name === "system.posix_acl_default") return inodeType === inodeTypes.dir;
   if (name === "system.posix_acl_access") return inodeType !== inodeTypes.symlink;

@@ -1,0 +1,210 @@
+import { mkdir, mkdtemp, rm } from "node:fs/promises";
+import { join } from "node:path";
+import { setImmediate as yieldToOthers } from "node:timers/promises";
+import { digestOf } from "../reference/digest.ts";
+import { formatPlatform, normalizePlatform } from "../reference/platform.ts";
+import type { BlobSource } from "../registry/blob-source.ts";
+import type { Descriptor } from "../registry/descriptor.ts";
+import type { ResolvedImage } from "../registry/repository.ts";
+import { logger } from "../std/log.ts";
+import { writeErofs } from "./erofs.ts";
+import { IndexError, writeError } from "./error.ts";
+import { openToc } from "./layer-toc.ts";
+import { LayerMerger } from "./merge.ts";
+import type { IndexStore, StoredLayer } from "./store.ts";
+import type { LayerPaths } from "./store-layer.ts";
+import type { Tree } from "./tree.ts";
+import type { ImageIndex } from "./types.ts";
+
+/** Entries merged before others get a turn: a few milliseconds of work. */
+const entriesPerTurn = 8192;
+
+/** Reads a layer once and writes its span file and table of contents; in this process or, better, in a child. */
+export type IndexLayer = (
+  layer: Descriptor,
+  bytes: AsyncIterable<Uint8Array>,
+  out: LayerPaths,
+  signal: AbortSignal,
+) => Promise<unknown>;
+
+export interface LayerProgress {
+  readonly digest: string;
+  /** Compressed bytes read so far; all at once for a layer that the store has. */
+  readonly bytesDone: number;
+  readonly bytesTotal: number;
+}
+
+export interface BuildImageIndexOptions {
+  /** Canonical `registry/repository`. */
+  readonly repository: string;
+  readonly resolved: ResolvedImage;
+  /** The bytes of `resolved.config`. */
+  readonly configBytes: Uint8Array;
+  readonly source: BlobSource;
+  readonly store: IndexStore;
+  /** A folder for files in the making, best on the store's file system; each build makes one of its own in it. */
+  readonly scratchDir: string;
+  readonly indexLayer: IndexLayer;
+  /** Layers indexed at the same time. Default 2. */
+  readonly concurrency?: number;
+  readonly onProgress?: (progress: LayerProgress) => void;
+  /** Sees the bytes of each layer that is read, in order, before they are indexed. They are verified only at the end. */
+  readonly tee?: (layer: Descriptor, bytes: Uint8Array) => void;
+  readonly signal: AbortSignal;
+}
+
+export interface BuiltImageIndex {
+  readonly index: ImageIndex;
+  /** SHA-256 (hex) of the index's text: what the image's row and each request for it hold. */
+  readonly sha256: string;
+}
+
+/**
+ * Indexes the layers that the store does not have, merges all of them, and puts the image into the store. On failure
+ * nothing is left behind but layers that were finished: the next build finds them.
+ *
+ * @throws IndexError; what the source throws (RegistryError); `cancelled` when the signal fired
+ */
+export async function buildImageIndex(options: BuildImageIndexOptions): Promise<BuiltImageIndex> {
+  const { resolved, signal } = options;
+  if (digestOf(options.configBytes) !== resolved.config.digest) {
+    throw new IndexError(
+      "digest_mismatch",
+      `the image config is not the one with the digest ${resolved.config.digest}`,
+    );
+  }
+  let scratch: string | undefined;
+  try {
+    signal.throwIfAborted();
+    await mkdir(options.scratchDir, { recursive: true });
+    scratch = await mkdtemp(join(options.scratchDir, "build-"));
+    const layers = await indexLayers(options, scratch);
+    return await putImage(options, layers, scratch);
+  } catch (error) {
+    if (!signal.aborted) throw writeError(options.scratchDir, error);
+    throw new IndexError(
+      "cancelled",
+      `the index of ${options.repository} was not finished: the build was cancelled`,
+      {
+        cause: error,
+      },
+    );
+  } finally {
+    if (scratch !== undefined) await rm(scratch, { recursive: true, force: true });
+  }
+}
+
+/** Indexes each distinct layer once, some at a time; the first failure stops the others. In the manifest's order. */
+async function indexLayers(options: BuildImageIndexOptions, scratch: string): Promise<StoredLayer[]> {
+  const { layers } = options.resolved;
+  const todo = [...new Map(layers.map((layer) => [layer.digest, layer])).values()];
+  const done = new Map<string, StoredLayer>();
+  const failed = new AbortController();
+  const signal = AbortSignal.any([options.signal, failed.signal]);
+  const work = async () => {
+    for (let layer = todo.shift(); layer !== undefined; layer = todo.shift()) {
+      signal.throwIfAborted();
+      done.set(layer.digest, await indexOneLayer(options, layer, scratch, signal));
+    }
+  };
+  const workers = Array.from({ length: Math.max(1, options.concurrency ?? 2) }, async () => {
+    try {
+      await work();
+    } catch (error) {
+      failed.abort(error);
+    }
+  });
+  await Promise.all(workers);
+  signal.throwIfAborted();
+  return layers.flatMap(({ digest }) => done.get(digest) ?? []);
+}
+
+async function indexOneLayer(
+  options: BuildImageIndexOptions,
+  layer: Descriptor,
+  scratch: string,
+  signal: AbortSignal,
+): Promise<StoredLayer> {
+  const { digest, size } = layer;
+  const present = await options.store.layer(digest);
+  if (present !== undefined) {
+    options.onProgress?.({ digest, bytesDone: size, bytesTotal: size });
+    return present;
+  }
+  const folder = join(scratch, digest.slice("sha256:".length));
+  await mkdir(folder);
+  const out = { spanPath: join(folder, "spans"), tocPath: join(folder, "toc") };
+  await options.indexLayer(layer, watched(options, layer, signal), out, signal);
+  const stored = await options.store.commitLayer(digest, out);
+  await rm(folder, { recursive: true, force: true });
+  return stored;
+}
+
+async function* watched(
+  options: BuildImageIndexOptions,
+  layer: Descriptor,
+  signal: AbortSignal,
+): AsyncGenerator<Uint8Array, void, undefined> {
+  let bytesDone = 0;
+  for await (const chunk of options.source.stream(layer, 0, signal)) {
+    bytesDone += chunk.length;
+    options.tee?.(layer, chunk);
+    yield chunk;
+    options.onProgress?.({ digest: layer.digest, bytesDone, bytesTotal: layer.size });
+  }
+}
+
+async function putImage(
+  options: BuildImageIndexOptions,
+  layers: readonly StoredLayer[],
+  scratch: string,
+): Promise<BuiltImageIndex> {
+  const { resolved, signal } = options;
+  const { os, architecture, variant } = resolved.imageConfig;
+  const tree = await merge(layers, signal);
+  const erofsPath = join(scratch, "erofs");
+  const erofs = await writeErofs(tree, layers, erofsPath, signal);
+  const index: ImageIndex = {
+    version: 1,
+    repository: options.repository,
+    manifestDigest: resolved.manifest.digest,
+    configDigest: resolved.config.digest,
+    platform: formatPlatform(normalizePlatform({ os, architecture, ...(variant === "" ? {} : { variant }) })),
+    imageConfig: Buffer.from(options.configBytes).toString("utf8"),
+    erofsSha256: erofs.sha256,
+    erofsSizeBytes: erofs.sizeBytes,
+    inodes: erofs.inodes,
+    layers: layers.map((layer, at) => ({
+      digest: layer.digest,
+      mediaType: resolved.layers[at]?.mediaType ?? "",
+      sizeBytes: layer.sizeBytes,
+      tarSizeBytes: layer.tarSizeBytes,
+      blobSizeBytes: layer.blobSizeBytes,
+      entries: layer.entries,
+      spanSha256: layer.spanSha256,
+      spanSizeBytes: layer.spanSizeBytes,
+    })),
+  };
+  return { index, ...(await options.store.putImage(index, erofsPath)) };
+}
+
+async function merge(layers: readonly StoredLayer[], signal: AbortSignal): Promise<Tree> {
+  const merger = new LayerMerger();
+  let entries = 0;
+  for (const layer of layers) {
+    merger.startLayer();
+    for (const entry of openToc(layer.tocPath)) {
+      merger.add(entry);
+      entries += 1;
+      if (entries % entriesPerTurn !== 0) continue;
+      await yieldToOthers();
+      signal.throwIfAborted();
+    }
+    merger.endLayer();
+  }
+  const { dropped } = merger.tree.xattrs;
+  if (dropped.size > 0) {
+    logger("index").info("left out extended attributes that are not shown", { names: [...dropped.keys()] });
+  }
+  return merger.tree;
+}

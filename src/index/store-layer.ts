@@ -1,0 +1,93 @@
+import { open, stat } from "node:fs/promises";
+import { z } from "zod";
+import { isDigest } from "../reference/digest.ts";
+import { IndexError } from "./error.ts";
+import { openToc } from "./layer-toc.ts";
+import { spanFile } from "./types.ts";
+
+const count = z.number().int().min(0).max(Number.MAX_SAFE_INTEGER);
+const sha256 = z.string().regex(/^[0-9a-f]{64}$/);
+
+const factsSchema = z.strictObject({
+  version: z.literal(1),
+  digest: z.string().refine(isDigest),
+  /** Compressed bytes. */
+  sizeBytes: count,
+  tarSizeBytes: count,
+  blobSizeBytes: count,
+  entries: count,
+  spanSha256: sha256,
+  spanSizeBytes: count,
+  tocSha256: sha256,
+});
+
+/** What the store knows of a layer; kept beside its files as `layer.json`. */
+export type LayerFacts = z.infer<typeof factsSchema>;
+
+/** The files of a layer's index. */
+export interface LayerPaths {
+  readonly spanPath: string;
+  readonly tocPath: string;
+}
+
+/** Reads `layer.json`; `undefined` when it is none. */
+export function decodeLayerFacts(text: string): LayerFacts | undefined {
+  try {
+    return factsSchema.parse(JSON.parse(text));
+  } catch {
+    return undefined;
+  }
+}
+
+/**
+ * Reads from a layer's fresh index what `layer.json` says of it.
+ *
+ * @throws IndexError `digest_mismatch` when the index is of another layer, `corrupt_index` when it is none
+ */
+export async function readLayerFacts(
+  digest: string,
+  paths: LayerPaths,
+  hashes: { readonly span: string; readonly toc: string },
+): Promise<LayerFacts> {
+  const header = await readHeader(paths.spanPath);
+  const found = `sha256:${header.toString("hex", 80, 112)}`;
+  if (found !== digest) {
+    throw new IndexError(
+      "digest_mismatch",
+      `the layer ${digest} was indexed from bytes with the digest ${found}`,
+      {
+        next: "Build the image again.",
+      },
+    );
+  }
+  return {
+    version: 1,
+    digest,
+    sizeBytes: Number(header.readBigUInt64LE(16)),
+    tarSizeBytes: Number(header.readBigUInt64LE(24)),
+    blobSizeBytes: Number(header.readBigUInt64LE(32)),
+    entries: openToc(paths.tocPath).entries,
+    spanSha256: hashes.span,
+    spanSizeBytes: (await stat(paths.spanPath)).size,
+    tocSha256: hashes.toc,
+  };
+}
+
+async function readHeader(path: string): Promise<Buffer> {
+  const file = await open(path, "r");
+  try {
+    const header = Buffer.alloc(spanFile.headerBytes);
+    const { bytesRead } = await file.read(header, 0, header.length, 0);
+    const magic = header.toString("latin1", 0, spanFile.magic.length);
+    if (
+      bytesRead === header.length &&
+      magic === spanFile.magic &&
+      header.readUInt32LE(8) === spanFile.version
+    ) {
+      return header;
+    }
+  } finally {
+    await file.close();
+  }
+  throw new IndexError("corrupt_index", `${path} is no span file`, { next: "Build the image again." });
+}

@@ -1,0 +1,317 @@
+import { mkdir, readdir, readFile, rename, rm, stat, utimes } from "node:fs/promises";
+import { join } from "node:path";
+import { isDigest } from "../reference/digest.ts";
+import { writeFileAtomic } from "../std/atomic-file.ts";
+import { errnoOf } from "../std/error.ts";
+import { IndexError, writeError } from "./error.ts";
+import { decodeImageIndex, encodeImageIndex, imageIndexSha256 } from "./image-index-json.ts";
+import { besideName, FileHashes, moveFile, verifyFile } from "./store-file.ts";
+import { decodeLayerFacts, type LayerFacts, type LayerPaths, readLayerFacts } from "./store-layer.ts";
+import type { ImageIndex, IndexedLayer } from "./types.ts";
+
+/** Layers used by a build within this time are kept, whether or not an image names them yet. */
+const unusedLayerMs = 60 * 60 * 1000;
+const imageNamePattern = /^([0-9a-f]{64})-([0-9a-f]{64})$/;
+const layerNamePattern = /^[0-9a-f]{64}$/;
+
+/** An image's index whose files were verified. */
+export interface OpenedImageIndex {
+  readonly index: ImageIndex;
+  /** SHA-256 (hex) of the index's text. */
+  readonly sha256: string;
+  /** The EROFS image. */
+  readonly erofsPath: string;
+  /** In the order of the index's layers: device `n + 1` is the blob of `layers[n]`. */
+  readonly layers: readonly OpenedLayer[];
+}
+
+export interface OpenedLayer extends IndexedLayer {
+  readonly spanPath: string;
+}
+
+/** A layer that is in the store, its files verified. */
+export interface StoredLayer extends LayerFacts, LayerPaths {}
+
+export interface StoredImage {
+  readonly sha256: string;
+  readonly index: ImageIndex;
+}
+
+/**
+ * Indexes of layers and images in a directory that several processes may use at once.
+ *
+ * ```
+ * layers/sha256/HEX/{spans,toc,layer.json}       by the layer's digest, shared by all images and repositories
+ * images/sha256/MANIFEST-INDEX/{image.json,erofs} by the manifest's digest and the SHA-256 of image.json
+ * ```
+ *
+ * Everything is written aside and renamed in, and named by what it holds: two writers of the same thing do not disturb
+ * each other, and a file that was damaged is replaced by the next build. Nothing here is a credential, and nothing
+ * here says who may use an image.
+ */
+export class IndexStore {
+  readonly #layers: string;
+  readonly #images: string;
+  readonly #hashes = new FileHashes();
+
+  private constructor(directory: string) {
+    this.#layers = join(directory, "layers", "sha256");
+    this.#images = join(directory, "images", "sha256");
+  }
+
+  /** Opens the store, makes its directories, and removes what interrupted writers left behind. */
+  static async open(directory: string): Promise<IndexStore> {
+    const store = new IndexStore(directory);
+    for (const folder of [store.#layers, store.#images]) {
+      await mkdir(folder, { recursive: true });
+      for (const name of await readdir(folder)) {
+        const path = join(folder, name);
+        if (name.includes(".tmp-") && (await isOld(path))) await rm(path, { recursive: true, force: true });
+      }
+    }
+    return store;
+  }
+
+  /** Where a layer's index is, or would be. */
+  layerPaths(digest: string): LayerPaths {
+    const folder = this.#layerFolder(digest);
+    return { spanPath: join(folder, "spans"), tocPath: join(folder, "toc") };
+  }
+
+  /** Whether the store has the layer, whole; see {@link IndexStore.layer}. */
+  async hasLayer(digest: string): Promise<boolean> {
+    return (await this.layer(digest)) !== undefined;
+  }
+
+  /** The layer when the store has it with every byte as written. It is kept for the next hour, named or not. */
+  async layer(digest: string): Promise<StoredLayer | undefined> {
+    const folder = this.#layerFolder(digest);
+    const facts = await this.#layerFacts(digest);
+    if (facts === undefined) return undefined;
+    const paths = this.layerPaths(digest);
+    if ((await this.#hashes.sha256(paths.spanPath)) !== facts.spanSha256) return undefined;
+    if ((await this.#hashes.sha256(paths.tocPath)) !== facts.tocSha256) return undefined;
+    const now = new Date();
+    await utimes(folder, now, now).catch(ignoreMissing);
+    return { ...facts, ...paths };
+  }
+
+  /**
+   * Takes in a layer's index; the files are moved from where they are. A whole one that is there already stays.
+   *
+   * @throws IndexError `digest_mismatch` when the index is of another layer, `corrupt_index`, `no_space`
+   */
+  async commitLayer(digest: string, from: LayerPaths): Promise<StoredLayer> {
+    const present = await this.layer(digest);
+    if (present !== undefined) return present;
+    const hashes = {
+      span: (await this.#hashes.sha256(from.spanPath)) ?? "",
+      toc: (await this.#hashes.sha256(from.tocPath)) ?? "",
+    };
+    const facts = await readLayerFacts(digest, from, hashes);
+    await this.#moveIn(this.#layerFolder(digest), [
+      ["spans", from.spanPath],
+      ["toc", from.tocPath],
+      ["layer.json", JSON.stringify(facts)],
+    ]);
+    return { ...facts, ...this.layerPaths(digest) };
+  }
+
+  /**
+   * Takes in an image's index and its EROFS image, which is moved. All its layers must be there.
+   *
+   * @returns the SHA-256 (hex) of the index's text, by which {@link IndexStore.openImage} knows it again
+   * @throws IndexError `corrupt_index` when the EROFS image or a layer is not the one that the index names
+   */
+  async putImage(index: ImageIndex, erofsPath: string): Promise<{ readonly sha256: string }> {
+    const sha256 = imageIndexSha256(index);
+    await verifyFile(this.#hashes, erofsPath, index.erofsSha256);
+    await this.#moveIn(this.#imageFolder(index.manifestDigest, sha256), [
+      ["erofs", erofsPath],
+      ["image.json", encodeImageIndex(index)],
+    ]);
+    for (const layer of index.layers) {
+      const facts = await this.#layerFacts(layer.digest);
+      if (facts?.spanSha256 === layer.spanSha256) continue;
+      await this.removeImage(index.manifestDigest, sha256);
+      throw new IndexError(
+        "corrupt_index",
+        `the index of layer ${layer.digest} went away while the image was built`,
+        {
+          next: "Build the image again.",
+        },
+      );
+    }
+    return { sha256 };
+  }
+
+  /**
+   * Opens an image's index after verifying its text, its EROFS image and the span file of every layer. Without
+   * `expectedSha256`, the latest index of the manifest is taken.
+   *
+   * @throws IndexError `not_found`; `corrupt_index`, which names the file that is damaged or missing
+   */
+  async openImage(manifestDigest: string, expectedSha256?: string): Promise<OpenedImageIndex> {
+    const sha256 = expectedSha256 ?? (await this.#latest(manifestDigest));
+    const folder = this.#imageFolder(manifestDigest, sha256);
+    const textPath = join(folder, "image.json");
+    if (!(await exists(folder))) throw noImage(manifestDigest);
+    await verifyFile(this.#hashes, textPath, sha256);
+    const index = decodeImageIndex(await readFile(textPath, "utf8"), textPath);
+    if (index.manifestDigest !== manifestDigest) {
+      throw new IndexError("corrupt_index", `${textPath} is the index of another image`, {
+        next: "Build the image again.",
+      });
+    }
+    const erofsPath = join(folder, "erofs");
+    await verifyFile(this.#hashes, erofsPath, index.erofsSha256);
+    const layers: OpenedLayer[] = [];
+    for (const layer of index.layers) {
+      const { spanPath } = this.layerPaths(layer.digest);
+      await verifyFile(this.#hashes, spanPath, layer.spanSha256);
+      layers.push({ ...layer, spanPath });
+    }
+    return { index, sha256, erofsPath, layers };
+  }
+
+  /** Every image index that can be read, in no order. The large files are not verified. */
+  async list(): Promise<StoredImage[]> {
+    const images: StoredImage[] = [];
+    for (const name of await readdir(this.#images)) {
+      const sha256 = imageNamePattern.exec(name)?.[2];
+      if (sha256 === undefined) continue;
+      const path = join(this.#images, name, "image.json");
+      try {
+        images.push({ sha256, index: decodeImageIndex(await readFile(path, "utf8"), path) });
+      } catch (error) {
+        if (!(error instanceof IndexError)) ignoreMissing(error);
+      }
+    }
+    return images;
+  }
+
+  /**
+   * Removes an image's indexes, or the one with that SHA-256, and the layers that no image names any more. Layers that a
+   * build used within the last hour are kept. What is mounted stays usable: files that are open outlive their names.
+   */
+  async removeImage(manifestDigest: string, sha256?: string): Promise<void> {
+    const hex = hexOf(manifestDigest);
+    for (const name of await readdir(this.#images)) {
+      const match = imageNamePattern.exec(name);
+      if (match?.[1] !== hex || (sha256 !== undefined && match[2] !== sha256)) continue;
+      await removeFolder(join(this.#images, name));
+    }
+    await this.#removeUnusedLayers();
+  }
+
+  async #removeUnusedLayers(): Promise<void> {
+    const used = new Set(
+      (await this.list()).flatMap(({ index }) => index.layers.map(({ digest }) => hexOf(digest))),
+    );
+    for (const name of await readdir(this.#layers)) {
+      const path = join(this.#layers, name);
+      if (layerNamePattern.test(name) && !used.has(name) && (await isOld(path))) await removeFolder(path);
+    }
+  }
+
+  async #latest(manifestDigest: string): Promise<string> {
+    const hex = hexOf(manifestDigest);
+    let latest: { sha256: string; time: number } | undefined;
+    for (const name of await readdir(this.#images)) {
+      const match = imageNamePattern.exec(name);
+      if (match?.[1] !== hex) continue;
+      const time = await modified(join(this.#images, name));
+      if (latest === undefined || (time ?? 0) > latest.time)
+        latest = { sha256: match[2] ?? "", time: time ?? 0 };
+    }
+    if (latest === undefined) throw noImage(manifestDigest);
+    return latest.sha256;
+  }
+
+  async #layerFacts(digest: string): Promise<LayerFacts | undefined> {
+    try {
+      const facts = decodeLayerFacts(await readFile(join(this.#layerFolder(digest), "layer.json"), "utf8"));
+      return facts?.digest === digest ? facts : undefined;
+    } catch (error) {
+      return ignoreMissing(error);
+    }
+  }
+
+  /** Makes a folder with these files (a path to move from, or JSON text), or replaces the files of the one there. */
+  async #moveIn(folder: string, files: readonly (readonly [name: string, from: string])[]): Promise<void> {
+    const beside = besideName(folder);
+    try {
+      await mkdir(beside);
+      for (const [name, from] of files) {
+        if (name.endsWith(".json")) await writeFileAtomic(join(beside, name), from);
+        else await moveFile(from, join(beside, name));
+      }
+      try {
+        await rename(beside, folder);
+      } catch (error) {
+        if (errnoOf(error) !== "ENOTEMPTY" && errnoOf(error) !== "EEXIST") throw error;
+        for (const [name] of files) await rename(join(beside, name), join(folder, name));
+      }
+    } catch (error) {
+      throw writeError(folder, error);
+    } finally {
+      await rm(beside, { recursive: true, force: true });
+    }
+  }
+
+  #layerFolder(digest: string): string {
+    return join(this.#layers, hexOf(digest));
+  }
+
+  #imageFolder(manifestDigest: string, sha256: string): string {
+    if (!layerNamePattern.test(sha256))
+      throw new IndexError("not_found", "an index is named by 64 hexadecimal digits");
+    return join(this.#images, `${hexOf(manifestDigest)}-${sha256}`);
+  }
+}
+
+function hexOf(digest: string): string {
+  if (!isDigest(digest))
+    throw new IndexError("not_found", `${JSON.stringify(digest.slice(0, 100))} is no digest`);
+  return digest.slice("sha256:".length);
+}
+
+function noImage(manifestDigest: string): IndexError {
+  return new IndexError("not_found", `the index of image ${manifestDigest} is not in the store`, {
+    next: "Build the image again.",
+  });
+}
+
+/** Takes a folder out of sight in one step, then removes it. */
+async function removeFolder(path: string): Promise<void> {
+  const beside = besideName(path);
+  try {
+    await rename(path, beside);
+  } catch (error) {
+    return ignoreMissing(error);
+  }
+  await rm(beside, { recursive: true, force: true });
+}
+
+async function modified(path: string): Promise<number | undefined> {
+  try {
+    return (await stat(path)).mtimeMs;
+  } catch (error) {
+    return ignoreMissing(error);
+  }
+}
+
+async function exists(path: string): Promise<boolean> {
+  return (await modified(path)) !== undefined;
+}
+
+async function isOld(path: string): Promise<boolean> {
+  const time = await modified(path);
+  return time !== undefined && Date.now() - time > unusedLayerMs;
+}
+
+/** Somebody else may have removed a file in the meantime; any other error is thrown. */
+function ignoreMissing(error: unknown): undefined {
+  if (errnoOf(error) !== "ENOENT" && errnoOf(error) !== "ENOTDIR") throw error;
+  return undefined;
+}
