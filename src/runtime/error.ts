@@ -1,0 +1,42 @@
+import { CodedError } from "../std/error.ts";
+
+/**
+ * - `nothing_to_run` neither the image nor the request names a program
+ * - `command_not_found` the program is not in the image
+ * - `permission` the program is there but may not be executed
+ * - `bad_user` the image's user or group does not exist in it
+ * - `bad_config` the image configuration or the request cannot be turned into a container
+ * - `runtime_missing` runc (crun, runsc) or conmon is not installed or does not run
+ * - `create_failed` the runtime refused to make or start the container
+ * - `overlay_failed` the writable layer could not be mounted or unmounted
+ * - `cgroup` a limit was asked for that this host cannot hold
+ * - `exists` a container of this id is here already
+ * - `not_found` no container or log of this id is here
+ * - `cleanup_failed` something of a container is left behind; calling again continues
+ * - `cancelled` the caller's signal fired
+ */
+export const runtimeErrorCodes = [
+  "nothing_to_run",
+  "command_not_found",
+  "permission",
+  "bad_user",
+  "bad_config",
+  "runtime_missing",
+  "create_failed",
+  "overlay_failed",
+  "cgroup",
+  "exists",
+  "not_found",
+  "cleanup_failed",
+  "cancelled",
+] as const;
+
+export type RuntimeErrorCode = (typeof runtimeErrorCodes)[number];
+
+/** A container that could not be started, watched, stopped or removed. */
+export class RuntimeError extends CodedError<RuntimeErrorCode> {}
+
+/** The {@link RuntimeError} of an aborted wait. */
+export function cancelled(id: string, cause?: unknown): RuntimeError {
+  return new RuntimeError("cancelled", `the start of container ${id} was cancelled`, { cause });
+}

@@ -1,0 +1,30 @@
+import type { Logger } from "../std/log.ts";
+import type { Cgroups } from "./cgroups.ts";
+import type { DirectoryWatch } from "./directory-watch.ts";
+import type { ExitWatch } from "./exit-watch.ts";
+import type { StatePaths } from "./layout.ts";
+import type { OciRuntime } from "./oci-runtime.ts";
+
+/** What all containers of one state directory share. */
+export interface Host {
+  readonly paths: StatePaths;
+  readonly oci: OciRuntime;
+  /** conmon's path. */
+  readonly monitorProgram: string;
+  readonly cgroups: Cgroups;
+  /** Relative to the root of each hierarchy. */
+  readonly cgroupParent: string;
+  readonly exits: ExitWatch;
+  readonly logWatch: DirectoryWatch;
+  readonly logSizeMaxBytes: number;
+  readonly logger: Logger;
+}
+
+export function cgroupOf(host: Host, id: string): string {
+  return `/${host.cgroupParent}/${id}`;
+}
+
+/** Where monitors live, apart from the containers and from the worker's own unit. */
+export function monitorCgroup(host: Host): string {
+  return `/${host.cgroupParent}/.monitors`;
+}

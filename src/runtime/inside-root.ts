@@ -1,0 +1,110 @@
+import { constants } from "node:fs";
+import { chmod, chown, lstat, mkdir, open, readlink } from "node:fs/promises";
+import { join } from "node:path";
+import { errnoOf } from "../std/error.ts";
+import { RuntimeError } from "./error.ts";
+
+const linksMax = 40;
+
+interface Place {
+  /** The host's path; no part of it below the root is a symbolic link. */
+  readonly path: string;
+  /** Parts at the end that do not exist. */
+  readonly missing: readonly string[];
+}
+
+/**
+ * Finds `path` as a process with `root` as its root directory would: symbolic links are followed inside of the root
+ * only, `..` stops at it. Safe as long as nothing else writes to the tree.
+ * @throws RuntimeError `bad_config` for too many links, or a way that leads through a file
+ */
+async function locate(root: string, path: string): Promise<Place> {
+  const parts = path.split("/").reverse();
+  const found: string[] = [];
+  let links = 0;
+  while (parts.length > 0) {
+    const part = parts.pop() ?? "";
+    if (part === "" || part === ".") continue;
+    if (part === "..") {
+      found.pop();
+      continue;
+    }
+    const candidate = join(root, ...found, part);
+    const stat = await lstatOrNothing(candidate, path);
+    if (stat === undefined) {
+      const missing = [part, ...parts.reverse().filter((rest) => rest !== "" && rest !== ".")];
+      if (missing.includes(".."))
+        throw new RuntimeError("bad_config", `${path} leads through a directory that is missing`);
+      return { path: join(root, ...found), missing };
+    }
+    if (stat.isSymbolicLink()) {
+      links += 1;
+      if (links > linksMax)
+        throw new RuntimeError("bad_config", `${path} in the image has too many symbolic links`);
+      const target = await readlink(candidate);
+      if (target.startsWith("/")) found.length = 0;
+      parts.push(...target.split("/").reverse());
+      continue;
+    }
+    found.push(part);
+  }
+  return { path: join(root, ...found), missing: [] };
+}
+
+async function lstatOrNothing(candidate: string, path: string) {
+  try {
+    return await lstat(candidate);
+  } catch (error) {
+    const errno = errnoOf(error);
+    if (errno === "ENOENT") return undefined;
+    if (errno === "ENOTDIR")
+      throw new RuntimeError("bad_config", `${path} in the image leads through a file`);
+    throw error;
+  }
+}
+
+/**
+ * The text of a regular file inside of the root; `undefined` when there is none.
+ * @throws RuntimeError `bad_config` when it is longer than `sizeMax` bytes
+ */
+export async function readFileInRoot(
+  root: string,
+  path: string,
+  sizeMax: number,
+): Promise<string | undefined> {
+  const place = await locate(root, path);
+  if (place.missing.length > 0 || !(await lstat(place.path)).isFile()) return undefined;
+  const file = await open(place.path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
+  try {
+    if ((await file.stat()).size > sizeMax) {
+      throw new RuntimeError("bad_config", `${path} in the image is larger than ${sizeMax} bytes`);
+    }
+    const buffer = Buffer.alloc(sizeMax);
+    const { bytesRead } = await file.read(buffer, 0, sizeMax, 0);
+    return buffer.toString("utf8", 0, bytesRead);
+  } finally {
+    await file.close();
+  }
+}
+
+/**
+ * Makes the directory inside of the root with all that leads to it; what is made belongs to `owner`.
+ * @throws RuntimeError `bad_config` when something other than a directory is there
+ */
+export async function makeDirectoryInRoot(
+  root: string,
+  path: string,
+  owner: { readonly uid: number; readonly gid: number },
+): Promise<void> {
+  const place = await locate(root, path);
+  if (!(await lstat(place.path)).isDirectory()) {
+    throw new RuntimeError("bad_config", `${path} in the image is not a directory`);
+  }
+  let directory = place.path;
+  for (const part of place.missing) {
+    directory = join(directory, part);
+    await mkdir(directory);
+    await chmod(directory, 0o755);
+    await chown(directory, owner.uid, owner.gid);
+  }
+}

@@ -1,0 +1,70 @@
+import { join } from "node:path";
+
+/** Where the runtime keeps what it keeps, under its state directory. */
+export interface StatePaths {
+  /** One directory per container. */
+  readonly containers: string;
+  /** `<id>.log` and the generation before it; outlive the container's directory. */
+  readonly logs: string;
+  /** `<id>`: the exit code, written by the container's monitor. */
+  readonly exits: string;
+  /** The OCI runtime's own state (`--root`). */
+  readonly runtimeRoot: string;
+}
+
+/** The files of one container. */
+export interface ContainerPaths {
+  readonly id: string;
+  /** The OCI bundle, and the monitor's working directory. */
+  readonly home: string;
+  readonly state: string;
+  readonly config: string;
+  readonly runtimeLog: string;
+  readonly pidFile: string;
+  readonly monitorPidFile: string;
+  readonly persist: string;
+  /** hosts, hostname, resolv.conf. */
+  readonly etc: string;
+  readonly upper: string;
+  readonly work: string;
+  /** Where the overlay is mounted: the container's root. */
+  readonly merged: string;
+  readonly exitFile: string;
+  readonly log: string;
+  /** The log before its last rotation. */
+  readonly previousLog: string;
+  /** A second name of the log's present file, by which it survives its rotation. */
+  readonly heldLog: string;
+}
+
+export function statePaths(stateDir: string): StatePaths {
+  return {
+    containers: join(stateDir, "containers"),
+    logs: join(stateDir, "logs"),
+    exits: join(stateDir, "exits"),
+    runtimeRoot: join(stateDir, "runtime"),
+  };
+}
+
+export function containerPaths(state: StatePaths, id: string): ContainerPaths {
+  const home = join(state.containers, id);
+  const log = join(state.logs, `${id}.log`);
+  return {
+    id,
+    home,
+    state: join(home, "state.json"),
+    config: join(home, "config.json"),
+    runtimeLog: join(home, "runtime.log"),
+    pidFile: join(home, "pid"),
+    monitorPidFile: join(home, "monitor.pid"),
+    persist: join(home, "persist"),
+    etc: join(home, "etc"),
+    upper: join(home, "upper"),
+    work: join(home, "work"),
+    merged: join(home, "root"),
+    exitFile: join(state.exits, id),
+    log,
+    previousLog: `${log}.1`,
+    heldLog: `${log}.held`,
+  };
+}

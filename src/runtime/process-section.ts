@@ -1,0 +1,92 @@
+import { readFile } from "node:fs/promises";
+import type { ImageConfig } from "../registry/image-config.ts";
+import { RuntimeError } from "./error.ts";
+import { defaultCapabilities } from "./sandbox.ts";
+import type { ContainerSpec } from "./spec.ts";
+import type { ContainerUser } from "./user.ts";
+
+const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+const openFilesWanted = { soft: 65_536, hard: 1_048_576 };
+const umask = 0o022;
+
+/**
+ * What to execute: the image's Entrypoint, then the request's command or else the image's Cmd.
+ * @throws RuntimeError `nothing_to_run`
+ */
+export function containerArgv(imageConfig: ImageConfig, command: readonly string[] | undefined): string[] {
+  const { Entrypoint, Cmd } = imageConfig.config;
+  const argv = [...Entrypoint, ...(command !== undefined && command.length > 0 ? command : Cmd)];
+  if (argv.length > 0 && argv[0] !== "") return argv;
+  throw new RuntimeError(
+    "nothing_to_run",
+    "the image names no program to run, and the request gives no command",
+    {
+      next: "Give a command: `oci-node run IMAGE -- COMMAND`.",
+    },
+  );
+}
+
+/** The image's variables, then the request's, over sane ones; `NAME=value`, each name once. */
+export function containerEnv(spec: ContainerSpec, user: ContainerUser, hostname: string): string[] {
+  const env = new Map([
+    ["PATH", defaultPath],
+    ["HOSTNAME", hostname],
+    ["HOME", user.home],
+  ]);
+  for (const entry of spec.imageConfig.config.Env) {
+    const at = entry.indexOf("=");
+    if (at > 0 && !entry.includes("\0")) env.set(entry.slice(0, at), entry.slice(at + 1));
+  }
+  for (const [name, value] of Object.entries(spec.env)) env.set(name, value);
+  return [...env].map(([name, value]) => `${name}=${value}`);
+}
+
+/** The working directory: the image's, `/` when it names none. */
+export function workingDirectory(imageConfig: ImageConfig): string {
+  const directory = imageConfig.config.WorkingDir;
+  if (directory.includes("\0"))
+    throw new RuntimeError("bad_config", "the image's working directory has a NUL in it");
+  return directory.startsWith("/") ? directory : `/${directory}`;
+}
+
+/** Our own hard limit of open files (proc_pid_limits(5)): a container cannot have more without CAP_SYS_RESOURCE. */
+export async function ownOpenFilesMax(): Promise<number> {
+  const limits = await readFile("/proc/self/limits", "utf8");
+  const hard = /^Max open files\s+\S+\s+(\S+)/m.exec(limits)?.[1] ?? "";
+  return hard === "unlimited" ? Number.POSITIVE_INFINITY : Number(hard);
+}
+
+function openFiles(max: number): { soft: number; hard: number } {
+  return { soft: Math.min(openFilesWanted.soft, max), hard: Math.min(openFilesWanted.hard, max) };
+}
+
+/** The `process` part of the bundle. */
+export function processSection(
+  spec: ContainerSpec,
+  user: ContainerUser,
+  hostname: string,
+  openFilesMax: number,
+): object {
+  // A user other than root has them after an exec only if a file gives them: the bounding set alone counts.
+  const held = user.uid === 0 ? defaultCapabilities : [];
+  return {
+    terminal: false,
+    user: { uid: user.uid, gid: user.gid, additionalGids: user.additionalGids, umask },
+    args: containerArgv(spec.imageConfig, spec.command),
+    env: containerEnv(spec, user, hostname),
+    cwd: workingDirectory(spec.imageConfig),
+    capabilities: {
+      bounding: defaultCapabilities,
+      effective: held,
+      permitted: held,
+      inheritable: [],
+      ambient: [],
+    },
+    rlimits: [
+      { type: "RLIMIT_NOFILE", ...openFiles(openFilesMax) },
+      { type: "RLIMIT_CORE", soft: 0, hard: 0 },
+    ],
+    noNewPrivileges: spec.noNewPrivileges ?? false,
+    oomScoreAdj: spec.oomScoreAdj ?? 0,
+  };
+}

@@ -1,0 +1,171 @@
+import { mkdir, readdir, stat } from "node:fs/promises";
+import type { Logger } from "../std/log.ts";
+import { Cgroups } from "./cgroups.ts";
+import { RunningContainer } from "./container.ts";
+import { DirectoryWatch } from "./directory-watch.ts";
+import { cancelled, RuntimeError } from "./error.ts";
+import { ExitWatch } from "./exit-watch.ts";
+import type { Host } from "./host.ts";
+import { containerPaths, statePaths } from "./layout.ts";
+import { removeLogFiles } from "./log-holder.ts";
+import { readLog } from "./log-reader.ts";
+import { findProgram, OciRuntime, type RuntimeName } from "./oci-runtime.ts";
+import { bootId, isAlive } from "./process-identity.ts";
+import { type ContainerSpec, checkSpec, isContainerId, type LogChunk } from "./spec.ts";
+import { removeContainer, startSteps } from "./start-steps.ts";
+import { type ContainerState, readState } from "./state.ts";
+import { doSteps } from "./steps.ts";
+
+const logSizeMaxBytesDefault = 16 * 1024 * 1024;
+
+export interface RuntimeOptions {
+  /** On a local disk; holds writable layers, logs and what a later process needs to adopt containers. */
+  readonly stateDir: string;
+  readonly runtime: RuntimeName;
+  /** Name or path of the monitor; absent: `conmon`. */
+  readonly conmon?: string;
+  readonly logger: Logger;
+  /** The cgroup above the containers' own; absent: `oci-node`. */
+  readonly cgroupParent?: string;
+  /** A log that would grow beyond it begins anew, and one generation before it is kept; absent: 16 MiB. */
+  readonly logSizeMaxBytes?: number;
+}
+
+/** Runs containers through an OCI runtime, each under a monitor of its own that outlives this process. */
+export class Runtime {
+  readonly #host: Host;
+  readonly #containers = new Map<string, RunningContainer>();
+  readonly #starting = new Map<string, Promise<RunningContainer>>();
+
+  private constructor(host: Host) {
+    this.#host = host;
+  }
+
+  /** @throws RuntimeError `runtime_missing` */
+  static async create(options: RuntimeOptions): Promise<Runtime> {
+    const paths = statePaths(options.stateDir);
+    for (const directory of Object.values(paths)) await mkdir(directory, { recursive: true, mode: 0o700 });
+    return new Runtime({
+      paths,
+      oci: new OciRuntime(options.runtime, findProgram(options.runtime), paths.runtimeRoot),
+      monitorProgram: findProgram(options.conmon ?? "conmon"),
+      cgroups: await Cgroups.detect(),
+      cgroupParent: options.cgroupParent ?? "oci-node",
+      exits: new ExitWatch(paths.exits),
+      logWatch: new DirectoryWatch(paths.logs),
+      logSizeMaxBytes: options.logSizeMaxBytes ?? logSizeMaxBytesDefault,
+      logger: options.logger,
+    });
+  }
+
+  /**
+   * Starts a container: overlay, bundle, monitor, process. What a start that fails or is aborted has made is gone again.
+   * @throws RuntimeError
+   */
+  async start(spec: ContainerSpec, signal: AbortSignal): Promise<RunningContainer> {
+    checkSpec(spec);
+    if (this.#containers.has(spec.id) || this.#starting.has(spec.id)) throw exists(spec.id);
+    const started = this.#start(spec, signal).finally(() => this.#starting.delete(spec.id));
+    this.#starting.set(spec.id, started);
+    return started;
+  }
+
+  /**
+   * Finds the containers of the process before this one: those that run, and those that ended meanwhile (their `exited`
+   * resolves at once). What it had only half made is removed.
+   */
+  async adopt(): Promise<RunningContainer[]> {
+    const adopted: RunningContainer[] = [];
+    for (const id of await readdir(this.#host.paths.containers)) {
+      if (this.#containers.has(id) || this.#starting.has(id) || !isContainerId(id)) continue;
+      const paths = containerPaths(this.#host.paths, id);
+      const state = await readState(paths.state);
+      if (state !== undefined && (await this.#wasStarted(state))) {
+        adopted.push(this.#keep(state, state.bootId === (await bootId())));
+        continue;
+      }
+      this.#host.logger.warning("removing a container that was only half made", { container: id });
+      await removeContainer(this.#host, paths).catch((error: unknown) =>
+        this.#host.logger.error("a half-made container could not be removed", { container: id, error }),
+      );
+      await this.removeLog(id);
+    }
+    return adopted;
+  }
+
+  /**
+   * A container's output from the oldest byte that is kept. With `follow` it goes on until the container has ended;
+   * it ends quietly when the signal fires.
+   * @throws RuntimeError `not_found`
+   */
+  async *logs(
+    id: string,
+    options: { readonly follow?: boolean; readonly signal?: AbortSignal } = {},
+  ): AsyncGenerator<LogChunk, void, undefined> {
+    const ended =
+      this.#containers.get(id)?.exited ?? this.#starting.get(id)?.then((container) => container.exited);
+    const paths = isContainerId(id) ? containerPaths(this.#host.paths, id) : undefined;
+    if (paths === undefined || (ended === undefined && !(await isThere(paths.log)))) {
+      throw new RuntimeError("not_found", `there is no log of container ${id} here`);
+    }
+    yield* readLog(paths, {
+      watch: this.#host.logWatch,
+      ...(options.follow && ended !== undefined ? { ended } : {}),
+      ...(options.signal === undefined ? {} : { signal: options.signal }),
+    });
+  }
+
+  /** Removes a container's log, also of one that is not known any more. */
+  async removeLog(id: string): Promise<void> {
+    if (isContainerId(id)) await removeLogFiles(containerPaths(this.#host.paths, id));
+  }
+
+  /** Stops watching; the containers run on, and the `exited` of those that run stays pending. */
+  close(): void {
+    this.#host.exits.close();
+    this.#host.logWatch.close();
+  }
+
+  async #start(spec: ContainerSpec, signal: AbortSignal): Promise<RunningContainer> {
+    const paths = containerPaths(this.#host.paths, spec.id);
+    if (await isThere(paths.home)) throw exists(spec.id);
+    try {
+      const [steps, draft] = startSteps(this.#host, spec, paths, signal);
+      await doSteps(steps, signal, this.#host.logger);
+      return this.#keep(draft.state!, true);
+    } catch (error) {
+      await removeLogFiles(paths);
+      if (signal.aborted) throw cancelled(spec.id, error);
+      throw error;
+    }
+  }
+
+  /** A crash between the start and its record leaves `created`: the runtime knows better. */
+  async #wasStarted(state: ContainerState): Promise<boolean> {
+    if (state.phase === "running") return true;
+    if (!isAlive(state.init)) return (await this.#host.exits.read(state.id)) !== undefined;
+    return (await this.#host.oci.status(state.id)) === "running";
+  }
+
+  #keep(state: ContainerState, sameBoot: boolean): RunningContainer {
+    const paths = containerPaths(this.#host.paths, state.id);
+    const container = new RunningContainer(this.#host, paths, state, sameBoot, () =>
+      this.#containers.delete(state.id),
+    );
+    this.#containers.set(state.id, container);
+    return container;
+  }
+}
+
+function exists(id: string): RuntimeError {
+  return new RuntimeError("exists", `container ${id} is here already`, {
+    next: "Adopt what an earlier process left, or clean the container up first.",
+  });
+}
+
+async function isThere(path: string): Promise<boolean> {
+  return stat(path).then(
+    () => true,
+    () => false,
+  );
+}

@@ -1,0 +1,165 @@
+import { mkdir, rm, rmdir } from "node:fs/promises";
+import { errnoOf } from "../std/error.ts";
+import { waitFor } from "../std/wait.ts";
+import { writeBundle } from "./bundle.ts";
+import { RuntimeError } from "./error.ts";
+import { cgroupOf, type Host, monitorCgroup } from "./host.ts";
+import type { ContainerPaths } from "./layout.ts";
+import { removeLogFiles } from "./log-holder.ts";
+import { createUnderMonitor, type Monitored, readPid } from "./monitor.ts";
+import { mountOverlay, unmountOverlay } from "./overlay.ts";
+import { bootId, identify } from "./process-identity.ts";
+import { containerArgv } from "./process-section.ts";
+import { signalNumber } from "./signals.ts";
+import type { ContainerSpec } from "./spec.ts";
+import { type ContainerState, writeState } from "./state.ts";
+import type { Step } from "./steps.ts";
+import { type ContainerUser, resolveUser } from "./user.ts";
+
+const defaultStopSignal = 15;
+
+/** What the steps of a start hand to one another. */
+interface Draft {
+  user?: ContainerUser;
+  monitored?: Monitored;
+  state?: ContainerState;
+}
+
+/** A start as an ordered list; `draft.state` is set when all are done. */
+export function startSteps(
+  host: Host,
+  spec: ContainerSpec,
+  paths: ContainerPaths,
+  signal: AbortSignal,
+): [Step[], Draft] {
+  const draft: Draft = {};
+  const undo = undos(host, paths);
+  const steps: Step[] = [
+    { name: "check", do: () => check(spec, draft, signal), undo: async () => undefined },
+    { name: "directory", do: () => makeHome(host, spec, paths), undo: undo.home },
+    {
+      name: "overlay",
+      do: () =>
+        mountOverlay({ lower: spec.imageRoot, upper: paths.upper, work: paths.work, target: paths.merged }),
+      undo: undo.overlay,
+    },
+    {
+      name: "bundle",
+      do: async () => {
+        const support = { swap: await host.cgroups.limitsSwap() };
+        await writeBundle(spec, draft.user!, paths, cgroupOf(host, spec.id), support);
+      },
+      undo: async () => undefined,
+    },
+    { name: "create", do: () => create(host, paths, draft), undo: undo.create },
+    { name: "start", do: () => start(host, spec, paths, draft), undo: async () => undefined },
+  ];
+  return [steps, draft];
+}
+
+/** Removes all of a container but its log, whoever made it and however far it came. Safe to repeat. */
+export async function removeContainer(host: Host, paths: ContainerPaths): Promise<void> {
+  const undo = undos(host, paths);
+  await undo.create();
+  await undo.overlay();
+  await undo.home();
+}
+
+function undos(host: Host, paths: ContainerPaths) {
+  return {
+    create: async (): Promise<void> => {
+      await host.oci.delete(paths.id);
+      await endMonitor(paths);
+      await host.cgroups.remove(cgroupOf(host, paths.id));
+    },
+    overlay: (): Promise<void> => unmountOverlay(paths.merged),
+    home: async (): Promise<void> => {
+      // First the mount point alone: should anything be mounted there still, nothing below it must be removed.
+      await removeEmpty(paths.merged);
+      await rm(paths.home, { recursive: true, force: true });
+      await rm(paths.exitFile, { force: true });
+    },
+  };
+}
+
+async function check(spec: ContainerSpec, draft: Draft, signal: AbortSignal): Promise<void> {
+  containerArgv(spec.imageConfig, spec.command);
+  stopSignal(spec);
+  // The image's files may be far away: leaving the wait is safe, because it only reads.
+  draft.user = await waitFor(resolveUser(spec.imageRoot, spec.imageConfig.config.User), signal);
+}
+
+async function makeHome(host: Host, spec: ContainerSpec, paths: ContainerPaths): Promise<void> {
+  await mkdir(paths.home, { mode: 0o700 });
+  await rm(paths.exitFile, { force: true });
+  await removeLogFiles(paths);
+  host.logger.debug("made the container's directory", { container: spec.id, attempt: spec.attempt });
+}
+
+async function create(host: Host, paths: ContainerPaths, draft: Draft): Promise<void> {
+  draft.monitored = await createUnderMonitor(paths, {
+    program: host.monitorProgram,
+    runtime: host.oci,
+    exitsDirectory: host.paths.exits,
+    logSizeMaxBytes: host.logSizeMaxBytes,
+  });
+  await host.cgroups
+    .moveMonitor(monitorCgroup(host), draft.monitored.monitor.pid)
+    .catch((error: unknown) =>
+      host.logger.warning("the monitor stays in the worker's cgroup", { container: paths.id, error }),
+    );
+}
+
+async function start(host: Host, spec: ContainerSpec, paths: ContainerPaths, draft: Draft): Promise<void> {
+  const { init, monitor } = draft.monitored!;
+  const created: ContainerState = {
+    version: 1,
+    id: spec.id,
+    attempt: spec.attempt,
+    workspaceId: spec.workspaceId,
+    imageRoot: spec.imageRoot,
+    stopSignal: stopSignal(spec),
+    phase: "created",
+    bootId: await bootId(),
+    init,
+    monitor,
+    startedAt: new Date().toISOString(),
+  };
+  await writeState(paths.state, created);
+  await host.oci.start(spec.id);
+  draft.state = { ...created, phase: "running", startedAt: new Date().toISOString() };
+  await writeState(paths.state, draft.state);
+}
+
+function stopSignal(spec: ContainerSpec): number {
+  const text = spec.imageConfig.config.StopSignal;
+  if (text === "") return defaultStopSignal;
+  const number = signalNumber(text);
+  if (number !== undefined) return number;
+  throw new RuntimeError("bad_config", `the image's stop signal ${JSON.stringify(text)} is not a signal`);
+}
+
+/** The monitor ends by itself with its container; one that hangs is ended. */
+async function endMonitor(paths: ContainerPaths): Promise<void> {
+  const monitor = await identify(await readPid(paths.monitorPidFile));
+  if (monitor === undefined) return;
+  const commandLine = await Bun.file(`/proc/${monitor.pid}/cmdline`)
+    .text()
+    .catch(() => "");
+  // The number may be another process's by now.
+  if (!commandLine.split("\0").includes(paths.home)) return;
+  try {
+    process.kill(monitor.pid, "SIGKILL");
+  } catch (error) {
+    if (errnoOf(error) !== "ESRCH") throw error;
+  }
+}
+
+async function removeEmpty(directory: string): Promise<void> {
+  try {
+    await rmdir(directory);
+  } catch (cause) {
+    if (errnoOf(cause) === "ENOENT") return;
+    throw new RuntimeError("cleanup_failed", `${directory} is still in use`, { cause });
+  }
+}

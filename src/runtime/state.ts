@@ -1,0 +1,36 @@
+import { readFile } from "node:fs/promises";
+import { z } from "zod";
+import { writeFileAtomic } from "../std/atomic-file.ts";
+
+const identity = z.object({ pid: z.number().int().positive(), startTicks: z.string() });
+
+const stateSchema = z.object({
+  version: z.literal(1),
+  id: z.string(),
+  attempt: z.number().int(),
+  workspaceId: z.string(),
+  imageRoot: z.string(),
+  stopSignal: z.number().int(),
+  /** `created`: the process was not yet told to run when this was written. */
+  phase: z.enum(["created", "running"]),
+  bootId: z.string(),
+  init: identity,
+  monitor: identity,
+  startedAt: z.iso.datetime(),
+});
+
+/** What a later process of ours must know of a container; never its environment. */
+export type ContainerState = z.infer<typeof stateSchema>;
+
+export async function writeState(path: string, state: ContainerState): Promise<void> {
+  await writeFileAtomic(path, JSON.stringify(state), 0o600);
+}
+
+/** `undefined` when there is none, or one that was not written by us. */
+export async function readState(path: string): Promise<ContainerState | undefined> {
+  try {
+    return stateSchema.parse(JSON.parse(await readFile(path, "utf8")));
+  } catch {
+    return undefined;
+  }
+}

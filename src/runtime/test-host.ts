@@ -1,0 +1,128 @@
+import { randomBytes } from "node:crypto";
+import { copyFile, mkdir, mkdtemp, readdir, readFile, rm, rmdir, symlink, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { type ImageConfig, parseImageConfig } from "../registry/image-config.ts";
+import { logger } from "../std/log.ts";
+import { Runtime, type RuntimeOptions } from "./runtime.ts";
+import type { ContainerSpec, LogChunk } from "./spec.ts";
+
+const applets =
+  "sh sleep echo cat ls id env head dd tail ip hostname yes touch stat true mount wget pwd printf kill ps";
+
+/** For tests: a state directory, a tiny image (busybox) and a cgroup parent of their own, all gone after `close`. */
+export class TestHost {
+  readonly directory: string;
+  readonly imageRoot: string;
+  readonly stateDir: string;
+  readonly cgroupParent: string;
+  #runtimes: Runtime[] = [];
+
+  private constructor(directory: string) {
+    this.directory = directory;
+    this.imageRoot = join(directory, "image");
+    this.stateDir = join(directory, "state");
+    this.cgroupParent = `oci-node-test-${randomBytes(4).toString("hex")}`;
+  }
+
+  static async open(): Promise<TestHost> {
+    const host = new TestHost(await mkdtemp(join(tmpdir(), "oci-node-runtime-")));
+    await makeImage(host.imageRoot);
+    return host;
+  }
+
+  async runtime(options: Partial<RuntimeOptions> = {}): Promise<Runtime> {
+    const runtime = await Runtime.create({
+      stateDir: this.stateDir,
+      runtime: "runc",
+      logger: logger("runtime"),
+      cgroupParent: this.cgroupParent,
+      ...options,
+    });
+    this.#runtimes.push(runtime);
+    return runtime;
+  }
+
+  spec(command: readonly string[], more: Partial<ContainerSpec> = {}): ContainerSpec {
+    return {
+      id: `t-${randomBytes(6).toString("hex")}`,
+      attempt: 1,
+      workspaceId: "w",
+      imageRoot: this.imageRoot,
+      imageConfig: imageConfig({}),
+      command,
+      env: {},
+      network: "none",
+      ...more,
+    };
+  }
+
+  /** What is left of containers: mounts, cgroups, directories, processes that work in our directory. */
+  async leftovers(): Promise<string[]> {
+    const mounts = (await readFile("/proc/self/mountinfo", "utf8"))
+      .split("\n")
+      .filter((line) => line.includes(this.directory));
+    const cgroups = (await this.#cgroups()).filter((path) => !path.endsWith("/.monitors"));
+    const homes = await readdir(join(this.stateDir, "containers"));
+    const exits = await readdir(join(this.stateDir, "exits"));
+    const known = await readdir(join(this.stateDir, "runtime"));
+    return [...mounts, ...cgroups, ...homes, ...exits, ...known];
+  }
+
+  async close(): Promise<void> {
+    for (const runtime of this.#runtimes) runtime.close();
+    for (const path of (await this.#cgroups()).toReversed()) await rmdir(path);
+    for (const path of await this.#parents()) await rmdir(path);
+    await rm(this.directory, { recursive: true });
+  }
+
+  async #cgroups(): Promise<string[]> {
+    const found: string[] = [];
+    for (const parent of await this.#parents()) {
+      for (const entry of await readdir(parent, { withFileTypes: true })) {
+        if (entry.isDirectory()) found.push(join(parent, entry.name));
+      }
+    }
+    return found;
+  }
+
+  async #parents(): Promise<string[]> {
+    const hierarchies = ["", ...(await readdir("/sys/fs/cgroup"))].map((name) =>
+      join("/sys/fs/cgroup", name),
+    );
+    const parents: string[] = [];
+    for (const hierarchy of hierarchies) {
+      const parent = join(hierarchy, this.cgroupParent);
+      if (await readdir(parent).catch(() => undefined)) parents.push(parent);
+    }
+    return parents;
+  }
+}
+
+/** An image configuration with these execution parameters. */
+export function imageConfig(config: Partial<ImageConfig["config"]>): ImageConfig {
+  return parseImageConfig({ architecture: "amd64", os: "linux", config: { Env: ["PATH=/bin"], ...config } });
+}
+
+/** Everything that a container wrote, as text. */
+export async function textOf(chunks: AsyncIterable<LogChunk>, stream?: LogChunk["stream"]): Promise<string> {
+  const parts: Uint8Array[] = [];
+  for await (const chunk of chunks)
+    if (stream === undefined || chunk.stream === stream) parts.push(chunk.data);
+  return Buffer.concat(parts).toString();
+}
+
+async function makeImage(root: string): Promise<void> {
+  for (const directory of ["bin", "etc", "tmp", "home/ann"])
+    await mkdir(join(root, directory), { recursive: true });
+  await copyFile("/bin/busybox", join(root, "bin/busybox"));
+  for (const applet of applets.split(" ")) await symlink("busybox", join(root, "bin", applet));
+  await writeFile(
+    join(root, "etc/passwd"),
+    "root:x:0:0:root:/root:/bin/sh\nann:x:1001:1002:Ann:/home/ann:/bin/sh\nbroken line\n",
+  );
+  await writeFile(
+    join(root, "etc/group"),
+    "root:x:0:\nann:x:1002:\nwheel:x:20:bob,ann\naudio:x:29:ann\nvideo:x:44:\n",
+  );
+}
