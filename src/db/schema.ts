@@ -261,3 +261,6 @@ export const workers = pgTable(
   },
   (table) => [index("workers_state").on(table.state, table.lastHeartbeatAt)],
 );
+
+/** States of a container that has ended: what an image's removal need not wait for. The container room owns the states. */
+export const endedContainerStates = ["exited", "failed", "stopped"];
