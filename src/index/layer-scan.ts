@@ -1,0 +1,55 @@
+import { checkLimit, type IndexLimits } from "./limits.ts";
+import type { SpanTable } from "./span-table.ts";
+import type { SpanKind } from "./types.ts";
+
+/**
+ * Takes a layer's compressed bytes, gives its tar bytes away, and cuts it into spans. One implementation per
+ * compression.
+ */
+export interface LayerScan {
+  /** @throws {IndexError} `bad_layer`, `limit_exceeded`, and what the taker of the tar bytes throws */
+  push(chunk: Uint8Array): void;
+  /** Says that all bytes were pushed. @throws {IndexError} `bad_layer` when something is missing */
+  finish(): { kind: SpanKind; spans: SpanTable };
+  /** Frees what the scan holds outside of the JavaScript heap. */
+  close(): void;
+}
+
+/** Where a scan's output goes. */
+export interface ScanSinks {
+  /** Tar bytes, valid during the call only. */
+  tar(bytes: Uint8Array): void;
+  /** Keeps an inflate window; returns its offset from the start of the windows. */
+  window(stored: Uint8Array): number;
+}
+
+/** Counts what a layer inflates to, against the limits. */
+export class InflationMeter {
+  readonly #limits: IndexLimits;
+  compressedBytes = 0;
+  tarBytes = 0;
+
+  constructor(limits: IndexLimits) {
+    this.#limits = limits;
+  }
+
+  /** @throws {IndexError} `limit_exceeded` */
+  add(compressed: number, tar: number): void {
+    this.compressedBytes += compressed;
+    this.tarBytes += tar;
+    checkLimit(this.#limits, "tarBytesMax", this.tarBytes, () => "the layer's uncompressed bytes");
+    if (this.tarBytes <= this.#limits.ratioFreeBytes) return;
+    const ratio = Math.floor(this.tarBytes / Math.max(1, this.compressedBytes));
+    checkLimit(this.#limits, "ratioMax", ratio, () => "the layer's uncompressed bytes per compressed byte");
+  }
+
+  /** @throws {IndexError} `limit_exceeded` when a span that began at `tarOffset` is too long by now */
+  checkSpan(tarOffset: number): void {
+    checkLimit(
+      this.#limits,
+      "spanBytesMax",
+      this.tarBytes - tarOffset,
+      () => "a piece without a place to begin in it",
+    );
+  }
+}

@@ -1,0 +1,125 @@
+import type { ExtentSink } from "./layer-entries.ts";
+import { checkLimit, type IndexLimits } from "./limits.ts";
+import { spanFile } from "./types.ts";
+
+/** A piece of a layer that can be fetched, checked and inflated without the others; see `types.ts`, "span". */
+export interface Span {
+  readonly compOffset: number;
+  readonly compLength: number;
+  readonly tarOffset: number;
+  readonly tarLength: number;
+  /** From the start of the windows. */
+  readonly windowOffset: number;
+  readonly windowStoredBytes: number;
+  readonly windowInflatedBytes: number;
+  /** Low bits of the first byte that belong to the span before. */
+  readonly bits: number;
+  readonly memberStart: boolean;
+  readonly sha256: Uint8Array;
+}
+
+/** The span table as it stands in a span file, but for the blob offsets, which {@link SpanTable.seal} fills in. */
+export class SpanTable {
+  #bytes = Buffer.alloc(64 * spanFile.spanBytes);
+  #count = 0;
+
+  get count(): number {
+    return this.#count;
+  }
+
+  add(span: Span): void {
+    const at = this.#count * spanFile.spanBytes;
+    if (at === this.#bytes.length) this.#bytes = Buffer.concat([this.#bytes], at * 2);
+    const bytes = this.#bytes;
+    writeNumber(bytes, span.compOffset, at);
+    writeNumber(bytes, span.compLength, at + 8);
+    writeNumber(bytes, span.tarOffset, at + 16);
+    writeNumber(bytes, span.tarLength, at + 24);
+    writeNumber(bytes, span.windowOffset, at + 40);
+    bytes.writeUInt32LE(span.windowStoredBytes, at + 48);
+    bytes.writeUInt32LE(span.windowInflatedBytes, at + 52);
+    bytes[at + 56] = span.bits;
+    bytes[at + 57] = span.memberStart ? 1 : 0;
+    bytes.set(span.sha256, at + 64);
+    this.#count += 1;
+  }
+
+  /** The table's bytes, each span with the place where the first byte goes that it or a later one gives to the blob. */
+  seal(extents: ExtentTable, blobBytes: number): Buffer {
+    const bytes = this.#bytes.subarray(0, this.#count * spanFile.spanBytes);
+    let extent = 0;
+    for (let at = 0; at < bytes.length; at += spanFile.spanBytes) {
+      const tarOffset = Number(bytes.readBigUInt64LE(at + 16));
+      while (extent < extents.count && extents.tarEnd(extent) <= tarOffset) extent += 1;
+      const blobOffset = extent < extents.count ? extents.blobOffsetFrom(extent, tarOffset) : blobBytes;
+      writeNumber(bytes, blobOffset, at + 32);
+    }
+    return bytes;
+  }
+}
+
+/** The extent table: runs of tar bytes and where they go in the blob, both ascending; neighbours are merged. */
+export class ExtentTable implements ExtentSink {
+  readonly #limits: IndexLimits;
+  #numbers = new Float64Array(3 * 1024);
+  #count = 0;
+
+  constructor(limits: IndexLimits) {
+    this.#limits = limits;
+  }
+
+  get count(): number {
+    return this.#count;
+  }
+
+  addExtent(tarOffset: number, blobOffset: number, length: number): void {
+    const last = this.#count * 3 - 3;
+    if (last >= 0) {
+      const lastLength = this.#number(last + 2);
+      const follows =
+        this.#number(last) + lastLength === tarOffset && this.#number(last + 1) + lastLength === blobOffset;
+      if (follows) {
+        this.#numbers[last + 2] = lastLength + length;
+        return;
+      }
+    }
+    checkLimit(this.#limits, "extentsMax", this.#count + 1, () => "the runs of file data in the layer");
+    if (last + 6 > this.#numbers.length) {
+      const grown = new Float64Array(this.#numbers.length * 2);
+      grown.set(this.#numbers);
+      this.#numbers = grown;
+    }
+    this.#numbers.set([tarOffset, blobOffset, length], last + 3);
+    this.#count += 1;
+  }
+
+  tarEnd(at: number): number {
+    return this.#number(at * 3) + this.#number(at * 3 + 2);
+  }
+
+  /** Where the byte at `tarOffset`, or the extent's first when that is later, goes. */
+  blobOffsetFrom(at: number, tarOffset: number): number {
+    return this.#number(at * 3 + 1) + Math.max(0, tarOffset - this.#number(at * 3));
+  }
+
+  /** The table's bytes in pieces of about a megabyte. */
+  *pieces(): Generator<Buffer> {
+    const perPiece = 40_000;
+    for (let from = 0; from < this.#count; from += perPiece) {
+      const count = Math.min(perPiece, this.#count - from);
+      const piece = Buffer.allocUnsafe(count * spanFile.extentBytes);
+      for (let at = 0; at < count * 3; at += 1) writeNumber(piece, this.#number(from * 3 + at), at * 8);
+      yield piece;
+    }
+  }
+
+  #number(at: number): number {
+    return this.#numbers[at] ?? 0;
+  }
+}
+
+/** Writes a whole number up to 2^53 as a little-endian u64. */
+export function writeNumber(bytes: Buffer, value: number, at: number): void {
+  bytes.writeUInt32LE(value % 2 ** 32, at);
+  bytes.writeUInt32LE(Math.floor(value / 2 ** 32), at + 4);
+}
