@@ -162,15 +162,17 @@ export class TestNode {
   }
 
   /** Runs a command with `--json` that must succeed and gives what it printed as a value. */
-  async json(args: readonly string[], options: CliOptions = {}): Promise<any> {
+  async json<T = Record<string, unknown>>(args: readonly string[], options: CliOptions = {}): Promise<T> {
     const separator = args.indexOf("--");
     const before = separator < 0 ? args.length : separator;
-    return JSON.parse(await this.ok([...args.slice(0, before), "--json", ...args.slice(before)], options));
+    return JSON.parse(
+      await this.ok([...args.slice(0, before), "--json", ...args.slice(before)], options),
+    ) as T;
   }
 
   /** Ids of all containers that the node knows, ended ones included. */
   async containerIds(): Promise<string[]> {
-    const listed = (await this.json(["ps", "--all"])) as { id: string }[];
+    const listed = await this.json<{ id: string }[]>(["ps", "--all"]);
     return listed.map(({ id }) => id);
   }
 

@@ -87,7 +87,10 @@ class Connection {
 
   #fromServer(chunk: Buffer): void {
     const action = this.#action;
-    if (action === undefined || action.kind === "no_range") return this.#send(chunk);
+    if (action === undefined || action.kind === "no_range") {
+      this.#send(chunk);
+      return;
+    }
     let body = chunk;
     if (this.#answerHead !== undefined) {
       this.#answerHead = Buffer.concat([this.#answerHead, chunk]);
@@ -102,7 +105,8 @@ class Connection {
     if (action.kind === "corrupt") {
       const at = action.atByte - start;
       if (at >= 0 && at < body.length) body[at] = (body[at] as number) ^ 0x10;
-      return this.#send(body);
+      this.#send(body);
+      return;
     }
     if (action.kind !== "truncate" && action.kind !== "stall") return;
     if (start < action.afterBytes) this.#send(body.subarray(0, action.afterBytes - start));

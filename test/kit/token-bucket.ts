@@ -15,7 +15,10 @@ export class TokenBucket {
 
   /** Calls `go` when it is this asker's turn and the bucket is not in debt; a chunk may put it into debt. */
   take(sizeBytes: number, go: () => void): void {
-    if (this.#bytesPerSecond === 0) return go();
+    if (this.#bytesPerSecond === 0) {
+      go();
+      return;
+    }
     this.#queue.push({ sizeBytes, go });
     if (this.#timer === undefined) this.#serve();
   }
