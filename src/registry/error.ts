@@ -17,19 +17,38 @@ export type RegistryErrorCode =
   | "unsupported_media_type"
   | "blob_truncated";
 
-/** A registry that refused, failed, or answered something that it must not. Never holds a URL, a token or a header. */
+/** Which registry and repository an error is about. */
+export interface Where {
+  readonly registry: string;
+  readonly repository: string;
+}
+
+export interface RegistryErrorOptions {
+  readonly next?: string | undefined;
+  /** After which time the registry wants to be asked again, if it said so. */
+  readonly retryAfterMs?: number | undefined;
+}
+
+/**
+ * A registry that refused, failed, or answered something that it must not. Never holds a URL (it may be presigned), a
+ * token or a header, and no `cause`: the platform's errors carry all of these.
+ */
 export class RegistryError extends CodedError<RegistryErrorCode> {
   readonly registry: string;
   readonly repository: string;
+  readonly retryAfterMs: number | undefined;
 
-  constructor(
-    code: RegistryErrorCode,
-    message: string,
-    where: { readonly registry: string; readonly repository: string },
-    options: { readonly next?: string | undefined; readonly cause?: unknown } = {},
-  ) {
-    super(code, message, options);
+  constructor(code: RegistryErrorCode, message: string, where: Where, options: RegistryErrorOptions = {}) {
+    super(code, message, { next: options.next });
     this.registry = where.registry;
     this.repository = where.repository;
+    this.retryAfterMs = options.retryAfterMs;
   }
+}
+
+const passing: ReadonlySet<string> = new Set<RegistryErrorCode>(["unreachable", "timeout", "rate_limited"]);
+
+/** Whether trying again later can help. */
+export function isPassing(error: unknown): error is RegistryError {
+  return error instanceof RegistryError && passing.has(error.code);
 }

@@ -1,6 +1,7 @@
 import type { CredentialProvider } from "../credential/provider.ts";
 import type { Platform } from "../reference/platform.ts";
 import type { Reference } from "../reference/reference.ts";
+import type { BlobSource, BlobSourceStats } from "./blob-source.ts";
 import type { Descriptor } from "./descriptor.ts";
 import type { ImageConfig } from "./image-config.ts";
 
@@ -27,4 +28,19 @@ export interface Repository {
   openBlob(descriptor: Descriptor, start: number, end: number, signal: AbortSignal): Promise<Uint8Array>;
   /** The blob from `start` to its end, resumed after breaks; from 0 its digest is verified at the end. */
   streamBlob(descriptor: Descriptor, start: number, signal: AbortSignal): AsyncIterable<Uint8Array>;
+  /** Requests made and blob bytes received so far for this repository with this credential. */
+  traffic(): BlobSourceStats;
+}
+
+/** The layers of a repository, for the rooms that read them. Counts what is asked for from now on. */
+export function blobSource(repository: Repository): BlobSource {
+  const before = repository.traffic();
+  return {
+    read: (layer, start, end, signal) => repository.openBlob(layer, start, end, signal),
+    stream: (layer, start, signal) => repository.streamBlob(layer, start, signal),
+    stats: () => {
+      const now = repository.traffic();
+      return { requests: now.requests - before.requests, bytes: now.bytes - before.bytes };
+    },
+  };
 }

@@ -1,0 +1,185 @@
+import type { CredentialProvider } from "../credential/provider.ts";
+import { registryApiHost } from "../reference/reference.ts";
+import type { Answer } from "./answer.ts";
+import { type Egress, lists } from "./egress.ts";
+import { RegistryError, type Where } from "./error.ts";
+import { badCredential, problemOf, type Subject } from "./problem.ts";
+import { type Clock, withRetry } from "./retry.ts";
+import { Session } from "./session.ts";
+
+export interface ApiRequest {
+  readonly method: "GET" | "HEAD";
+  /** Below `/v2/REPOSITORY/`: `manifests/latest`. */
+  readonly path: string;
+  readonly headers: Readonly<Record<string, string>>;
+  /** What it is about, for errors. */
+  readonly name: string;
+  /** Statuses that the caller takes; every other one is thrown as the error that it means. */
+  readonly accept: readonly number[];
+  readonly traffic: Traffic;
+  readonly signal: AbortSignal;
+}
+
+/** What one user of a repository has caused: requests sent, bytes of blobs received. */
+export interface Traffic {
+  requests: number;
+  bytes: number;
+}
+
+export interface ApiAnswer {
+  readonly answer: Answer;
+  /** Where the last redirect to another host led; a secret, as it may be signed. */
+  readonly elsewhere: URL | undefined;
+}
+
+const roundsMax = 4;
+const redirectsMax = 5;
+const redirects: ReadonlySet<number> = new Set([301, 302, 303, 307, 308]);
+/** What goes along to another host. Everything else stays at home, Authorization above all. */
+const travelling: ReadonlySet<string> = new Set(["accept", "range"]);
+
+/** The API of one repository, asked with one credential: authorization, redirects and retries. */
+export class RepositoryApi {
+  readonly where: Where;
+  readonly withCredential: boolean;
+  readonly egress: Egress;
+  readonly clock: Clock;
+  readonly #root: URL;
+  readonly #session: Session;
+
+  constructor(where: Where, provider: CredentialProvider, egress: Egress, clock: Clock) {
+    this.where = where;
+    this.withCredential = provider.type !== "public";
+    this.egress = egress;
+    this.clock = clock;
+    this.#root = repositoryRoot(where, egress);
+    const name = `${where.registry}/${where.repository}`;
+    this.#session = new Session({ provider, egress, clock, subject: this.#subject(name) });
+  }
+
+  /** One request with everything that may be needed around it. @throws RegistryError, CredentialError */
+  ask(request: ApiRequest): Promise<ApiAnswer> {
+    return withRetry(this.egress.policy, this.clock, request.signal, (remainingMs) =>
+      this.#authorized(request, remainingMs),
+    );
+  }
+
+  /** A request to where an earlier one was redirected, without a credential; whatever it answers is the caller's. */
+  async askElsewhere(url: URL, request: ApiRequest): Promise<ApiAnswer> {
+    request.traffic.requests += 1;
+    const { method, headers, signal } = request;
+    const answer = await this.egress.send({
+      method,
+      url,
+      headers: travel(headers),
+      where: this.where,
+      signal,
+    });
+    return this.#follow({ answer, elsewhere: url }, url, request, undefined);
+  }
+
+  async #authorized(request: ApiRequest, timeoutMs: number): Promise<ApiAnswer> {
+    const url = new URL(request.path, this.#root.href);
+    for (let round = 0; round < roundsMax; round += 1) {
+      const ticket = await this.#session.ticket(request.signal);
+      request.traffic.requests += 1;
+      const answer = await this.egress.send({
+        method: request.method,
+        url,
+        headers: {
+          ...request.headers,
+          ...(ticket.header === undefined ? {} : { Authorization: ticket.header }),
+        },
+        where: this.where,
+        signal: request.signal,
+        timeoutMs,
+      });
+      if (answer.status === 401) {
+        const challenge = answer.headers.get("www-authenticate");
+        answer.discard();
+        await this.#session.refusedWith401(challenge, ticket, request.signal);
+        continue;
+      }
+      if (answer.status === 403 && (await this.#session.refusedWith403(ticket, request.signal))) {
+        answer.discard();
+        continue;
+      }
+      const followed = await this.#follow({ answer, elsewhere: undefined }, url, request, ticket.header);
+      return this.#accepted(followed, request);
+    }
+    throw badCredential(this.#subject(request.name));
+  }
+
+  async #accepted(followed: ApiAnswer, request: ApiRequest): Promise<ApiAnswer> {
+    if (request.accept.includes(followed.answer.status)) return followed;
+    throw await problemOf(followed.answer, this.#subject(request.name), this.clock.now());
+  }
+
+  /** Follows redirects by hand: within the registry with the header, elsewhere without. */
+  async #follow(
+    first: ApiAnswer,
+    from: URL,
+    request: ApiRequest,
+    header: string | undefined,
+  ): Promise<ApiAnswer> {
+    let { answer, elsewhere } = first;
+    let at = from;
+    for (let count = 0; redirects.has(answer.status); count += 1) {
+      const next = this.#target(answer, at, count);
+      const home = elsewhere === undefined && next.origin === this.#root.origin;
+      if (!home) elsewhere = next;
+      request.traffic.requests += 1;
+      const headers =
+        home && header !== undefined
+          ? { ...request.headers, Authorization: header }
+          : travel(request.headers);
+      const { method, signal } = request;
+      answer = await this.egress.send({ method, url: next, headers, where: this.where, signal });
+      at = next;
+    }
+    return { answer, elsewhere };
+  }
+
+  #target(answer: Answer, at: URL, count: number): URL {
+    const location = answer.headers.get("location");
+    answer.discard();
+    const { where } = this;
+    if (count >= redirectsMax) {
+      throw new RegistryError("protocol", `${where.registry} redirects in circles`, where, {
+        next: "Check the registry.",
+      });
+    }
+    if (location === null || !URL.canParse(location, at.href)) {
+      throw new RegistryError("protocol", `${where.registry} redirects to nowhere`, where, {
+        next: "Check the registry.",
+      });
+    }
+    const next = new URL(location, at.href);
+    next.hash = "";
+    if (at.protocol === "https:" && next.protocol === "http:" && !this.egress.isInsecure(next)) {
+      throw new RegistryError(
+        "egress_refused",
+        `${where.registry} redirects to ${next.host} without encryption`,
+        where,
+        {
+          next: "Have the registry redirect to HTTPS.",
+        },
+      );
+    }
+    return next;
+  }
+
+  #subject(name: string): Subject {
+    return { where: this.where, name, withCredential: this.withCredential };
+  }
+}
+
+function travel(headers: Readonly<Record<string, string>>): Record<string, string> {
+  return Object.fromEntries(Object.entries(headers).filter(([name]) => travelling.has(name.toLowerCase())));
+}
+
+function repositoryRoot(where: Where, egress: Egress): URL {
+  const host = registryApiHost(where.registry);
+  const insecure = lists(egress.policy.insecureHosts, new URL(`http://${host}`));
+  return new URL(`${insecure ? "http" : "https"}://${host}/v2/${where.repository}/`);
+}

@@ -1,0 +1,283 @@
+import type { Answer } from "./answer.ts";
+import type { ApiAnswer, ApiRequest, RepositoryApi, Traffic } from "./api.ts";
+import type { Descriptor } from "./descriptor.ts";
+import { isPassing, RegistryError } from "./error.ts";
+import { redirectEndsAt } from "./redirect-expiry.ts";
+import { backoffMs, mayResume } from "./retry.ts";
+
+/** How many breaks in a row, without progress between them, end a transfer. */
+const breaksMax = 5;
+const progressSizeBytes = 64 * 1024;
+const rangeSizeBytesMax = 256 * 1024 * 1024;
+const targetsMax = 1000;
+
+/** The blobs of one repository. Follows redirects once and keeps where they led, for as long as that is valid. */
+export class Blobs {
+  readonly #api: RepositoryApi;
+  readonly #targets = new Map<string, { readonly url: URL; readonly endsAtMs: number }>();
+
+  constructor(api: RepositoryApi) {
+    this.#api = api;
+  }
+
+  /** The bytes from `start` to `end` (exclusive), exactly. @throws RegistryError `range_unsupported`, … */
+  async range(
+    blob: Descriptor,
+    start: number,
+    end: number,
+    traffic: Traffic,
+    signal: AbortSignal,
+  ): Promise<Uint8Array> {
+    if (start < 0 || end <= start || end > blob.size || end - start > rangeSizeBytesMax) {
+      throw new RangeError(`bytes ${start} to ${end} of a blob of ${blob.size}`);
+    }
+    const into = new Uint8Array(end - start);
+    const transfer = new Transfer(this.#api, signal);
+    let filled = 0;
+    while (filled < into.length) {
+      const answer = await this.#open(blob, start + filled, end, traffic, signal);
+      try {
+        this.#checkRange(answer, blob, start + filled, end);
+        for await (const chunk of answer.chunks()) {
+          if (filled + chunk.length > into.length) throw this.#tooLong(blob);
+          into.set(chunk, filled);
+          filled += chunk.length;
+          traffic.bytes += chunk.length;
+          transfer.progress(chunk.length);
+        }
+        if (filled < into.length) throw this.#truncated(blob);
+      } catch (error) {
+        await transfer.broke(error);
+      }
+    }
+    return into;
+  }
+
+  /** The blob from `start` to its end, resumed after breaks; verified at the end when `start` is 0. */
+  async *stream(
+    blob: Descriptor,
+    start: number,
+    traffic: Traffic,
+    signal: AbortSignal,
+  ): AsyncGenerator<Uint8Array, void, undefined> {
+    if (start < 0 || start > blob.size) throw new RangeError(`byte ${start} of a blob of ${blob.size}`);
+    const hasher = start === 0 ? new Bun.CryptoHasher("sha256") : undefined;
+    const transfer = new Transfer(this.#api, signal);
+    let at = start;
+    while (at < blob.size) {
+      const answer = await this.#open(blob, at, blob.size, traffic, signal);
+      try {
+        let skip = this.#toSkip(answer, blob, at, start);
+        for await (const whole of answer.chunks()) {
+          traffic.bytes += whole.length;
+          transfer.progress(whole.length);
+          const chunk = skip === 0 ? whole : whole.subarray(Math.min(skip, whole.length));
+          skip -= whole.length - chunk.length;
+          if (chunk.length === 0) continue;
+          if (at + chunk.length > blob.size) throw this.#tooLong(blob);
+          hasher?.update(chunk);
+          at += chunk.length;
+          yield chunk;
+        }
+        if (at < blob.size) throw this.#truncated(blob);
+      } catch (error) {
+        await transfer.broke(error);
+      }
+    }
+    if (hasher !== undefined && `sha256:${hasher.digest("hex")}` !== blob.digest) throw this.#mismatch(blob);
+  }
+
+  /** An answer that holds the wanted bytes, 206 or 200. */
+  async #open(
+    blob: Descriptor,
+    start: number,
+    end: number,
+    traffic: Traffic,
+    signal: AbortSignal,
+  ): Promise<Answer> {
+    const whole = start === 0 && end === blob.size;
+    const request = {
+      method: "GET" as const,
+      path: `blobs/${blob.digest}`,
+      headers: whole ? {} : { Range: `bytes=${start}-${end - 1}` },
+      name: this.#name(blob),
+      accept: [200, 206, 416],
+      traffic,
+      signal,
+    };
+    const known = this.#target(blob.digest);
+    const kept = known === undefined ? undefined : await this.#askTarget(known, blob, request);
+    if (kept !== undefined) return this.#satisfied(kept, blob);
+    const resolved = await this.#api.ask(request);
+    this.#remember(blob.digest, resolved);
+    return this.#satisfied(resolved.answer, blob);
+  }
+
+  /** Asks where an earlier redirect led; `undefined` when that is over or fails, and the registry must say anew. */
+  async #askTarget(known: URL, blob: Descriptor, request: ApiRequest): Promise<Answer | undefined> {
+    try {
+      const { answer } = await this.#api.askElsewhere(known, request);
+      if (request.accept.includes(answer.status)) return answer;
+      answer.discard();
+    } catch (error) {
+      if (!isPassing(error)) throw error;
+    }
+    this.#targets.delete(blob.digest);
+    return undefined;
+  }
+
+  #satisfied(answer: Answer, blob: Descriptor): Answer {
+    if (answer.status !== 416) return answer;
+    answer.discard();
+    throw new RegistryError(
+      "blob_truncated",
+      `${this.#name(blob)} is shorter than its ${blob.size} bytes`,
+      this.#api.where,
+      {
+        next: "The registry's copy is damaged: push the image again.",
+      },
+    );
+  }
+
+  #target(digest: string): URL | undefined {
+    const kept = this.#targets.get(digest);
+    if (kept === undefined) return undefined;
+    if (this.#api.clock.now() < kept.endsAtMs) return kept.url;
+    this.#targets.delete(digest);
+    return undefined;
+  }
+
+  #remember(digest: string, { elsewhere }: ApiAnswer): void {
+    if (elsewhere === undefined) return;
+    const nowMs = this.#api.clock.now();
+    const endsAtMs = redirectEndsAt(elsewhere, nowMs);
+    if (endsAtMs <= nowMs) return;
+    if (this.#targets.size >= targetsMax) this.#targets.clear();
+    this.#targets.set(digest, { url: elsewhere, endsAtMs });
+  }
+
+  /** A 206 for these very bytes, or a 200 where the whole was asked for. */
+  #checkRange(answer: Answer, blob: Descriptor, start: number, end: number): void {
+    if (answer.status === 200) {
+      if (start !== 0 || end !== blob.size) {
+        answer.discard();
+        throw this.#noRanges(blob);
+      }
+      this.#checkLength(answer, blob);
+      return;
+    }
+    const match = /^bytes (\d{1,15})-(\d{1,15})\/(\d{1,15}|\*)$/i.exec(
+      answer.headers.get("content-range") ?? "",
+    );
+    const sizeFits = match?.[3] === "*" || Number(match?.[3]) === blob.size;
+    if (match !== null && sizeFits && Number(match[1]) === start && Number(match[2]) === end - 1) return;
+    answer.discard();
+    throw this.#protocol(blob, "it sent another range than the one asked for");
+  }
+
+  /** How many bytes of the answer were had before: none of a range, all of them when a resumed transfer starts anew. */
+  #toSkip(answer: Answer, blob: Descriptor, at: number, start: number): number {
+    if (answer.status === 200 && at > 0) {
+      if (start === 0) return at;
+      answer.discard();
+      throw this.#noRanges(blob);
+    }
+    this.#checkRange(answer, blob, at, blob.size);
+    return 0;
+  }
+
+  #checkLength(answer: Answer, blob: Descriptor): void {
+    const length = answer.length;
+    if (length === undefined || length === blob.size) return;
+    answer.discard();
+    throw length < blob.size ? this.#truncated(blob) : this.#tooLong(blob);
+  }
+
+  #name(blob: Descriptor): string {
+    const { registry, repository } = this.#api.where;
+    return `${registry}/${repository}@${blob.digest.slice(0, 19)}…`;
+  }
+
+  #noRanges(blob: Descriptor): RegistryError {
+    return new RegistryError(
+      "range_unsupported",
+      `${this.#api.where.registry} sends ${this.#name(blob)} only as a whole`,
+      this.#api.where,
+      {
+        next: "The layer is read as one stream instead.",
+      },
+    );
+  }
+
+  #truncated(blob: Descriptor): RegistryError {
+    return new RegistryError(
+      "blob_truncated",
+      `${this.#name(blob)} ended before its ${blob.size} bytes`,
+      this.#api.where,
+      {
+        next: "Try again; if it stays so, the registry's copy is damaged: push the image again.",
+      },
+    );
+  }
+
+  #tooLong(blob: Descriptor): RegistryError {
+    return new RegistryError(
+      "digest_mismatch",
+      `${this.#name(blob)} has more than its ${blob.size} bytes`,
+      this.#api.where,
+      {
+        next: "What the registry sent is not what the manifest names: push the image again.",
+      },
+    );
+  }
+
+  #mismatch(blob: Descriptor): RegistryError {
+    return new RegistryError(
+      "digest_mismatch",
+      `${this.#name(blob)} is not what its digest says`,
+      this.#api.where,
+      {
+        next: "The registry's copy (or a proxy's) is corrupt: push the image again.",
+      },
+    );
+  }
+
+  #protocol(blob: Descriptor, why: string): RegistryError {
+    return new RegistryError(
+      "protocol",
+      `${this.#api.where.registry} misbehaved over ${this.#name(blob)}: ${why}`,
+      this.#api.where,
+      {
+        next: "Check the registry, and any proxy in front of it.",
+      },
+    );
+  }
+}
+
+/** Counts the breaks of one transfer, and waits a little before it goes on. */
+class Transfer {
+  readonly #api: RepositoryApi;
+  readonly #signal: AbortSignal;
+  #breaks = 0;
+  #sinceBreak = 0;
+
+  constructor(api: RepositoryApi, signal: AbortSignal) {
+    this.#api = api;
+    this.#signal = signal;
+  }
+
+  progress(sizeBytes: number): void {
+    this.#sinceBreak += sizeBytes;
+  }
+
+  /** @throws the error itself, when there is nothing to go on with */
+  async broke(error: unknown): Promise<void> {
+    this.#signal.throwIfAborted();
+    if (this.#sinceBreak >= progressSizeBytes) this.#breaks = 0;
+    this.#breaks += 1;
+    this.#sinceBreak = 0;
+    if (!mayResume(error) || this.#breaks >= breaksMax) throw error;
+    const { clock } = this.#api;
+    await clock.sleep(backoffMs(this.#breaks, clock.random()), this.#signal);
+  }
+}

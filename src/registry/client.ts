@@ -1,0 +1,146 @@
+import type { CredentialProvider } from "../credential/provider.ts";
+import type { Platform } from "../reference/platform.ts";
+import type { Reference } from "../reference/reference.ts";
+import { sleep } from "../std/wait.ts";
+import { RepositoryApi, type Traffic } from "./api.ts";
+import { Blobs } from "./blob.ts";
+import type { BlobSourceStats } from "./blob-source.ts";
+import type { Descriptor } from "./descriptor.ts";
+import { Egress, type ResolveHost } from "./egress.ts";
+import { RegistryError, type Where } from "./error.ts";
+import { type RegistryPolicy, resolvePolicy } from "./policy.ts";
+import type { Repository, ResolvedImage } from "./repository.ts";
+import { Resolver } from "./resolve.ts";
+import type { Clock } from "./retry.ts";
+
+export interface RegistryClientOptions {
+  readonly policy: RegistryPolicy;
+  /** `oci-node/VERSION`, for the registry's log. */
+  readonly userAgent?: string;
+  readonly clock?: Clock;
+  readonly resolveHost?: ResolveHost;
+}
+
+interface Shared {
+  readonly api: RepositoryApi;
+  readonly blobs: Blobs;
+}
+
+const repositoriesMax = 500;
+const wholeBlobSizeBytesMax = 8 * 1024 * 1024;
+
+const systemClock: Clock = {
+  now: () => performance.timeOrigin + performance.now(),
+  sleep,
+  random: Math.random,
+};
+
+/**
+ * The registries of the world, asked from this process. One per process: what requests share (tokens, redirects, address
+ * look-ups, circuit breakers) is shared here, by credential and repository.
+ */
+export class RegistryClient {
+  readonly #egress: Egress;
+  readonly #clock: Clock;
+  readonly #shared = new Map<string, Shared>();
+
+  constructor(options: RegistryClientOptions) {
+    this.#clock = options.clock ?? systemClock;
+    this.#egress = new Egress({
+      policy: resolvePolicy(options.policy),
+      userAgent: options.userAgent ?? "oci-node",
+      resolveHost: options.resolveHost,
+      now: this.#clock.now,
+    });
+  }
+
+  /**
+   * A repository, with one credential for it. Asks nobody yet.
+   *
+   * @throws RegistryError `egress_refused` when the credential is for another registry
+   */
+  repository(reference: Reference, provider: CredentialProvider): Repository {
+    const where = { registry: reference.registry, repository: reference.repository };
+    if (provider.registry !== reference.registry) {
+      throw new RegistryError(
+        "egress_refused",
+        `the credential is for ${provider.registry}, not for ${where.registry}`,
+        where,
+        {
+          next: `Give a credential for ${where.registry}.`,
+        },
+      );
+    }
+    return new RemoteRepository(reference, provider, this.#sharedOf(where, provider));
+  }
+
+  #sharedOf(where: Where, provider: CredentialProvider): Shared {
+    const key = `${provider.fingerprint} ${where.registry}/${where.repository}`;
+    const known = this.#shared.get(key);
+    this.#shared.delete(key);
+    const shared = known ?? this.#newShared(where, provider);
+    this.#shared.set(key, shared);
+    const oldest = this.#shared.keys().next();
+    if (this.#shared.size > repositoriesMax && !oldest.done) this.#shared.delete(oldest.value);
+    return shared;
+  }
+
+  #newShared(where: Where, provider: CredentialProvider): Shared {
+    const api = new RepositoryApi(where, provider, this.#egress, this.#clock);
+    return { api, blobs: new Blobs(api) };
+  }
+}
+
+class RemoteRepository implements Repository {
+  readonly reference: Reference;
+  readonly provider: CredentialProvider;
+  readonly #shared: Shared;
+  readonly #traffic: Traffic = { requests: 0, bytes: 0 };
+  readonly #resolver: Resolver;
+
+  constructor(reference: Reference, provider: CredentialProvider, shared: Shared) {
+    this.reference = reference;
+    this.provider = provider;
+    this.#shared = shared;
+    this.#resolver = new Resolver(shared.api, this.#traffic, (blob, signal) => this.blob(blob, signal));
+  }
+
+  headManifest(tagOrDigest: string, signal: AbortSignal): Promise<Descriptor> {
+    return this.#resolver.head(tagOrDigest, signal);
+  }
+
+  resolve(platform: Platform, signal: AbortSignal): Promise<ResolvedImage> {
+    return this.#resolver.resolve(this.reference, platform, signal);
+  }
+
+  async blob(
+    descriptor: Descriptor,
+    signal: AbortSignal,
+    sizeBytesMax = wholeBlobSizeBytesMax,
+  ): Promise<Uint8Array> {
+    if (descriptor.size > sizeBytesMax) {
+      const { where } = this.#shared.api;
+      throw new RegistryError(
+        "too_large",
+        `a blob of ${where.registry}/${where.repository} has ${descriptor.size} bytes, more than the ${sizeBytesMax} allowed`,
+        where,
+        {
+          next: "Check the image: its configuration is not that large.",
+        },
+      );
+    }
+    return Buffer.concat(await Array.fromAsync(this.streamBlob(descriptor, 0, signal)));
+  }
+
+  openBlob(descriptor: Descriptor, start: number, end: number, signal: AbortSignal): Promise<Uint8Array> {
+    return this.#shared.blobs.range(descriptor, start, end, this.#traffic, signal);
+  }
+
+  streamBlob(descriptor: Descriptor, start: number, signal: AbortSignal): AsyncIterable<Uint8Array> {
+    return this.#shared.blobs.stream(descriptor, start, this.#traffic, signal);
+  }
+
+  traffic(): BlobSourceStats {
+    return { ...this.#traffic };
+  }
+}

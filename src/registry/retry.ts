@@ -1,0 +1,68 @@
+import { isPassing, RegistryError } from "./error.ts";
+
+/** Time, as the retry rules see it. Tests make it virtual. */
+export interface Clock {
+  readonly now: () => number;
+  /** Resolves after the time, or rejects with the signal's reason. */
+  readonly sleep: (timeMs: number, signal: AbortSignal) => Promise<void>;
+  /** From 0 to 1. */
+  readonly random: () => number;
+}
+
+export interface RetryRule {
+  readonly attemptsMax: number;
+  readonly totalTimeoutMs: number;
+}
+
+const firstPauseMs = 250;
+const longestPauseMs = 10_000;
+
+/** The pause before the attempt `attempt + 1` (1 is the first): doubled each time, capped, half of it by chance. */
+export function backoffMs(attempt: number, random: number): number {
+  const full = Math.min(firstPauseMs * 2 ** (attempt - 1), longestPauseMs);
+  return full / 2 + (full / 2) * random;
+}
+
+/**
+ * Runs an attempt until it succeeds, fails for good, or attempts or time run out; what passes (no connection, timeout,
+ * 408, 429, 5xx) is tried again after a pause, or after the time that the registry asks for.
+ *
+ * @param attempt gets the time that is left for it
+ */
+export async function withRetry<T>(
+  rule: RetryRule,
+  clock: Clock,
+  signal: AbortSignal,
+  attempt: (remainingMs: number) => Promise<T>,
+): Promise<T> {
+  const endMs = clock.now() + rule.totalTimeoutMs;
+  for (let count = 1; ; count += 1) {
+    try {
+      return await attempt(Math.max(1, endMs - clock.now()));
+    } catch (error) {
+      if (!isPassing(error) || count >= rule.attemptsMax) throw error;
+      const pauseMs = Math.max(backoffMs(count, clock.random()), error.retryAfterMs ?? 0);
+      if (clock.now() + pauseMs >= endMs) throw error;
+      await clock.sleep(pauseMs, signal);
+    }
+  }
+}
+
+/**
+ * `Retry-After` in milliseconds from now: seconds, an HTTP date (RFC 9110, section 10.2.3), or a Unix time in seconds
+ * (Docker Hub). `undefined` when there is none that makes sense.
+ */
+export function parseRetryAfter(field: string | null, nowMs: number): number | undefined {
+  const text = field?.trim() ?? "";
+  if (/^\d{1,15}$/.test(text)) {
+    const seconds = Number(text);
+    return seconds >= 1_000_000_000 ? Math.max(0, seconds * 1000 - nowMs) : seconds * 1000;
+  }
+  const date = /^[A-Z][a-z]{2,8},? /.test(text) ? Date.parse(text) : Number.NaN;
+  return Number.isNaN(date) ? undefined : Math.max(0, date - nowMs);
+}
+
+/** Errors by which a whole operation, not one request, may be continued. */
+export function mayResume(error: unknown): boolean {
+  return isPassing(error) || (error instanceof RegistryError && error.code === "blob_truncated");
+}
