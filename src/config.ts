@@ -86,13 +86,28 @@ export interface Config extends ConfigFile {
   readonly workerName: string;
 }
 
+/** Settings as they are written, not checked yet. */
+export type Settings = z.input<typeof schema>;
+
 /** Reads a configuration file (TOML). Unknown fields and modes that let others write are refused. */
 export function readConfig(path: string): Config {
-  return parseConfig(readStrictly(path), path);
+  return makeConfig(readSettings(path), path);
+}
+
+/** The settings in a configuration file, for {@link makeConfig} to check. */
+export function readSettings(path: string): Settings {
+  const text = readStrictly(path);
+  try {
+    return Bun.TOML.parse(text) as Settings;
+  } catch (cause) {
+    throw new ConfigError("syntax", `${path}: not TOML: ${messageOf(cause)}`, {
+      next: "Correct the line that the message names.",
+    });
+  }
 }
 
 /** A configuration out of settings, such as the flags of `dev`. */
-export function makeConfig(settings: z.input<typeof schema>, source = "flags"): Config {
+export function makeConfig(settings: Settings, source = "flags"): Config {
   const parsed = schema.safeParse(settings);
   if (!parsed.success) {
     const issue = parsed.error.issues[0];
@@ -110,18 +125,6 @@ export function makeConfig(settings: z.input<typeof schema>, source = "flags"): 
     stateDir: join(config.data_dir, "worker"),
     workerName: config.worker.name ?? hostname(),
   };
-}
-
-function parseConfig(text: string, path: string): Config {
-  let settings: unknown;
-  try {
-    settings = Bun.TOML.parse(text);
-  } catch (cause) {
-    throw new ConfigError("syntax", `${path}: not TOML: ${messageOf(cause)}`, {
-      next: "Correct the line that the message names.",
-    });
-  }
-  return makeConfig(settings as never, path);
 }
 
 function readStrictly(path: string): string {

@@ -2,16 +2,15 @@ import { createProvider } from "../credential/create-provider.ts";
 import { detectCredentialType } from "../credential/detect.ts";
 import { unmarshalCredentials } from "../credential/marshal.ts";
 import { anonymousProvider, type CredentialMap, type RegistryCredential } from "../credential/provider.ts";
-import { buildImageIndex } from "../index/image-index.ts";
+import { type BuiltImageIndex, buildImageIndex } from "../index/image-index.ts";
 import { indexLayerInChild } from "../index/layer-child.ts";
 import type { IndexStore } from "../index/store.ts";
-import type { ImageIndex } from "../index/types.ts";
 import { formatPlatform, type Platform } from "../reference/platform.ts";
 import { formatReference, type Reference } from "../reference/reference.ts";
-import { blobSource } from "../registry/blob-source.ts";
+import { blobSource, type ResolvedImage } from "../registry/repository.ts";
 import type { RegistryClient } from "../registry/client.ts";
 import { RegistryError } from "../registry/error.ts";
-import type { ResolvedImage } from "../registry/repository.ts";
+
 import type { Vault } from "../secret/vault.ts";
 import { createCredentialSecretIfNeeded } from "./credential-secret.ts";
 import type { Image } from "./image.ts";
@@ -67,16 +66,16 @@ export async function buildImage(
   const resolved = await withHint(access, () => repository.resolve(request.platform, signal));
 
   onProgress({ step: "index", message: `indexing ${resolved.layers.length} layers` });
-  const index = await buildImageIndex({
-    reference,
-    platform: formatPlatform(request.platform),
+  const built = await buildImageIndex({
+    repository: `${reference.registry}/${reference.repository}`,
     resolved,
-    imageConfig: await repository.blob(resolved.config, signal),
+    configBytes: await repository.blob(resolved.config, signal),
     source: blobSource(repository),
     store: dependencies.index,
     scratchDir: dependencies.scratchDir,
     indexLayer: indexLayerInChild,
-    onProgress: (layer) => onProgress({ step: "index", message: "indexing", ...layer }),
+    onProgress: ({ digest, bytesDone, bytesTotal }) =>
+      onProgress({ step: "index", message: "indexing", layerDigest: digest, bytesDone, bytesTotal }),
     signal,
   });
   signal.throwIfAborted();
@@ -84,7 +83,7 @@ export async function buildImage(
     access.credential === undefined
       ? undefined
       : await createCredentialSecretIfNeeded(dependencies.vault, workspaceId, access.credential);
-  const image = await record(dependencies, request, resolved, index);
+  const image = await record(dependencies, request, resolved, built);
   if (kept !== undefined) {
     await dependencies.images.setImageCredentialSecret(image.id, kept.secret.name, kept.secret.id);
     onProgress({ step: "secret", message: `credentials kept as secret ${kept.secret.name} (${kept.outcome})` });
@@ -128,7 +127,7 @@ async function withHint<T>(access: Access, call: () => Promise<T>): Promise<T> {
       access.candidates.length > 1
         ? `The workspace has several secrets for ${error.registry} (${access.candidates.join(", ")}): give the credentials with --creds.`
         : "Give credentials with --creds KEY,KEY, --creds-file FILE or --creds-from docker.";
-    throw new RegistryError(error.code, error.message, error, { next, cause: error.cause });
+    throw new RegistryError(error.code, error.message, error, { next });
   }
 }
 
@@ -136,7 +135,7 @@ async function record(
   { images }: BuildDependencies,
   { workspaceId, reference, platform }: BuildRequest,
   resolved: ResolvedImage,
-  index: { readonly image: ImageIndex; readonly sha256: string },
+  { index, sha256 }: BuiltImageIndex,
 ): Promise<Image> {
   const row = {
     workspaceId,
@@ -146,10 +145,10 @@ async function record(
     manifestDigest: resolved.manifest.digest,
     configDigest: resolved.config.digest,
     platform: formatPlatform(platform),
-    indexSha256: index.sha256,
+    indexSha256: sha256,
     sizeBytes: resolved.layers.reduce((sum, layer) => sum + layer.size, 0),
-    inodes: index.image.inodes,
+    inodes: index.inodes,
     status: "ready" as const,
   };
-  return await images.put(row, index.image.layers);
+  return await images.put(row, index.layers);
 }

@@ -42,8 +42,8 @@ export function imageService(dependencies: BuildDependencies): ServiceImpl<typeo
     },
     async deleteImage({ image }, context) {
       const found = await findImage(images, workspaceOf(context), image);
-      const { manifestUnused } = await images.remove(found.workspaceId, found.id);
-      if (manifestUnused) await dependencies.index.removeImage(found.manifestDigest);
+      const { indexUnused } = await images.remove(found.workspaceId, found.id);
+      if (indexUnused) await dependencies.index.removeImage(found.manifestDigest);
       return {};
     },
   };
@@ -53,7 +53,7 @@ export function imageService(dependencies: BuildDependencies): ServiceImpl<typeo
 export async function findImage(images: ImageStore, workspaceId: string, text: string): Promise<Image> {
   if (isImageId(text)) return await images.get(workspaceId, text);
   const reference = formatReference(parseReference(text));
-  const found = await images.latest(workspaceId, reference);
+  const found = await images.latestFor(workspaceId, reference);
   if (found !== undefined) return found;
   throw new ImageError("not_found", `the workspace has no image of ${reference}`, {
     next: `Build it first: oci-node image build ${reference}`,

@@ -1,0 +1,47 @@
+import { buildApplication, buildRouteMap, type CommandContext } from "@stricli/core";
+import { version } from "../std/version.ts";
+import { inspect, logs, ps, stop } from "./container.ts";
+import { dev } from "./dev.ts";
+import { doctor } from "./doctor.ts";
+import { imageRoutes } from "./image.ts";
+import { index } from "./index-image.ts";
+import { mount, umount } from "./mount.ts";
+import { run } from "./run.ts";
+import { secretRoutes } from "./secret.ts";
+import { workerRoutes } from "./worker.ts";
+
+/** Every command of the executable. */
+export const application = buildApplication<CommandContext>(
+  buildRouteMap<string, CommandContext>({
+    routes: {
+      dev,
+      image: imageRoutes,
+      run,
+      ps,
+      logs,
+      stop,
+      inspect,
+      secret: secretRoutes,
+      worker: workerRoutes,
+      index,
+      mount,
+      umount,
+      doctor,
+    },
+    docs: {
+      brief: "Containers from private OCI images that start before they are downloaded",
+      fullDescription:
+        "Containers from private OCI images that start before they are downloaded.\n\n" +
+        "  oci-node dev                                one node with every role\n" +
+        "  oci-node --role=gateway,scheduler,worker [--config FILE]\n" +
+        "                                              the roles named, for a cluster\n\n" +
+        "Each command has --help and --json.",
+    },
+  }),
+  {
+    name: "oci-node",
+    versionInfo: { currentVersion: version },
+    scanner: { caseStyle: "allow-kebab-for-camel", allowArgumentEscapeSequence: true },
+    documentation: { disableAnsiColor: process.stdout.isTTY !== true, caseStyle: "convert-camel-to-kebab" },
+  },
+);

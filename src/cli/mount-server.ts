@@ -1,0 +1,146 @@
+import { mkdir, rm, stat } from "node:fs/promises";
+import { join } from "node:path";
+import { z } from "zod";
+import { credentialsFromWire } from "../credential/wire.ts";
+import { LazyMounts } from "../mount/lazy-mount.ts";
+import { parseReference } from "../reference/reference.ts";
+import { blobSource } from "../registry/repository.ts";
+import { configureLog } from "../std/log.ts";
+import { run, tryRun } from "../std/spawn.ts";
+import { sleep } from "../std/wait.ts";
+import { CliError } from "./context.ts";
+import { describeFailure } from "./failure.ts";
+import { isMountPoint, mountPaths, writeMountState } from "./mount-state.ts";
+import { indexInto, openRepository } from "./standalone.ts";
+
+/** What a serving process is told, on standard input: credentials never stand in arguments or the environment. */
+export const serveMountSchema = z.object({
+  reference: z.string(),
+  directory: z.string(),
+  credentials: z.record(z.string(), z.string()),
+  insecureRegistries: z.array(z.string()),
+  platform: z.string().optional(),
+  indexStore: z.string(),
+  cacheDir: z.string(),
+  transport: z.enum(["auto", "file", "loop"]),
+  fetchAll: z.boolean(),
+});
+
+export type ServeMountRequest = z.infer<typeof serveMountSchema>;
+
+/** What a serving process says, one JSON object per line of standard output. */
+export type ServeMountMessage =
+  | { readonly progress: { readonly label: string; readonly done: number; readonly total: number } }
+  | { readonly ready: true }
+  | { readonly error: { readonly code: string; readonly message: string; readonly next: string | null } };
+
+const mountedCheckIntervalMs = 2_000;
+
+/** The process that serves a mount in the background, told by standard input, until SIGTERM or an unmount. */
+export async function serveMountFromStdin(): Promise<number> {
+  await configureLog("info");
+  const say = (message: ServeMountMessage) => process.stdout.write(`${JSON.stringify(message)}\n`);
+  process.stdout.on("error", () => undefined);
+  try {
+    const request = serveMountSchema.parse(JSON.parse(await Bun.stdin.text()));
+    await serveMount(request, {
+      onProgress: (progress) => say({ progress }),
+      onReady: () => say({ ready: true }),
+    });
+    return 0;
+  } catch (thrown) {
+    const { code, message, next } = describeFailure(thrown);
+    say({ error: { code, message, next: next ?? null } });
+    return 1;
+  }
+}
+
+/** Mounts an image at a folder and serves it until a signal comes or the folder is unmounted; then nothing is left. */
+export async function serveMount(
+  request: ServeMountRequest,
+  on: {
+    readonly onProgress: (progress: { label: string; done: number; total: number }) => void;
+    readonly onReady: () => void;
+  },
+): Promise<void> {
+  const leaving = new AbortController();
+  const leave = () => leaving.abort(new CliError("failed", "the mount was interrupted; nothing is left of it"));
+  process.once("SIGTERM", leave);
+  process.once("SIGINT", leave);
+  const { signal } = leaving;
+  const paths = mountPaths(request.directory);
+  await assertFree(paths.directory);
+  await mkdir(paths.base, { recursive: true, mode: 0o700 });
+  const mounts = await LazyMounts.create({
+    stateDir: paths.mounts,
+    cacheDir: request.cacheDir,
+    cacheQuotaBytes: undefined,
+    transport: request.transport,
+  });
+  try {
+    for (const stale of await mounts.stale()) await mounts.clear(stale.root);
+    const reference = parseReference(request.reference);
+    const repository = openRepository(reference, credentialsFromWire(request.credentials), request.insecureRegistries);
+    const { store, index, sha256 } = await indexInto(request.indexStore, repository, {
+      platform: request.platform,
+      signal,
+      onProgress: ({ digest, bytesDone, bytesTotal }) =>
+        on.onProgress({ label: digest.slice(0, 19), done: bytesDone, total: bytesTotal }),
+    });
+    const image = await mounts.acquire({
+      workspace: "mount",
+      index: await store.openImage(index.manifestDigest, sha256),
+      source: blobSource(repository),
+      background: request.fetchAll,
+      eager: false,
+      signal,
+    });
+    try {
+      await bindAt(image.root, paths.directory);
+      await writeMountState(paths, request.reference);
+      on.onReady();
+      await untilUnmounted(paths.directory, signal);
+    } finally {
+      if (isMountPoint(paths.directory)) await unbind(paths.directory);
+      await image.release();
+    }
+  } finally {
+    await mounts.close();
+    await rm(paths.base, { recursive: true, force: true });
+  }
+}
+
+async function assertFree(directory: string): Promise<void> {
+  const found = await stat(directory).catch(() => undefined);
+  if (found === undefined || !found.isDirectory()) {
+    throw new CliError("failed", `${directory} is not a folder`, { next: `Make it first: mkdir -p ${directory}` });
+  }
+  if (isMountPoint(directory)) {
+    throw new CliError("failed", `something is mounted at ${directory} already`, {
+      next: `Choose another folder, or: oci-node umount ${directory}`,
+    });
+  }
+}
+
+/** Read-only, without setuid and devices: a stand-alone mount is for looking, not for running what is in it as root. */
+async function bindAt(root: string, directory: string): Promise<void> {
+  await run(["mount", "--bind", root, directory]);
+  await run(["mount", "-o", "remount,bind,ro,nosuid,nodev", directory]);
+}
+
+async function unbind(directory: string): Promise<void> {
+  const { exitCode } = await tryRun(["umount", directory]);
+  if (exitCode !== 0) await run(["umount", "--lazy", directory]);
+}
+
+/** A signal ends the service; so does somebody's umount(8) of the folder. */
+async function untilUnmounted(directory: string, signal: AbortSignal): Promise<void> {
+  while (!signal.aborted && isMountPoint(directory)) {
+    await sleep(mountedCheckIntervalMs, signal).catch(() => undefined);
+  }
+}
+
+/** Where the log of a serving process goes. */
+export function serverLogPath(directory: string): string {
+  return join("/run/oci-node", `${mountPaths(directory).base.split("/").at(-1)}.log`);
+}

@@ -1,0 +1,88 @@
+import { homedir } from "node:os";
+import { join } from "node:path";
+import { createProvider } from "../credential/create-provider.ts";
+import { detectCredentialType } from "../credential/detect.ts";
+import { anonymousProvider, type CredentialMap } from "../credential/provider.ts";
+import { buildImageIndex, type BuiltImageIndex } from "../index/image-index.ts";
+import { indexLayerInChild } from "../index/layer-child.ts";
+import { IndexStore } from "../index/store.ts";
+import { hostPlatform, parsePlatform } from "../reference/platform.ts";
+import type { Reference } from "../reference/reference.ts";
+import { RegistryClient } from "../registry/client.ts";
+import { blobSource, type Repository } from "../registry/repository.ts";
+import { userAgent } from "../std/version.ts";
+
+/** How the commands that need no server reach a registry. */
+export interface StandaloneFlags {
+  readonly insecureRegistry?: readonly string[];
+  readonly platform?: string;
+}
+
+export const standaloneFlags = {
+  insecureRegistry: {
+    kind: "parsed",
+    parse: String,
+    optional: true,
+    variadic: true,
+    brief: "Registry that is spoken to over plain HTTP; may be repeated",
+    placeholder: "HOST:PORT",
+  },
+  platform: {
+    kind: "parsed",
+    parse: String,
+    optional: true,
+    brief: "Platform, such as linux/amd64; by default this machine's",
+    placeholder: "P",
+  },
+} as const;
+
+/** `$XDG_CACHE_HOME/oci-node`, by default below `~/.cache`. */
+export function cacheHome(env: Record<string, string | undefined> = process.env): string {
+  return join(env["XDG_CACHE_HOME"] || join(homedir(), ".cache"), "oci-node");
+}
+
+/** A repository of an image, asked with the credentials given, or without any. */
+export function openRepository(
+  reference: Reference,
+  credentials: CredentialMap | undefined,
+  insecureHosts: readonly string[],
+): Repository {
+  const { registry } = reference;
+  const provider =
+    credentials === undefined || Object.keys(credentials).length === 0
+      ? anonymousProvider(registry)
+      : createProvider({ registry, type: detectCredentialType(registry, credentials), credentials });
+  const client = new RegistryClient({
+    policy: { insecureHosts: new Set(insecureHosts.map((host) => host.toLowerCase())), privateHosts: new Set() },
+    userAgent,
+  });
+  return client.repository(reference, provider);
+}
+
+/** Indexes an image into a store; cheap when it is there. */
+export async function indexInto(
+  storeDir: string,
+  repository: Repository,
+  options: {
+    readonly platform: string | undefined;
+    readonly signal: AbortSignal;
+    readonly onProgress: (progress: { digest: string; bytesDone: number; bytesTotal: number }) => void;
+  },
+): Promise<BuiltImageIndex & { readonly store: IndexStore }> {
+  const { registry, repository: path } = repository.reference;
+  const platform = options.platform === undefined ? hostPlatform() : parsePlatform(options.platform);
+  const resolved = await repository.resolve(platform, options.signal);
+  const store = await IndexStore.open(storeDir);
+  const built = await buildImageIndex({
+    repository: `${registry}/${path}`,
+    resolved,
+    configBytes: await repository.blob(resolved.config, options.signal),
+    source: blobSource(repository),
+    store,
+    scratchDir: join(storeDir, "scratch"),
+    indexLayer: indexLayerInChild,
+    onProgress: options.onProgress,
+    signal: options.signal,
+  });
+  return { ...built, store };
+}

@@ -1,0 +1,66 @@
+#!/usr/bin/env bun
+import { run } from "@stricli/core";
+import { application } from "./cli/app.ts";
+import { CliError } from "./cli/context.ts";
+import { runRoles } from "./cli/dev.ts";
+import { printFailure } from "./cli/failure.ts";
+import { runInternal } from "./cli/internal.ts";
+import { type RoleName, roleNames } from "./role/node.ts";
+
+/** Variables that would change what this executable runs, or make it print what it sends. */
+const refusedVariables = ["BUN_OPTIONS", "BUN_BE_BUN", "BUN_CONFIG_VERBOSE_FETCH", "BUN_INSPECT", "BUN_INSPECT_PRELOAD"];
+
+process.exitCode = await main(process.argv.slice(2));
+
+async function main(argv: readonly string[]): Promise<number> {
+  for (const name of refusedVariables) {
+    if (process.env[name] !== undefined) {
+      const next = `Run it without ${name}.`;
+      return printFailure(new CliError("usage", `${name} is set: it could make credentials visible`, { next }), false);
+    }
+  }
+  if (argv[0] === "internal") return await runInternal(argv.slice(1));
+  if (argv.some((word, position) => word.startsWith("--role") && isBeforeCommands(argv, position))) {
+    try {
+      const { roles, config } = parseRoles(argv);
+      return await runRoles(roles, config);
+    } catch (thrown) {
+      return printFailure(thrown, false);
+    }
+  }
+  await run(application, [...argv], { process });
+  // Stricli's own codes are negative: what it could not parse is wrong usage.
+  const code = Number(process.exitCode ?? 0);
+  return code === -4 || code === -5 || code === 251 || code === 252 ? 2 : code < 0 ? 1 : code;
+}
+
+function isBeforeCommands(argv: readonly string[], position: number): boolean {
+  return argv.slice(0, position).every((word, at) => word.startsWith("-") || argv[at - 1] === "--config");
+}
+
+function parseRoles(argv: readonly string[]): { roles: ReadonlySet<RoleName>; config: string | undefined } {
+  const roles = new Set<RoleName>();
+  let config: string | undefined;
+  for (let at = 0; at < argv.length; at += 1) {
+    const [flag, inline] = splitFlag(argv[at] ?? "");
+    const value = inline ?? argv[(at += 1)];
+    if (value === undefined) throw new CliError("usage", `${flag} needs a value`);
+    if (flag === "--config") config = value;
+    else if (flag === "--role") for (const name of value.split(",")) roles.add(parseRole(name.trim()));
+    else throw new CliError("usage", `${flag} is not known beside --role`, { next: "Known: --role, --config." });
+  }
+  return { roles, config };
+}
+
+function splitFlag(word: string): [string, string | undefined] {
+  const at = word.indexOf("=");
+  return at < 0 ? [word, undefined] : [word.slice(0, at), word.slice(at + 1)];
+}
+
+function parseRole(name: string): RoleName {
+  const role = roleNames.find((known) => known === name);
+  if (role === undefined) {
+    throw new CliError("usage", `${JSON.stringify(name)} is no role`, { next: `Roles: ${roleNames.join(", ")}.` });
+  }
+  return role;
+}

@@ -1,0 +1,63 @@
+import { join } from "node:path";
+import type { Config } from "../config.ts";
+import { ContainerStore } from "../container/store.ts";
+import { WorkerClients } from "../container/worker-client.ts";
+import { Database } from "../db/database.ts";
+import { EmbeddedPostgres } from "../db/embedded.ts";
+import { ImageStore } from "../image/store.ts";
+import { SchedulerStore } from "../scheduler/store.ts";
+import { workerCallToken } from "../secret/call-token.ts";
+import { KeyFile } from "../secret/kek.ts";
+import { SecretStore } from "../secret/store.ts";
+import { TokenStore } from "../secret/token-store.ts";
+import { Vault } from "../secret/vault.ts";
+import { WorkspaceStore } from "../secret/workspace-store.ts";
+
+/** What gateway and scheduler share: the database behind its stores, and the key that opens secrets. */
+export interface ControlPlane {
+  readonly workspaces: WorkspaceStore;
+  readonly tokens: TokenStore;
+  readonly vault: Vault;
+  readonly images: ImageStore;
+  readonly containers: ContainerStore;
+  readonly scheduling: SchedulerStore;
+  readonly workerClients: WorkerClients;
+  readonly callToken: (workerId: string, bootNonce: string) => string;
+  close(): Promise<void>;
+}
+
+/** Opens key file and database (starting the embedded PostgreSQL when no other is named) and brings the schema up to date. */
+export async function openControlPlane(
+  config: Config,
+  options: { readonly createKey: boolean; readonly signal: AbortSignal },
+): Promise<ControlPlane> {
+  const key = await KeyFile.open(config.keyFile, { create: options.createKey });
+  const { url } = config.database;
+  const embedded =
+    url === undefined
+      ? await EmbeddedPostgres.start({ dataDir: join(config.data_dir, "postgres"), signal: options.signal })
+      : undefined;
+  try {
+    const database = await Database.connect(url ?? (embedded as EmbeddedPostgres).url);
+    await database.migrate();
+    const workspaces = new WorkspaceStore(database, key);
+    const callToken = (workerId: string, bootNonce: string) => workerCallToken(key, workerId, bootNonce);
+    return {
+      workspaces,
+      tokens: new TokenStore(database),
+      vault: new Vault({ store: new SecretStore(database), workspaces }),
+      images: new ImageStore(database),
+      containers: new ContainerStore(database),
+      scheduling: new SchedulerStore(database),
+      workerClients: new WorkerClients(callToken),
+      callToken,
+      async close() {
+        await database.close();
+        await embedded?.stop();
+      },
+    };
+  } catch (error) {
+    await embedded?.stop();
+    throw error;
+  }
+}

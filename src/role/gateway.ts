@@ -1,0 +1,79 @@
+import type { IncomingMessage, ServerResponse } from "node:http";
+import { join } from "node:path";
+import type { Config } from "../config.ts";
+import { ContainerChanges } from "../container/changes.ts";
+import { containerService } from "../container/service.ts";
+import { ContainerService } from "../gen/oci_node/v1/container_service_pb.ts";
+import { ImageService } from "../gen/oci_node/v1/image_service_pb.ts";
+import { ClusterService } from "../gen/oci_node/v1/scheduler_service_pb.ts";
+import { SecretService } from "../gen/oci_node/v1/secret_service_pb.ts";
+import { imageService } from "../image/service.ts";
+import { IndexStore } from "../index/store.ts";
+import { authenticate } from "../rpc/authentication.ts";
+import { translateErrors } from "../rpc/error.ts";
+import { type Server, serve } from "../rpc/server.ts";
+import { clusterService } from "../scheduler/service.ts";
+import { secretService } from "../secret/service.ts";
+import type { ControlPlane } from "./control-plane.ts";
+import { createRegistryClient, listenSettings } from "./listening.ts";
+
+export const gatewayPort = 7070;
+
+/** The role that users talk to: images, secrets, containers. */
+export interface Gateway {
+  readonly server: Server;
+  close(): Promise<void>;
+}
+
+export async function startGateway(config: Config, plane: ControlPlane): Promise<Gateway> {
+  const { images, containers, scheduling, tokens, vault, workspaces, workerClients } = plane;
+  const changes = new ContainerChanges();
+  const subscription = await containers.subscribe(
+    (id) => changes.announce(id),
+    () => changes.announce(undefined),
+  );
+  const buildDependencies = {
+    registry: createRegistryClient(config),
+    vault,
+    images,
+    index: await IndexStore.open(config.indexDir),
+    scratchDir: join(config.indexDir, "scratch"),
+  };
+  const server = await serve({
+    ...listenSettings("gateway", config.gateway, gatewayPort),
+    interceptors: [translateErrors, authenticate((token) => tokens.verify(token))],
+    fallback: answerPlainHttp,
+    routes: (router) => {
+      router.service(ImageService, imageService(buildDependencies));
+      router.service(SecretService, secretService(vault));
+      router.service(ClusterService, clusterService(scheduling));
+      router.service(
+        ContainerService,
+        containerService({
+          images,
+          containers,
+          changes,
+          workers: workerClients,
+          findWorker: (id) => scheduling.worker(id),
+          hostNetworkAllowed: async (workspaceId) => {
+            const workspace = (await workspaces.list()).find(({ id }) => id === workspaceId);
+            return config.workspaces[workspace?.name ?? ""]?.host_network === true;
+          },
+        }),
+      );
+    },
+  });
+  return {
+    server,
+    async close() {
+      await server.close();
+      await subscription.end();
+    },
+  };
+}
+
+function answerPlainHttp(request: IncomingMessage, response: ServerResponse): void {
+  const healthy = request.method === "GET" && request.url === "/healthz";
+  response.writeHead(healthy ? 200 : 404, { "content-type": "text/plain" });
+  response.end(healthy ? "ok\n" : "oci-node serves its API here, not pages\n");
+}

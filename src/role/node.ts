@@ -1,0 +1,123 @@
+import { existsSync, mkdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { type Config, ConfigError } from "../config.ts";
+import type { Server } from "../rpc/server.ts";
+import { writeFileAtomic } from "../std/atomic-file.ts";
+import { messageOf } from "../std/error.ts";
+import { logger } from "../std/log.ts";
+import { type ControlPlane, openControlPlane } from "./control-plane.ts";
+import { startGateway } from "./gateway.ts";
+import { startScheduler } from "./scheduler.ts";
+import { startWorker } from "./worker.ts";
+
+const log = logger("node");
+
+export const roleNames = ["gateway", "scheduler", "worker"] as const;
+export type RoleName = (typeof roleNames)[number];
+
+export const defaultWorkspace = "default";
+
+/** One process with the roles that it was given. */
+export interface Node {
+  /** Of the gateway, when this process has one. */
+  readonly url: string | undefined;
+  /** Opens the default workspace; only where this process has a gateway. */
+  readonly ownerToken: string | undefined;
+  /** Ends the roles, the worker first, and the embedded database last. */
+  close(): Promise<void>;
+}
+
+/**
+ * Starts the roles in the order in which they need each other. When one fails, those before it are ended again.
+ *
+ * @param options.dev the key file is made when missing
+ */
+export async function startNode(
+  config: Config,
+  roles: ReadonlySet<RoleName>,
+  options: { readonly dev: boolean; readonly signal: AbortSignal },
+): Promise<Node> {
+  mkdirSync(config.data_dir, { recursive: true, mode: 0o755 });
+  const closers: (() => Promise<void>)[] = [];
+  const close = async () => {
+    while (closers.length > 0) {
+      await closers.pop()?.().catch((error) => log.error("a role did not end cleanly", { error: messageOf(error) }));
+    }
+  };
+  try {
+    let plane: ControlPlane | undefined;
+    let url: string | undefined;
+    let ownerToken: string | undefined;
+    let schedulerServer: Server | undefined;
+    if (roles.has("gateway") || roles.has("scheduler")) {
+      plane = await openControlPlane(config, { createKey: options.dev, signal: options.signal });
+      closers.push(() => (plane as ControlPlane).close());
+    }
+    if (plane !== undefined && roles.has("gateway")) {
+      const gateway = await startGateway(config, plane);
+      closers.push(() => gateway.close());
+      url = gateway.server.url;
+      ownerToken = await issueOwnerToken(plane);
+    }
+    if (plane !== undefined && roles.has("scheduler")) {
+      const scheduler = await startScheduler(config, plane);
+      closers.push(() => scheduler.close());
+      schedulerServer = scheduler.server;
+      await keepJoinToken(config, plane);
+    }
+    options.signal.throwIfAborted();
+    if (roles.has("worker")) {
+      const worker = await startWorker(config, {
+        schedulerUrl: schedulerServer?.url ?? requireSchedulerUrl(config),
+        token: readJoinToken(config),
+      });
+      closers.push(() => worker.close());
+    }
+    return { url, ownerToken, close };
+  } catch (error) {
+    await close();
+    throw error;
+  }
+}
+
+/** Tokens of the node's own carry this name: a new start revokes what the one before gave out. */
+const issuedName = "issued at start";
+
+async function issueOwnerToken({ tokens, workspaces }: ControlPlane): Promise<string> {
+  const workspace = await workspaces.ensure(defaultWorkspace);
+  for (const token of await tokens.list(workspace.id)) {
+    if (token.name === issuedName && token.revokedAt === null) await tokens.revoke(token.tokenId);
+  }
+  const { token } = await tokens.create({ workspaceId: workspace.id, role: "owner", name: issuedName });
+  return token;
+}
+
+function joinTokenPath(config: Config): string {
+  return config.worker.token_file ?? join(config.data_dir, "join-token");
+}
+
+/** Workers join with the token in this file; it is made once, for root's eyes. */
+async function keepJoinToken(config: Config, { tokens }: ControlPlane): Promise<void> {
+  const path = joinTokenPath(config);
+  if (existsSync(path) && (await tokens.verify(readFileSync(path, "utf8").trim()))?.role === "worker") return;
+  const { token } = await tokens.create({ role: "worker", name: "join token" });
+  await writeFileAtomic(path, `${token}\n`, 0o600);
+}
+
+function readJoinToken(config: Config): string {
+  const path = joinTokenPath(config);
+  try {
+    return readFileSync(path, "utf8").trim();
+  } catch {
+    throw new ConfigError("unreadable", `worker: no join token: ${path} cannot be read`, {
+      next: "Copy the file `join-token` from the scheduler's data folder, and name it with worker.token_file.",
+    });
+  }
+}
+
+function requireSchedulerUrl(config: Config): string {
+  if (config.worker.scheduler_url !== undefined) return config.worker.scheduler_url;
+  throw new ConfigError("invalid", "worker.scheduler_url is missing: a worker must know its scheduler", {
+    next: 'Set it in the configuration: scheduler_url = "https://scheduler.example:7071"',
+  });
+}

@@ -1,0 +1,44 @@
+import { randomUUID } from "node:crypto";
+import type { Config } from "../config.ts";
+import { SchedulerService } from "../gen/oci_node/v1/scheduler_service_pb.ts";
+import { authenticate } from "../rpc/authentication.ts";
+import { translateErrors } from "../rpc/error.ts";
+import { type Server, serve } from "../rpc/server.ts";
+import { SchedulerLoop } from "../scheduler/loop.ts";
+import { schedulerService } from "../scheduler/service.ts";
+import type { ControlPlane } from "./control-plane.ts";
+import { listenSettings } from "./listening.ts";
+
+export const schedulerPort = 7071;
+
+/** The role that gives queued containers to workers, with their credentials. */
+export interface Scheduler {
+  readonly server: Server;
+  close(): Promise<void>;
+}
+
+export async function startScheduler(config: Config, plane: ControlPlane): Promise<Scheduler> {
+  const { scheduling, containers, images, vault, tokens, workerClients, callToken } = plane;
+  const server = await serve({
+    ...listenSettings("scheduler", config.scheduler, schedulerPort),
+    interceptors: [translateErrors, authenticate((token) => tokens.verify(token))],
+    routes: (router) => {
+      router.service(SchedulerService, schedulerService({ store: scheduling, containers, callToken }));
+    },
+  });
+  const loop = await SchedulerLoop.start({
+    schedulerId: randomUUID(),
+    store: scheduling,
+    containers,
+    images,
+    vault,
+    workers: workerClients,
+  });
+  return {
+    server,
+    async close() {
+      await loop.close();
+      await server.close();
+    },
+  };
+}

@@ -1,0 +1,40 @@
+import { expect, test } from "bun:test";
+import { AccessGrants, type GrantKey } from "./grants.ts";
+
+const key: GrantKey = {
+  workspaceId: "a",
+  repository: "r.example/x",
+  manifestDigest: "sha256:1",
+  fingerprint: "f1",
+};
+const manifest = { mediaType: "m", digest: "sha256:1", size: 1 };
+
+test("asks the registry once while a grant lives, and again after it has expired", async () => {
+  let now = 0;
+  let asked = 0;
+  const grants = new AccessGrants(1000, () => now);
+  const ask = async () => {
+    asked += 1;
+    return manifest;
+  };
+  expect(await grants.prove(key, ask)).toBe("asked");
+  expect(await grants.prove(key, ask)).toBe("granted");
+  now = 1001;
+  expect(await grants.prove(key, ask)).toBe("asked");
+  expect(asked).toBe(2);
+});
+
+test("one workspace's grant is no other's, and a rotated credential must prove itself", async () => {
+  const grants = new AccessGrants();
+  const ask = async () => manifest;
+  await grants.prove(key, ask);
+  expect(await grants.prove({ ...key, workspaceId: "b" }, ask)).toBe("asked");
+  expect(await grants.prove({ ...key, fingerprint: "f2" }, ask)).toBe("asked");
+});
+
+test("a refusal leaves no grant", async () => {
+  const grants = new AccessGrants();
+  const refusal = new Error("refused");
+  expect(grants.prove(key, () => Promise.reject(refusal))).rejects.toBe(refusal);
+  expect(await grants.prove(key, async () => manifest)).toBe("asked");
+});

@@ -1,0 +1,52 @@
+import type { Descriptor } from "../registry/descriptor.ts";
+import { SingleFlight } from "../std/single-flight.ts";
+
+/** What a grant is about: this workspace may run this manifest of this repository, proved with this credential. */
+export interface GrantKey {
+  readonly workspaceId: string;
+  /** `registry/repository`. */
+  readonly repository: string;
+  readonly manifestDigest: string;
+  /** The credential provider's fingerprint: a rotated credential is another one and must prove itself. */
+  readonly fingerprint: string;
+}
+
+/** How long a proof of access counts without asking the registry again. */
+export const grantLifeMs = 15 * 60_000;
+
+/**
+ * Proofs that a workspace may run an image, got by asking the registry with the workspace's own credential; needed also
+ * when every byte is cached. Kept in memory only: after a restart the registry is asked again.
+ */
+export class AccessGrants {
+  readonly #expiries = new Map<string, number>();
+  readonly #asking = new SingleFlight<void>();
+  readonly #lifeMs: number;
+  readonly #now: () => number;
+
+  constructor(lifeMs = grantLifeMs, now: () => number = Date.now) {
+    this.#lifeMs = lifeMs;
+    this.#now = now;
+  }
+
+  /**
+   * Resolves when access is proved. `ask` is the HEAD of the very manifest; its error is the caller's, and no grant is
+   * left of it.
+   */
+  async prove(key: GrantKey, ask: () => Promise<Descriptor>): Promise<"asked" | "granted"> {
+    const text = JSON.stringify([key.workspaceId, key.repository, key.manifestDigest, key.fingerprint]);
+    if ((this.#expiries.get(text) ?? 0) > this.#now()) return "granted";
+    this.#expiries.delete(text);
+    await this.#asking.run(text, async () => {
+      await ask();
+      this.#prune();
+      this.#expiries.set(text, this.#now() + this.#lifeMs);
+    });
+    return "asked";
+  }
+
+  #prune(): void {
+    const now = this.#now();
+    for (const [text, expiry] of this.#expiries) if (expiry <= now) this.#expiries.delete(text);
+  }
+}

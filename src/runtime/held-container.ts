@@ -1,0 +1,234 @@
+import type { ContainerNetwork, ImageTransfer, NewContainerEvent } from "../container/container.ts";
+import type { ContainerState } from "../container/state.ts";
+import type { LazyImage } from "../mount/lazy-mount.ts";
+import { CodedError, messageOf } from "../std/error.ts";
+import { logger } from "../std/log.ts";
+import type { RunningContainer } from "./container.ts";
+import { type PullDependencies, type PullRequest, pullLazy } from "./pull-lazy.ts";
+import type { Runtime } from "./runtime.ts";
+import type { Report } from "./scheduler-client.ts";
+import type { ExitStatus } from "./spec.ts";
+
+const log = logger("worker");
+
+/** Everything that a worker was told of a container. */
+export interface WorkerContainerRequest extends PullRequest {
+  readonly attempt: number;
+  readonly command: readonly string[];
+  readonly env: Readonly<Record<string, string>>;
+  readonly cpuMillis: number;
+  readonly memoryBytes: number;
+  readonly network: ContainerNetwork;
+}
+
+export interface HoldDependencies extends PullDependencies {
+  readonly runtime: Runtime;
+  /** False: the scheduler does not count the container as this worker's any more. */
+  readonly report: (report: Report) => Promise<boolean>;
+}
+
+/** What holds an image for a container: a lazy mount of this process, or one that outlived the process before it. */
+export type HeldImage = Pick<LazyImage, "release"> & Partial<Pick<LazyImage, "stats" | "failure">>;
+
+/** One container on this worker, from the request (or its adoption) until nothing of it is left but its log. */
+export class HeldContainer {
+  readonly id: string;
+  readonly attempt: number;
+  readonly cpuMillis: number;
+  readonly memoryBytes: number;
+  /** Resolves when it has ended, was reported and is cleaned up. Never rejects. */
+  readonly done: Promise<void>;
+  readonly #dependencies: HoldDependencies;
+  readonly #abort = new AbortController();
+  #running: RunningContainer | undefined;
+  #image: HeldImage | undefined;
+  #stopping: Promise<void> | undefined;
+  #imageFailure: string | undefined;
+  #events: NewContainerEvent[] = [];
+  #phases: Record<string, Date> = {};
+
+  private constructor(
+    dependencies: HoldDependencies,
+    of: { id: string; attempt: number; cpuMillis: number; memoryBytes: number },
+    life: (held: HeldContainer) => Promise<void>,
+  ) {
+    this.#dependencies = dependencies;
+    this.id = of.id;
+    this.attempt = of.attempt;
+    this.cpuMillis = of.cpuMillis;
+    this.memoryBytes = of.memoryBytes;
+    this.done = life(this).catch((error) => {
+      log.error("a container was not brought to its end", { container: this.id, error: messageOf(error) });
+    });
+  }
+
+  /** Takes a request up; everything after that happens by itself and is reported. */
+  static start(dependencies: HoldDependencies, request: WorkerContainerRequest): HeldContainer {
+    const of = { ...request, id: request.containerId };
+    return new HeldContainer(dependencies, of, (held) => held.#run(request));
+  }
+
+  /** Goes on with a container that the process before this one started. */
+  static adopt(dependencies: HoldDependencies, running: RunningContainer, image: HeldImage): HeldContainer {
+    const of = { id: running.id, attempt: running.attempt, cpuMillis: 0, memoryBytes: 0 };
+    return new HeldContainer(dependencies, of, async (held) => {
+      held.#running = running;
+      held.#image = image;
+      held.#event("adopted", "its worker restarted and adopted it");
+      await held.#flush();
+      await held.#watch(running);
+    });
+  }
+
+  /** Ends a container whose image's mount died with the process before this one: it could only read errors. */
+  static adoptLost(dependencies: HoldDependencies, running: RunningContainer, image: HeldImage): HeldContainer {
+    const of = { id: running.id, attempt: running.attempt, cpuMillis: 0, memoryBytes: 0 };
+    return new HeldContainer(dependencies, of, async (held) => {
+      held.#running = running;
+      held.#image = image;
+      await running.kill();
+      const { exitCode, finishedAt } = await running.exited;
+      const reason = "its image's mount died with the worker's process";
+      await held.#report({ state: "failed", at: finishedAt, exitCode, reason });
+      await held.#cleanUp();
+    });
+  }
+
+  /** Ends it, wherever it is on its way. Resolves when it is gone. Safe to repeat; a shorter timeout counts. */
+  async stop(timeoutMs: number): Promise<void> {
+    const again = this.#stopping !== undefined;
+    this.#stopping ??= this.#stop(timeoutMs);
+    if (again && this.#running !== undefined) await this.#running.stop(timeoutMs);
+    await this.#stopping;
+    await this.done;
+  }
+
+  transfer(): ImageTransfer | undefined {
+    return this.#image?.stats?.();
+  }
+
+  async #stop(timeoutMs: number): Promise<void> {
+    this.#abort.abort();
+    if (this.#running === undefined) return;
+    await this.#report({ state: "stopping" });
+    await this.#running.stop(timeoutMs);
+  }
+
+  async #run(request: WorkerContainerRequest): Promise<void> {
+    const { signal } = this.#abort;
+    if (!(await this.#report({ state: "preparing" }))) return;
+    try {
+      const pulled = await pullLazy(this.#dependencies, request, (...event) => this.#event(...event), signal);
+      this.#image = pulled.image;
+      this.#phase("mounted");
+      this.#event("mount", "the image is mounted");
+      this.#running = await this.#dependencies.runtime.start(
+        {
+          id: this.id,
+          attempt: this.attempt,
+          workspaceId: request.workspaceId,
+          imageRoot: pulled.image.root,
+          imageConfig: pulled.config,
+          ...(request.command.length === 0 ? {} : { command: [...request.command] }),
+          env: request.env,
+          cpuMillis: request.cpuMillis,
+          memoryBytes: request.memoryBytes,
+          network: request.network,
+        },
+        signal,
+      );
+    } catch (error) {
+      await this.#failed(error);
+      return;
+    }
+    // The report of a container that was stopped in this very moment is the one of its end.
+    if (!signal.aborted && !(await this.#report({ state: "running", at: this.#running.startedAt }))) {
+      await this.#running.kill();
+    }
+    if (signal.aborted) await this.#running.stop(1);
+    await this.#watch(this.#running);
+  }
+
+  async #watch(running: RunningContainer): Promise<void> {
+    void this.#image?.failure?.then((failure) => this.#onImageFailure(failure));
+    const status = await running.exited;
+    this.#phase("exited", status.finishedAt);
+    const transfer = this.transfer();
+    log.info("container ended", { container: this.id, exitCode: status.exitCode, oomKilled: status.oomKilled });
+    await this.#report({
+      state: this.#endState(status),
+      at: status.finishedAt,
+      exitCode: status.exitCode,
+      ...(status.signal === undefined ? {} : { signal: status.signal }),
+      oomKilled: status.oomKilled,
+      ...this.#reasonOf(status),
+      ...(transfer === undefined ? {} : { transfer }),
+    });
+    await this.#cleanUp();
+  }
+
+  #endState(status: ExitStatus): ContainerState {
+    if (this.#stopping !== undefined) return "stopped";
+    return status.reason === undefined ? "exited" : "failed";
+  }
+
+  #reasonOf(status: ExitStatus): { reason?: string } {
+    if (status.reason !== undefined) return { reason: status.reason };
+    if (status.oomKilled) return { reason: "it used more memory than its limit" };
+    if (status.exitCode !== 0 && this.#imageFailure !== undefined) return { reason: this.#imageFailure };
+    return {};
+  }
+
+  /** A part of the image could not be fetched: the reader got EIO, the container's events say why. */
+  #onImageFailure(failure: unknown): void {
+    const cause = failure instanceof CodedError && failure.cause instanceof CodedError ? failure.cause : failure;
+    this.#imageFailure = describe(cause);
+    log.error("a part of the image could not be read", { container: this.id, error: this.#imageFailure });
+    this.#event("image", this.#imageFailure);
+    void this.#flush().catch(() => undefined);
+  }
+
+  async #failed(error: unknown): Promise<void> {
+    const stopped = this.#stopping !== undefined;
+    const reason = stopped ? "stopped before it ran" : describe(error);
+    log[stopped ? "info" : "error"]("container did not start", { container: this.id, reason });
+    await this.#cleanUp();
+    await this.#report({ state: stopped ? "stopped" : "failed", reason });
+  }
+
+  async #cleanUp(): Promise<void> {
+    try {
+      await this.#running?.cleanup();
+      await this.#image?.release();
+    } catch (error) {
+      log.error("a container could not be cleaned up", { container: this.id, error: messageOf(error) });
+    }
+  }
+
+  #event(kind: string, message: string, fields: Record<string, string> = {}): void {
+    this.#events.push({ at: new Date(), kind, message, fields });
+  }
+
+  #phase(name: string, at = new Date()): void {
+    this.#phases[name] ??= at;
+  }
+
+  async #flush(): Promise<void> {
+    await this.#report({});
+  }
+
+  /** Reports a step with the events and phases that have gathered. */
+  async #report(step: Omit<Report, "containerId" | "attempt" | "events" | "phases">): Promise<boolean> {
+    const events = this.#events;
+    const phases = this.#phases;
+    this.#events = [];
+    this.#phases = {};
+    return await this.#dependencies.report({ containerId: this.id, attempt: this.attempt, ...step, events, phases });
+  }
+}
+
+/** One sentence for the container's reason, with the next step; never the text of an error that is not ours. */
+export function describe(error: unknown): string {
+  if (!(error instanceof CodedError)) return "the worker failed unexpectedly";
+  return error.next === undefined ? error.message : `${error.message}. ${error.next}`;
+}

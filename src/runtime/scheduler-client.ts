@@ -1,0 +1,177 @@
+import { timestampFromDate } from "@bufbuild/protobuf/wkt";
+import { type Client, Code, ConnectError, createClient } from "@connectrpc/connect";
+import type { ImageTransfer, NewContainerEvent } from "../container/container.ts";
+import type { ContainerState } from "../container/state.ts";
+import { toWireState, toWireTransfer } from "../container/wire-service.ts";
+import { ContainerState as WireState } from "../gen/oci_node/v1/container_service_pb.ts";
+import { SchedulerService } from "../gen/oci_node/v1/scheduler_service_pb.ts";
+import { transportTo } from "../rpc/transport.ts";
+import { logger } from "../std/log.ts";
+import { sleep } from "../std/wait.ts";
+
+const log = logger("worker");
+const retryFirstMs = 100;
+const retryMostMs = 5_000;
+const callTimeoutMs = 10_000;
+
+/** What a worker says of itself when it registers. */
+export interface WorkerFacts {
+  readonly workerId: string;
+  readonly name: string;
+  readonly address: string;
+  readonly bootPublicKey: Uint8Array;
+  readonly bootNonce: string;
+  readonly cpuMillis: number;
+  readonly memoryBytes: number;
+  readonly platform: string;
+  readonly version: string;
+}
+
+/** What a worker reports of a container; without a state, events and phases alone. */
+export interface Report {
+  readonly containerId: string;
+  readonly attempt: number;
+  readonly state?: ContainerState;
+  readonly at?: Date;
+  readonly exitCode?: number;
+  readonly signal?: string;
+  readonly oomKilled?: boolean;
+  readonly reason?: string;
+  readonly phases?: Readonly<Record<string, Date>>;
+  readonly events?: readonly NewContainerEvent[];
+  readonly transfer?: ImageTransfer;
+}
+
+export interface Heartbeat {
+  readonly cpuMillisUsed: number;
+  readonly memoryBytesUsed: number;
+  readonly containerIds: readonly string[];
+}
+
+/** A worker's side of SchedulerService: every call is tried again until it is through or the signal aborts. */
+export class SchedulerClient {
+  readonly #client: Client<typeof SchedulerService>;
+  readonly #facts: WorkerFacts;
+  readonly #containerIds: () => readonly string[];
+  readonly #signal: AbortSignal;
+  #callToken: string | undefined;
+
+  constructor(options: {
+    readonly url: string;
+    readonly joinToken: string;
+    readonly facts: WorkerFacts;
+    /** The containers that are here, asked at each registration. */
+    readonly containerIds: () => readonly string[];
+    readonly signal: AbortSignal;
+  }) {
+    this.#client = createClient(
+      SchedulerService,
+      transportTo({ url: options.url, token: options.joinToken }),
+    );
+    this.#facts = options.facts;
+    this.#containerIds = options.containerIds;
+    this.#signal = options.signal;
+  }
+
+  /** Whether a token is the one that schedulers and gateways present to this boot. */
+  isCallToken(token: string): boolean {
+    return this.#callToken !== undefined && token === this.#callToken;
+  }
+
+  /** Returns the heartbeat interval in milliseconds. */
+  async register(): Promise<number> {
+    const response = await this.#persist("register", () =>
+      this.#client.registerWorker(
+        {
+          ...this.#facts,
+          memoryBytes: BigInt(this.#facts.memoryBytes),
+          containerIds: [...this.#containerIds()],
+        },
+        { timeoutMs: callTimeoutMs, signal: this.#signal },
+      ),
+    );
+    this.#callToken = response.callToken;
+    return response.heartbeatIntervalMs;
+  }
+
+  /** One heartbeat, not repeated. Returns the containers to remove; registers again where that is asked. */
+  async heartbeat(beat: Heartbeat): Promise<readonly string[]> {
+    const { workerId, bootNonce } = this.#facts;
+    const response = await this.#client.heartbeat(
+      {
+        workerId,
+        bootNonce,
+        cpuMillisUsed: beat.cpuMillisUsed,
+        memoryBytesUsed: BigInt(beat.memoryBytesUsed),
+        containerIds: [...beat.containerIds],
+      },
+      { timeoutMs: callTimeoutMs, signal: this.#signal },
+    );
+    if (response.registerAgain) await this.register();
+    return response.removeContainerIds;
+  }
+
+  /** Reports, whatever it takes. False: the scheduler says that the container is not this worker's (any more). */
+  async report(report: Report): Promise<boolean> {
+    const { workerId, bootNonce } = this.#facts;
+    try {
+      await this.#persist("report", () =>
+        this.#client.reportContainer(
+          {
+            workerId,
+            bootNonce,
+            containerId: report.containerId,
+            attempt: report.attempt,
+            state: report.state === undefined ? WireState.UNSPECIFIED : toWireState(report.state),
+            ...(report.exitCode === undefined ? {} : { exitCode: report.exitCode }),
+            signal: report.signal ?? "",
+            oomKilled: report.oomKilled ?? false,
+            reason: report.reason ?? "",
+            at: timestampFromDate(report.at ?? new Date()),
+            phases: Object.entries(report.phases ?? {}).map(([name, at]) => ({
+              name,
+              at: timestampFromDate(at),
+            })),
+            events: (report.events ?? []).map((event) => ({
+              at: timestampFromDate(event.at ?? new Date()),
+              kind: event.kind,
+              message: event.message,
+              fields: { ...event.fields },
+            })),
+            ...(report.transfer === undefined ? {} : { transfer: toWireTransfer(report.transfer) }),
+          },
+          { timeoutMs: callTimeoutMs, signal: this.#signal },
+        ),
+      );
+      return true;
+    } catch (error) {
+      const { code } = ConnectError.from(error);
+      if (code === Code.NotFound || code === Code.FailedPrecondition || code === Code.Aborted) return false;
+      throw error;
+    }
+  }
+
+  /** Tries again what may pass; what the scheduler refuses is thrown. */
+  async #persist<T>(what: string, call: () => Promise<T>): Promise<T> {
+    for (let delayMs = retryFirstMs; ; delayMs = Math.min(retryMostMs, delayMs * 2)) {
+      try {
+        return await call();
+      } catch (error) {
+        const { code, rawMessage } = ConnectError.from(error);
+        if (this.#signal.aborted || !passing.has(code)) throw error;
+        log.warn("the scheduler does not answer", { what, code: Code[code], error: rawMessage });
+        await sleep(delayMs, this.#signal);
+      }
+    }
+  }
+}
+
+/** A peer that dies on HTTP/2 shows as `Canceled`: if it was not our signal, the connection was lost. */
+const passing: ReadonlySet<Code> = new Set([
+  Code.Unavailable,
+  Code.Canceled,
+  Code.DeadlineExceeded,
+  Code.Internal,
+  Code.Unknown,
+  Code.ResourceExhausted,
+]);

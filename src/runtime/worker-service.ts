@@ -1,0 +1,64 @@
+import { timestampFromDate } from "@bufbuild/protobuf/wkt";
+import type { ServiceImpl } from "@connectrpc/connect";
+import { fromWireNetwork, fromWireTime, toWireTransfer } from "../container/wire-service.ts";
+import { LogStream } from "../gen/oci_node/v1/container_service_pb.ts";
+import type { ContainerRequest, WorkerService } from "../gen/oci_node/v1/worker_service_pb.ts";
+import { RuntimeError } from "./error.ts";
+import type { WorkerContainerRequest } from "./held-container.ts";
+import type { Worker } from "./worker.ts";
+
+/** Answers WorkerService: the scheduler's hand-over, stops, output. */
+export function workerService(
+  worker: Worker,
+  boot: { readonly workerId: string; readonly bootNonce: string },
+): ServiceImpl<typeof WorkerService> {
+  return {
+    async startContainer({ request }) {
+      if (request === undefined) throw new RuntimeError("bad_config", "the hand-over holds no request");
+      await worker.start(fromWireRequest(request, boot));
+      return {};
+    },
+    async stopContainer({ containerId, timeoutMs }) {
+      await worker.find(containerId)?.stop(timeoutMs);
+      return {};
+    },
+    async *streamLogs({ containerId, follow }, context) {
+      for await (const { stream, time, data } of worker.logs(containerId, follow, context.signal)) {
+        yield {
+          stream: stream === "stderr" ? LogStream.STDERR : LogStream.STDOUT,
+          at: timestampFromDate(time),
+          data,
+        };
+      }
+    },
+    async getTransfer({ containerId }) {
+      const transfer = worker.find(containerId)?.transfer();
+      return transfer === undefined ? {} : { transfer: toWireTransfer(transfer) };
+    },
+  };
+}
+
+function fromWireRequest(
+  request: ContainerRequest,
+  { workerId, bootNonce }: { readonly workerId: string; readonly bootNonce: string },
+): WorkerContainerRequest {
+  const { containerId, requestId } = request;
+  const expiresAt = fromWireTime(request.credentialsExpireAt) ?? new Date(0);
+  return {
+    containerId,
+    attempt: request.attempt,
+    workspaceId: request.workspaceId,
+    imageReference: request.imageReference,
+    manifestDigest: request.manifestDigest,
+    indexSha256: request.indexSha256,
+    sealedCredentials: request.imageCredentials,
+    sealContext: { requestId, containerId, workerId, bootNonce, expiresAt },
+    absentReason: request.credentialsAbsentReason,
+    command: request.command,
+    env: request.env,
+    cpuMillis: request.cpuMillis,
+    memoryBytes: Number(request.memoryBytes),
+    network: fromWireNetwork(request.network),
+    eager: request.eager,
+  };
+}

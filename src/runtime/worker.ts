@@ -1,0 +1,98 @@
+import type { LazyMounts } from "../mount/lazy-mount.ts";
+import { messageOf } from "../std/error.ts";
+import { logger } from "../std/log.ts";
+import { RuntimeError } from "./error.ts";
+import { HeldContainer, type HeldImage, type HoldDependencies, type WorkerContainerRequest } from "./held-container.ts";
+import type { SchedulerClient } from "./scheduler-client.ts";
+import type { LogChunk } from "./spec.ts";
+
+const log = logger("worker");
+const shutdownStopTimeoutMs = 10_000;
+
+/** The containers of this host: taken up, adopted, stopped; told to the scheduler. */
+export class Worker {
+  readonly #dependencies: HoldDependencies & { readonly mounts: LazyMounts };
+  readonly #held = new Map<string, HeldContainer>();
+  #heartbeat: ReturnType<typeof setInterval> | undefined;
+  #closed = false;
+
+  constructor(dependencies: HoldDependencies & { readonly mounts: LazyMounts }) {
+    this.#dependencies = dependencies;
+  }
+
+  /**
+   * Goes on where the process before this one ended: containers whose image still answers are adopted, those whose
+   * mount died with it are ended and reported, and mounts that nobody uses are cleared.
+   */
+  async adopt(): Promise<void> {
+    const { runtime, mounts } = this.#dependencies;
+    const stale = new Map((await mounts.stale()).map((mount) => [mount.root, mount]));
+    for (const running of await runtime.adopt()) {
+      const mount = stale.get(running.imageRoot);
+      const clear: HeldImage = { release: () => mounts.clear(running.imageRoot) };
+      if (running.alive() && mount?.alive === true) {
+        this.#keep(HeldContainer.adopt(this.#dependencies, running, await mounts.adoptMount(running.imageRoot)));
+        log.info("container adopted", { container: running.id });
+      } else if (running.alive()) {
+        log.warn("ending a container whose image's mount died with the worker", { container: running.id });
+        this.#keep(HeldContainer.adoptLost(this.#dependencies, running, clear));
+      } else {
+        this.#keep(HeldContainer.adopt(this.#dependencies, running, clear));
+      }
+      stale.delete(running.imageRoot);
+    }
+    for (const root of stale.keys()) await mounts.clear(root);
+  }
+
+  /** Beats every `intervalMs` until {@link close}. */
+  startHeartbeat(client: SchedulerClient, intervalMs: number): void {
+    const beat = async () => {
+      const held = [...this.#held.values()];
+      const remove = await client.heartbeat({
+        cpuMillisUsed: held.reduce((sum, container) => sum + container.cpuMillis, 0),
+        memoryBytesUsed: held.reduce((sum, container) => sum + container.memoryBytes, 0),
+        containerIds: held.map(({ id }) => id),
+      });
+      for (const id of remove) void this.#held.get(id)?.stop(1);
+    };
+    this.#heartbeat = setInterval(() => {
+      beat().catch((error) => log.warn("a heartbeat was not answered", { error: messageOf(error) }));
+    }, intervalMs);
+  }
+
+  containerIds(): string[] {
+    return [...this.#held.keys()];
+  }
+
+  find(id: string): HeldContainer | undefined {
+    return this.#held.get(id);
+  }
+
+  /** Takes a container up. Repeating it changes nothing; a later attempt replaces an earlier one. */
+  async start(request: WorkerContainerRequest): Promise<void> {
+    if (this.#closed) throw new RuntimeError("cancelled", "this worker is shutting down");
+    const held = this.#held.get(request.containerId);
+    if (held !== undefined && held.attempt >= request.attempt) return;
+    if (held !== undefined) await held.stop(1);
+    this.#keep(HeldContainer.start(this.#dependencies, request));
+  }
+
+  logs(id: string, follow: boolean, signal: AbortSignal): AsyncIterable<LogChunk> {
+    return this.#dependencies.runtime.logs(id, { follow, signal });
+  }
+
+  /** Stops all containers, at most for a while each, and returns when nothing of them is left. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    clearInterval(this.#heartbeat);
+    await Promise.all([...this.#held.values()].map((held) => held.stop(shutdownStopTimeoutMs)));
+    this.#dependencies.runtime.close();
+  }
+
+  #keep(held: HeldContainer): void {
+    this.#held.set(held.id, held);
+    void held.done.then(() => {
+      if (this.#held.get(held.id) === held) this.#held.delete(held.id);
+    });
+  }
+}
