@@ -25,11 +25,6 @@ export interface OverlayDirectories {
  */
 export async function mountOverlay(directories: OverlayDirectories): Promise<void> {
   const { lower, upper, work, target } = directories;
-  for (const directory of [upper, work, target]) await mkdir(directory, { recursive: true });
-  // The container's root directory is as the upper one is.
-  const root = await stat(lower);
-  await chown(upper, root.uid, root.gid);
-  await chmod(upper, root.mode & 0o7777);
   const options = [
     `lowerdir=${optionValue(lower)}`,
     `upperdir=${optionValue(upper)}`,
@@ -37,6 +32,11 @@ export async function mountOverlay(directories: OverlayDirectories): Promise<voi
     ...mountOptions,
   ];
   try {
+    for (const directory of [upper, work, target]) await mkdir(directory, { recursive: true });
+    // The container's root directory is as the upper one is.
+    const root = await stat(lower);
+    await chown(upper, root.uid, root.gid);
+    await chmod(upper, root.mode & 0o7777);
     await run(["mount", "-t", "overlay", "overlay", "-o", options.join(","), target]);
   } catch (cause) {
     throw new RuntimeError(

@@ -70,6 +70,9 @@ export class TestHost {
   }
 
   async close(): Promise<void> {
+    // A failed test must not leave a container on the host.
+    const last = await this.runtime();
+    for (const container of await last.adopt()) await container.cleanup();
     for (const runtime of this.#runtimes) runtime.close();
     for (const path of (await this.#cgroups()).toReversed()) await rmdir(path);
     for (const path of await this.#parents()) await rmdir(path);
@@ -100,7 +103,7 @@ export class TestHost {
 }
 
 /** An image configuration with these execution parameters. */
-export function imageConfig(config: Partial<ImageConfig["config"]>): ImageConfig {
+export function imageConfig(config: Readonly<Record<string, unknown>>): ImageConfig {
   return parseImageConfig({ architecture: "amd64", os: "linux", config: { Env: ["PATH=/bin"], ...config } });
 }
 

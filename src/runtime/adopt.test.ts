@@ -1,0 +1,114 @@
+import { afterAll, afterEach, beforeAll, expect, test } from "bun:test";
+import { mkdir, readFile, watch, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { writeFileAtomic } from "../std/atomic-file.ts";
+import type { ContainerState } from "./state.ts";
+import { TestHost, textOf } from "./test-host.ts";
+
+let host: TestHost;
+
+beforeAll(async () => {
+  host = await TestHost.open();
+});
+
+afterEach(async () => {
+  expect(await host.leftovers()).toEqual([]);
+});
+
+afterAll(() => host.close());
+
+/** Has another process start the script, wait for its first line, and die by SIGKILL. */
+async function startInDyingProcess(
+  script: string,
+  until: "line" | "created" | "recorded" = "line",
+): Promise<string> {
+  const spec = host.spec(["sh", "-c", script]);
+  const child = Bun.spawn(
+    [
+      process.execPath,
+      join(import.meta.dir, "start-and-die.fixture.ts"),
+      host.stateDir,
+      host.cgroupParent,
+      until,
+    ],
+    { stdin: new Blob([JSON.stringify(spec)]), stdout: "inherit", stderr: "inherit" },
+  );
+  await child.exited;
+  expect(child.signalCode).toBe("SIGKILL");
+  return spec.id;
+}
+
+test("adopts a container that outlived the process that started it", async () => {
+  const id = await startInDyingProcess(
+    "trap 'echo bye; exit 6' TERM; echo hello; while :; do sleep 0.05; done",
+  );
+  const runtime = await host.runtime();
+  const [container] = await runtime.adopt();
+  expect(container).toMatchObject({ id, imageRoot: host.imageRoot, workspaceId: "w", attempt: 1 });
+  expect(container?.alive()).toBe(true);
+  expect(await runtime.adopt()).toEqual([]);
+  const output = textOf(runtime.logs(id, { follow: true }));
+  await container?.stop(10_000);
+  expect(await container?.exited).toMatchObject({ exitCode: 6 });
+  expect(await output).toBe("hello\nbye\n");
+  await container?.cleanup();
+  await container?.removeLog();
+});
+
+test("reports how a container ended while nobody watched", async () => {
+  const id = await startInDyingProcess(
+    "echo hello; while [ ! -e /gate ]; do sleep 0.02; done; echo end; exit 9",
+  );
+  const exitFile = once(join(host.stateDir, "exits"), id);
+  await writeFile(join(host.stateDir, "containers", id, "root", "gate"), "");
+  await exitFile;
+  const runtime = await host.runtime();
+  const [container] = await runtime.adopt();
+  expect(container?.alive()).toBe(false);
+  expect(await container?.exited).toMatchObject({ exitCode: 9, oomKilled: false });
+  expect(await textOf(runtime.logs(id, { follow: true }))).toBe("hello\nend\n");
+  await container?.cleanup();
+  expect(await textOf(runtime.logs(id))).toBe("hello\nend\n");
+  await runtime.removeLog(id);
+});
+
+/** Resolves when the directory gets the file. */
+async function once(directory: string, file: string): Promise<void> {
+  for await (const event of watch(directory)) if (event.filename === file) return;
+}
+
+for (const until of ["created", "recorded"] as const) {
+  test(`removes a container whose start got no further than ${until}`, async () => {
+    const id = await startInDyingProcess("echo never", until);
+    const runtime = await host.runtime();
+    expect(await runtime.adopt()).toEqual([]);
+    const logs = await Array.fromAsync(runtime.logs(id)).catch((error: unknown) => error);
+    expect(logs).toMatchObject({ code: "not_found" });
+  });
+}
+
+test("removes a directory that holds no state", async () => {
+  const runtime = await host.runtime();
+  await mkdir(join(host.stateDir, "containers", "half", "upper"), { recursive: true });
+  expect(await runtime.adopt()).toEqual([]);
+});
+
+test("does not take another process, or another boot's, for the container", async () => {
+  const id = await startInDyingProcess("echo hello; exec sleep 1000");
+  const path = join(host.stateDir, "containers", id, "state.json");
+  const state = JSON.parse(await readFile(path, "utf8")) as ContainerState;
+  const cases: ContainerState[] = [
+    { ...state, init: { pid: process.pid, startTicks: "1" }, monitor: { pid: process.pid, startTicks: "1" } },
+    { ...state, bootId: "another" },
+  ];
+  for (const changed of cases) {
+    await writeFileAtomic(path, JSON.stringify(changed));
+    const [container] = await (await host.runtime()).adopt();
+    expect(container?.alive()).toBe(false);
+    expect(await container?.exited).toMatchObject({ exitCode: 255, reason: "monitor lost" });
+    if (changed === cases.at(-1)) {
+      await container?.cleanup();
+      await container?.removeLog();
+    }
+  }
+});
