@@ -1,0 +1,293 @@
+/*
+ * Reads that have to wait. A request is parked, not a thread: it holds its fuse_req_t until every span of its range is
+ * there, one of them failed, its reader was killed, its mount went away, or its deadline passed.
+ */
+#define FUSE_USE_VERSION 312
+#include <errno.h>
+#include <fuse3/fuse_lowlevel.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "oci.h"
+
+struct parked {
+  TAILQ_ENTRY(parked) of_blob, of_all;
+  uint64_t id;
+  fuse_req_t req;
+  struct session *session;
+  struct view *view;
+  uint64_t offset;
+  size_t length;
+  uint32_t first, last;
+  int64_t deadline_ns;
+  int error;
+  /* Spans that could not be stored: their bytes, in a picture of the range, and which they are. */
+  uint8_t *picture;
+  uint64_t *pictured;
+};
+
+static TAILQ_HEAD(, parked) all_parked = TAILQ_HEAD_INITIALIZER(all_parked);
+static _Atomic uint64_t next_id = 1;
+static pthread_cond_t watchdog_wakes;
+static bool watchdog_runs;
+static int64_t watchdog_until = INT64_MAX;
+
+static bool is_pictured(const struct parked *p, uint32_t span) {
+  uint32_t at = span - p->first;
+  return p->pictured != NULL && (p->pictured[at / 64] >> (at % 64)) & 1;
+}
+
+static bool has_span(const struct parked *p, uint32_t span) {
+  return blob_has(p->view->blob, span) || is_pictured(p, span);
+}
+
+static bool is_ready(const struct parked *p) {
+  for (uint32_t s = p->first; s <= p->last; s++)
+    if (!has_span(p, s)) return false;
+  return true;
+}
+
+static void unpark_locked(struct parked *p, struct parked_list *answers, int error) {
+  TAILQ_REMOVE(&p->view->blob->parked, p, of_blob);
+  TAILQ_REMOVE(&all_parked, p, of_all);
+  p->error = error;
+  TAILQ_INSERT_TAIL(answers, p, of_blob);
+}
+
+static void ask_locked(struct view *view, uint32_t span) {
+  struct span_state *state = &view->blob->states[span];
+  if (state->requester != 0 || state->filling > 0) return;
+  state->requester = view->id;
+  post_event_locked((struct event){.type = EVENT_MISS, .id = view->id, .span = span});
+}
+
+static void ask_missing_locked(const struct parked *p) {
+  for (uint32_t s = p->first; s <= p->last; s++)
+    if (!has_span(p, s)) ask_locked(p->view, s);
+}
+
+/* The reply is whole or an error: one short reply would shrink the file in the kernel's eyes for good. */
+static void reply(struct parked *p) {
+  uint8_t *bytes = p->error == 0 ? malloc(p->length) : NULL;
+  int error = p->error != 0 ? p->error : bytes == NULL ? EIO : 0;
+  if (error == 0 && blob_read(p->view->blob, bytes, p->offset, p->length) != 0) error = EIO;
+  if (error == 0 && p->picture != NULL)
+    for (uint32_t s = p->first; s <= p->last; s++)
+      if (is_pictured(p, s)) scatter_copy(p->view->blob, s, p->picture, bytes, p->offset, p->length);
+  if (error == 0) {
+    atomic_fetch_add_explicit(&p->session->bytes_served, p->length, memory_order_relaxed);
+    fuse_reply_buf(p->req, (const char *)bytes, p->length);
+  } else {
+    fuse_reply_err(p->req, error);
+  }
+  free(bytes);
+}
+
+static void answer(struct parked_list *answers) {
+  struct parked *p;
+  while ((p = TAILQ_FIRST(answers)) != NULL) {
+    TAILQ_REMOVE(answers, p, of_blob);
+    reply(p);
+    atomic_fetch_sub(&p->session->parked, 1); /* last: the session may go when this is 0 */
+    free(p->picture);
+    free(p->pictured);
+    free(p);
+  }
+}
+
+static void *watch(void *unused) {
+  pthread_mutex_lock(&engine_lock);
+  for (;;) {
+    struct parked_list late = TAILQ_HEAD_INITIALIZER(late);
+    struct parked *p, *next;
+    int64_t now = now_ns();
+    watchdog_until = INT64_MAX;
+    for (p = TAILQ_FIRST(&all_parked); p != NULL; p = next) {
+      next = TAILQ_NEXT(p, of_all);
+      if (p->deadline_ns > now) {
+        if (p->deadline_ns < watchdog_until) watchdog_until = p->deadline_ns;
+        continue;
+      }
+      /* Whoever was asked has had its time: the next read asks again. */
+      for (uint32_t s = p->first; s <= p->last; s++)
+        if (p->view->blob->states[s].requester == p->view->id) p->view->blob->states[s].requester = 0;
+      unpark_locked(p, &late, EIO);
+    }
+    if (!TAILQ_EMPTY(&late)) {
+      pthread_mutex_unlock(&engine_lock);
+      answer(&late);
+      pthread_mutex_lock(&engine_lock);
+    } else if (watchdog_until == INT64_MAX) {
+      pthread_cond_wait(&watchdog_wakes, &engine_lock);
+    } else {
+      struct timespec until = {watchdog_until / 1000000000, watchdog_until % 1000000000};
+      pthread_cond_timedwait(&watchdog_wakes, &engine_lock, &until);
+    }
+  }
+  return unused;
+}
+
+static int watchdog_start_locked(void) {
+  if (watchdog_runs) return 0;
+  pthread_condattr_t attributes;
+  pthread_condattr_init(&attributes);
+  pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+  pthread_cond_init(&watchdog_wakes, &attributes);
+  pthread_condattr_destroy(&attributes);
+  int error = spawn_thread(watch, NULL);
+  watchdog_runs = error == 0;
+  return error;
+}
+
+static void on_interrupt(fuse_req_t req, void *id) { miss_interrupted(fuse_req_userdata(req), (uintptr_t)id); }
+
+void miss_park(struct session *session, struct view *view, fuse_req_t req, uint64_t offset, size_t length,
+               uint32_t first, uint32_t last) {
+  struct parked_list answers = TAILQ_HEAD_INITIALIZER(answers);
+  struct parked *p = calloc(1, sizeof *p);
+  if (p == NULL) {
+    fuse_reply_err(req, EIO);
+    return;
+  }
+  *p = (struct parked){.req = req, .session = session, .view = view, .offset = offset, .length = length,
+                       .first = first, .last = last, .deadline_ns = now_ns() + session->deadline_ns,
+                       .id = atomic_fetch_add(&next_id, 1)};
+  atomic_fetch_add(&session->parked, 1);
+  /* Not under engine_lock: libfuse calls on_interrupt with the request's lock held. Found by number, since the parked
+   * request may be gone when the kernel's word about its killed reader arrives. */
+  fuse_req_interrupt_func(req, on_interrupt, (void *)(uintptr_t)p->id);
+  pthread_mutex_lock(&engine_lock);
+  TAILQ_INSERT_TAIL(&view->blob->parked, p, of_blob);
+  TAILQ_INSERT_TAIL(&all_parked, p, of_all);
+  if (is_ready(p)) unpark_locked(p, &answers, 0); /* came in between look and lock */
+  else if (atomic_load(&session->draining) || watchdog_start_locked() != 0) unpark_locked(p, &answers, EIO);
+  else if (fuse_req_interrupted(req)) unpark_locked(p, &answers, EINTR);
+  else {
+    ask_missing_locked(p);
+    if (p->deadline_ns < watchdog_until) pthread_cond_signal(&watchdog_wakes);
+  }
+  pthread_mutex_unlock(&engine_lock);
+  answer(&answers);
+}
+
+void miss_interrupted(struct session *session, uint64_t id) {
+  struct parked_list answers = TAILQ_HEAD_INITIALIZER(answers);
+  struct parked *p;
+  pthread_mutex_lock(&engine_lock);
+  TAILQ_FOREACH(p, &all_parked, of_all) {
+    if (p->id != id || p->session != session) continue;
+    unpark_locked(p, &answers, EINTR);
+    break;
+  }
+  pthread_mutex_unlock(&engine_lock);
+  answer(&answers);
+}
+
+/* Gives the bytes of a span that the disk has no room for to a request that waits for it. */
+static void picture_locked(struct parked *p, uint32_t span, const uint8_t *tar) {
+  if (p->picture == NULL) {
+    uint8_t *picture = malloc(p->length);
+    uint64_t *pictured = calloc((p->last - p->first) / 64 + 1, sizeof *pictured);
+    if (picture == NULL || pictured == NULL) {
+      free(picture);
+      free(pictured);
+      return;
+    }
+    p->picture = picture;
+    p->pictured = pictured;
+  }
+  scatter_into(p->view->blob, span, tar, p->picture, p->offset, p->length);
+  p->pictured[(span - p->first) / 64] |= 1ull << ((span - p->first) % 64);
+}
+
+enum fill_status miss_span_ready(struct view *view, uint32_t span, const uint8_t *tar) {
+  struct blob *blob = view->blob;
+  struct parked_list answers = TAILQ_HEAD_INITIALIZER(answers);
+  bool stored = blob_has(blob, span);
+  if (!stored) {
+    blob_commit_begin(blob);
+    stored = scatter_span(blob, span, tar) == 0;
+    blob_commit_end(blob, span, stored);
+  }
+  pthread_mutex_lock(&engine_lock);
+  blob->states[span].requester = 0;
+  struct parked *p, *next;
+  for (p = TAILQ_FIRST(&blob->parked); p != NULL; p = next) {
+    next = TAILQ_NEXT(p, of_blob);
+    if (span < p->first || span > p->last) continue;
+    if (!stored) picture_locked(p, span, tar);
+    if (is_ready(p)) unpark_locked(p, &answers, 0);
+    else ask_missing_locked(p); /* no memory for the picture: ask again */
+  }
+  pthread_mutex_unlock(&engine_lock);
+  answer(&answers);
+  return stored ? FILL_PRESENT : FILL_NO_SPACE;
+}
+
+/* Nobody is at work on the span for this view any more: its readers get the error, others ask for themselves. */
+static void span_ended_locked(struct view *view, uint32_t span, int error, struct parked_list *answers) {
+  struct blob *blob = view->blob;
+  if (error != 0 && blob->states[span].requester == view->id) blob->states[span].requester = 0;
+  struct parked *p, *next;
+  for (p = TAILQ_FIRST(&blob->parked); p != NULL; p = next) {
+    next = TAILQ_NEXT(p, of_blob);
+    if (span < p->first || span > p->last || has_span(p, span)) continue;
+    if (error != 0 && p->view == view) unpark_locked(p, answers, error);
+    else ask_locked(p->view, span);
+  }
+}
+
+void miss_span_failed(struct view *view, uint32_t span, int error) {
+  struct parked_list answers = TAILQ_HEAD_INITIALIZER(answers);
+  pthread_mutex_lock(&engine_lock);
+  span_ended_locked(view, span, error, &answers);
+  pthread_mutex_unlock(&engine_lock);
+  answer(&answers);
+}
+
+bool miss_fill_begins(struct view *view, uint32_t span) {
+  pthread_mutex_lock(&engine_lock);
+  struct span_state *state = &view->blob->states[span];
+  state->filling++;
+  bool awaited = state->requester != 0;
+  pthread_mutex_unlock(&engine_lock);
+  return awaited;
+}
+
+void miss_fill_ends(struct view *view, uint32_t span, int error) {
+  struct parked_list answers = TAILQ_HEAD_INITIALIZER(answers);
+  pthread_mutex_lock(&engine_lock);
+  view->blob->states[span].filling--;
+  span_ended_locked(view, span, error, &answers);
+  pthread_mutex_unlock(&engine_lock);
+  answer(&answers);
+}
+
+void miss_view_gone_locked(struct view *view) {
+  struct parked_list none = TAILQ_HEAD_INITIALIZER(none);
+  for (uint32_t s = 0; s < view->blob->spans.header->span_count; s++)
+    if (view->blob->states[s].requester == view->id) span_ended_locked(view, s, EIO, &none);
+}
+
+void miss_fail_session(struct session *session) {
+  struct parked_list answers = TAILQ_HEAD_INITIALIZER(answers);
+  struct parked *p, *next;
+  pthread_mutex_lock(&engine_lock);
+  for (p = TAILQ_FIRST(&all_parked); p != NULL; p = next) {
+    next = TAILQ_NEXT(p, of_all);
+    if (p->session == session) unpark_locked(p, &answers, EIO);
+  }
+  pthread_mutex_unlock(&engine_lock);
+  answer(&answers);
+}
+
+/* JavaScript could not get a span: `error` to the readers who came through this view. */
+int oci_fail(uint32_t view_id, uint32_t span, int error) {
+  struct view *view = view_get(view_id);
+  if (view == NULL) return -EBADF;
+  bool known = span < view->blob->spans.header->span_count;
+  if (known) miss_span_failed(view, span, error > 0 ? error : EIO);
+  view_put(view);
+  return known ? 0 : -ERANGE;
+}

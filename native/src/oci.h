@@ -1,0 +1,190 @@
+/*
+ * What the C files of liboci_node share. Functions named oci_* are called from TypeScript (src/native/); all others
+ * stay inside the library.
+ *
+ * One lock, engine_lock, guards every list and table that is about misses: views, parked requests, span states, jobs,
+ * events. The hit path takes no lock: it reads the span bitmap atomically.
+ */
+#ifndef OCI_NODE_H
+#define OCI_NODE_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/queue.h>
+#include <sys/types.h>
+
+#include "spanfile.h"
+
+#define OCI_ERROR_TEXT 512
+
+/* ---- sha256.c ---- */
+struct sha256 {
+  uint32_t state[8];
+  uint64_t length;
+  uint8_t block[64];
+};
+void sha256_init(struct sha256 *ctx);
+void sha256_update(struct sha256 *ctx, const void *data, size_t length);
+void sha256_final(struct sha256 *ctx, uint8_t digest[32]);
+void sha256_of(const void *data, size_t length, uint8_t digest[32]);
+
+/* ---- thread.c ---- */
+extern pthread_mutex_t engine_lock;
+/* Starts a detached thread with every signal blocked and a small stack. 0 or an errno. */
+int spawn_thread(void *(*run)(void *), void *argument);
+int64_t now_ns(void);
+
+/* ---- event.c: what JavaScript is told, through one coalesced doorbell ---- */
+enum event_type { EVENT_MISS = 1, EVENT_DONE = 2 };
+struct event {
+  uint32_t type;
+  uint32_t id;    /* EVENT_MISS: view; EVENT_DONE: job */
+  uint32_t span;  /* EVENT_MISS */
+  int32_t result; /* EVENT_DONE: 0 or more, or -errno */
+};
+/* Call with engine_lock held. */
+void post_event_locked(struct event event);
+void post_done(uint32_t job, int32_t result);
+
+/* ---- blob.c: a layer's aligned blob ---- */
+struct parked;
+TAILQ_HEAD(parked_list, parked);
+
+struct span_state {
+  uint32_t requester; /* the view whose miss is outstanding at JavaScript; 0: none */
+  uint16_t filling;   /* fills at work */
+};
+
+struct blob {
+  LIST_ENTRY(blob) link;
+  char *cache_path;
+  dev_t device;
+  ino_t inode;
+  uint32_t refs; /* engine_lock */
+  struct span_file spans;
+  int cache_fd;
+  int map_fd; /* -1: the map lives in memory only */
+  uint8_t *map;
+  size_t map_size;
+  _Atomic uint64_t *bits;
+  _Atomic uint32_t present;
+  struct span_state *states;  /* engine_lock */
+  struct parked_list parked;  /* engine_lock */
+  pthread_mutex_t map_lock;   /* guards the next three and the map's header */
+  bool marked_dirty;
+  uint32_t commits_at_work;
+  uint64_t generation;
+};
+
+/* A user of a blob: misses are asked of the view whose mount they came from, since each pays with its own lease. */
+struct view {
+  uint32_t id;
+  uint32_t refs; /* engine_lock */
+  uint32_t closing_job;
+  bool released;
+  struct blob *blob;
+};
+
+/* Takes a reference; NULL when the id is unknown or released. */
+struct view *view_get(uint32_t id);
+void view_put(struct view *view);
+void view_ref_locked(struct view *view);
+void blob_put(struct blob *blob);
+void blob_ref_locked(struct blob *blob);
+
+static inline bool blob_has(const struct blob *blob, uint32_t span) {
+  return (atomic_load_explicit(&blob->bits[span / 64], memory_order_acquire) >> (span % 64)) & 1;
+}
+/* Must be called before the bytes of a span are written to the cache file, and blob_commit_end after; it sets the bit
+ * when `stored`. In between no sync can mark the file clean. */
+void blob_commit_begin(struct blob *blob);
+void blob_commit_end(struct blob *blob, uint32_t span, bool stored);
+/* Reads [offset, offset + length) of the cache file whole. 0 or an errno. */
+int blob_read(const struct blob *blob, uint8_t *out, uint64_t offset, size_t length);
+
+/* ---- map.c ---- */
+int map_open(struct blob *blob, const char *map_path, bool cache_is_new);
+void map_mark_dirty_locked(struct blob *blob);
+/* Makes data, then map, durable and marks the file clean, if nothing was stored meanwhile. 0 or an errno. */
+int map_sync(struct blob *blob);
+void map_close(struct blob *blob);
+
+/* ---- scatter.c ---- */
+/* Writes a span's tar bytes to their places in the cache file. 0 or an errno. */
+int scatter_span(const struct blob *blob, uint32_t span, const uint8_t *tar);
+/* Copies what a span gives to [offset, offset + length) of the blob into `out`. */
+void scatter_into(const struct blob *blob, uint32_t span, const uint8_t *tar, uint8_t *out, uint64_t offset,
+                  size_t length);
+/* The same from one picture of the range to another. */
+void scatter_copy(const struct blob *blob, uint32_t span, const uint8_t *from, uint8_t *to, uint64_t offset,
+                  size_t length);
+
+/* ---- miss.c: parked requests and the states of spans ---- */
+struct session;
+struct fuse_req;
+/* Answers from the cache, or parks until every span of the range is there. */
+void miss_park(struct session *session, struct view *view, struct fuse_req *req, uint64_t offset, size_t length,
+               uint32_t first, uint32_t last);
+void miss_interrupted(struct session *session, uint64_t id);
+/* A span's tar bytes are verified: stores them, answers who waits. */
+enum fill_status miss_span_ready(struct view *view, uint32_t span, const uint8_t *tar);
+/* The view's attempt failed: its readers get `error`; readers of other views ask for themselves. */
+void miss_span_failed(struct view *view, uint32_t span, int error);
+/* While a fill is at work on a span nobody is asked for it. Returns whether somebody waits for it. */
+bool miss_fill_begins(struct view *view, uint32_t span);
+void miss_fill_ends(struct view *view, uint32_t span, int error);
+void miss_view_gone_locked(struct view *view);
+/* Answers all parked requests of a session with EIO. */
+void miss_fail_session(struct session *session);
+
+/* ---- fill.c ---- */
+enum fill_status {
+  FILL_PENDING = 0,
+  FILL_PRESENT = 1,
+  FILL_DIGEST_MISMATCH = 2,
+  FILL_INFLATE_ERROR = 3,
+  FILL_NO_SPACE = 4
+};
+
+/* ---- pool.c ---- */
+struct worker;
+struct task {
+  STAILQ_ENTRY(task) link;
+  void (*run)(struct task *task, struct worker *worker);
+};
+/* Queues for the pool of inflate threads, ahead of the others when a reader waits. 0 or an errno. */
+int pool_submit(struct task *task, bool urgent);
+
+/* ---- inflate.c ---- */
+struct worker *worker_create(void);
+/* Decodes the compressed bytes of a span of kind 0, 1 or 2; the result lives until the worker's next call. NULL: bad. */
+const uint8_t *worker_decode(struct worker *worker, const struct span_file *file, uint32_t span,
+                             const uint8_t *bytes, size_t length);
+
+/* ---- session.c ---- */
+struct session {
+  struct fuse_session *fuse; /* NULL once it is over */
+  char *mountpoint;
+  struct view **views; /* inode - 2 */
+  uint32_t view_count;
+  int64_t deadline_ns;
+  uint32_t minor; /* /sys/fs/fuse/connections/<minor> */
+  uint32_t threads_alive, refs, unmount_job; /* engine_lock */
+  bool unmounted;                            /* engine_lock */
+  _Atomic bool draining;
+  _Atomic uint32_t parked; /* requests that wait, or are being answered by another thread */
+  _Atomic uint64_t reads, hits, misses, bytes_served;
+};
+/* Threads and JavaScript each hold the session; the last thread out ends it. */
+void session_thread_ends(struct session *session);
+void *session_serve(void *session);
+
+/* ---- linuxio.c ---- */
+/* Runs on a thread of its own, whose table of descriptors is its own and empty: see the file. 0 or an errno. */
+int spawn_detached_from_files(void *(*run)(void *), void *argument);
+int write_text(const char *path, const char *text);
+
+#endif

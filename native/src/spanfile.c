@@ -1,0 +1,193 @@
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "oci.h"
+
+enum { BLOCK = 4096, WINDOW_MAX = 32768, WINDOW_STORED_MAX = 65536 };
+static const uint64_t span_bytes_max = 1ull << 30;
+static const uint64_t file_bytes_max = 1ull << 50;
+
+static int refuse(char *error, const char *why, uint32_t at) {
+  snprintf(error, OCI_ERROR_TEXT, "%s (entry %u)", why, at);
+  return -EBADMSG;
+}
+
+static bool table_fits(uint64_t file_size, uint64_t offset, uint64_t count, uint64_t entry) {
+  return offset <= file_size && count <= (file_size - offset) / entry;
+}
+
+static int check_header(const struct span_file *f, char *error) {
+  const struct span_header *h = f->header;
+  if (memcmp(h->magic, "OCISPAN1", 8) != 0) return refuse(error, "not a span file", 0);
+  if (h->version != 1) return refuse(error, "unknown version", h->version);
+  if (h->kind > SPAN_ZSTD_STREAM) return refuse(error, "unknown kind", h->kind);
+  if (h->compressed_size > file_bytes_max || h->tar_size > file_bytes_max || h->blob_size > file_bytes_max)
+    return refuse(error, "a size is beyond all bounds", 0);
+  if (h->blob_size % BLOCK != 0) return refuse(error, "blob size is not a multiple of 4096", 0);
+  if (h->span_count > 1u << 28) return refuse(error, "too many spans", h->span_count);
+  if (!table_fits(f->size, h->spans_offset, h->span_count, sizeof(struct span)))
+    return refuse(error, "the span table is outside of the file", 0);
+  if (!table_fits(f->size, h->extents_offset, h->extent_count, sizeof(struct extent)))
+    return refuse(error, "the extent table is outside of the file", 0);
+  if (!table_fits(f->size, h->windows_offset, h->windows_length, 1))
+    return refuse(error, "the windows are outside of the file", 0);
+  return 0;
+}
+
+static const char *bad_window(const struct span_header *h, const struct span *s) {
+  if (s->window_stored == 0) return s->window_length == 0 ? NULL : "a window has length but no bytes";
+  if (s->window_length == 0 || s->window_length > WINDOW_MAX) return "window length";
+  if (s->window_stored > WINDOW_STORED_MAX) return "stored window length";
+  if (s->window_offset > h->windows_length || s->window_stored > h->windows_length - s->window_offset)
+    return "a window is outside of the windows";
+  return NULL;
+}
+
+static const char *bad_span(const struct span_header *h, const struct span *s, const struct span *before) {
+  if (s->tar_length > span_bytes_max) return "a span is too long";
+  if (s->tar_offset != (before == NULL ? 0 : before->tar_offset + before->tar_length))
+    return "spans do not follow one another";
+  if (s->tar_offset > h->tar_size || s->tar_length > h->tar_size - s->tar_offset)
+    return "a span is outside of the tar stream";
+  if (s->comp_offset > h->compressed_size || s->comp_length > h->compressed_size - s->comp_offset)
+    return "a span is outside of the layer";
+  if (before != NULL && s->comp_offset < before->comp_offset) return "compressed offsets go back";
+  if (s->blob_offset > h->blob_size || (before != NULL && s->blob_offset < before->blob_offset))
+    return "blob offsets of spans go back or outside";
+  if (s->bits > 7 || (s->flags & ~SPAN_FLAG_MEMBER_START) != 0) return "unknown bits or flags";
+  if (h->kind != SPAN_ZSTD_STREAM && s->comp_length > span_bytes_max) return "a span's fetch is too long";
+  if (h->kind == SPAN_PLAIN && s->comp_length != s->tar_length) return "a plain span changes its length";
+  return bad_window(h, s);
+}
+
+static int check_spans(const struct span_file *f, uint64_t *tar_end, char *error) {
+  *tar_end = 0;
+  for (uint32_t i = 0; i < f->header->span_count; i++) {
+    const char *why = bad_span(f->header, &f->spans[i], i == 0 ? NULL : &f->spans[i - 1]);
+    if (why != NULL) return refuse(error, why, i);
+    *tar_end = f->spans[i].tar_offset + f->spans[i].tar_length;
+  }
+  return 0;
+}
+
+static int check_extents(const struct span_file *f, uint64_t tar_end, char *error) {
+  uint64_t tar_next = 0, blob_next = 0;
+  for (uint32_t i = 0; i < f->header->extent_count; i++) {
+    const struct extent *e = &f->extents[i];
+    if (e->length == 0) return refuse(error, "an extent is empty", i);
+    if (e->tar_offset < tar_next || e->blob_offset < blob_next) return refuse(error, "extents overlap or go back", i);
+    if (e->tar_offset > tar_end || e->length > tar_end - e->tar_offset)
+      return refuse(error, "an extent is in no span", i);
+    if (e->blob_offset > f->header->blob_size || e->length > f->header->blob_size - e->blob_offset)
+      return refuse(error, "an extent is outside of the blob", i);
+    tar_next = e->tar_offset + e->length;
+    blob_next = e->blob_offset + e->length;
+  }
+  return 0;
+}
+
+int span_file_open(const char *path, struct span_file *file, char *error) {
+  memset(file, 0, sizeof *file);
+  int fd = open(path, O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return -errno;
+  struct stat st;
+  if (fstat(fd, &st) != 0) {
+    int saved = errno;
+    close(fd);
+    return -saved;
+  }
+  if (!S_ISREG(st.st_mode) || st.st_size < (off_t)sizeof(struct span_header)) {
+    close(fd);
+    return refuse(error, "shorter than its header", 0);
+  }
+  void *base = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, fd, 0);
+  int saved = errno;
+  close(fd);
+  if (base == MAP_FAILED) return -saved;
+  file->base = base;
+  file->size = (size_t)st.st_size;
+  file->header = base;
+  int result = check_header(file, error);
+  uint64_t tar_end = 0;
+  if (result == 0) {
+    file->spans = (const struct span *)(file->base + file->header->spans_offset);
+    file->extents = (const struct extent *)(file->base + file->header->extents_offset);
+    file->windows = file->base + file->header->windows_offset;
+    result = check_spans(file, &tar_end, error);
+  }
+  if (result == 0) result = check_extents(file, tar_end, error);
+  if (result != 0) span_file_close(file);
+  return result;
+}
+
+void span_file_close(struct span_file *file) {
+  if (file->base != NULL) munmap((void *)file->base, file->size);
+  memset(file, 0, sizeof *file);
+}
+
+void span_file_fingerprint(const struct span_file *file, uint8_t digest[32]) {
+  struct sha256 ctx;
+  sha256_init(&ctx);
+  sha256_update(&ctx, file->header, sizeof *file->header);
+  sha256_update(&ctx, file->spans, file->header->span_count * sizeof(struct span));
+  sha256_update(&ctx, file->extents, file->header->extent_count * sizeof(struct extent));
+  sha256_final(&ctx, digest);
+}
+
+uint32_t span_file_extent_after_tar(const struct span_file *file, uint64_t tar_offset) {
+  uint32_t low = 0, high = file->header->extent_count;
+  while (low < high) {
+    uint32_t middle = low + (high - low) / 2;
+    const struct extent *e = &file->extents[middle];
+    if (e->tar_offset + e->length > tar_offset) high = middle;
+    else low = middle + 1;
+  }
+  return low;
+}
+
+/* The span that holds a byte of the tar stream; the caller knows that one does. */
+static uint32_t span_of_tar(const struct span_file *file, uint64_t tar_offset) {
+  uint32_t low = 0, high = file->header->span_count;
+  while (low < high) {
+    uint32_t middle = low + (high - low) / 2;
+    const struct span *s = &file->spans[middle];
+    if (s->tar_offset + s->tar_length > tar_offset) high = middle;
+    else low = middle + 1;
+  }
+  return low;
+}
+
+bool span_file_range(const struct span_file *file, uint64_t offset, uint64_t length, uint32_t *first, uint32_t *last) {
+  uint64_t end = offset + length;
+  uint32_t low = 0, high = file->header->extent_count;
+  while (low < high) { /* the first extent that ends after the offset */
+    uint32_t middle = low + (high - low) / 2;
+    const struct extent *e = &file->extents[middle];
+    if (e->blob_offset + e->length > offset) high = middle;
+    else low = middle + 1;
+  }
+  if (low == file->header->extent_count || file->extents[low].blob_offset >= end) return false;
+  const struct extent *e = &file->extents[low];
+  *first = span_of_tar(file, e->tar_offset + (offset > e->blob_offset ? offset - e->blob_offset : 0));
+  high = file->header->extent_count;
+  while (low < high) { /* the first extent that begins at or after the end */
+    uint32_t middle = low + (high - low) / 2;
+    if (file->extents[middle].blob_offset >= end) high = middle;
+    else low = middle + 1;
+  }
+  e = &file->extents[low - 1];
+  uint64_t reach = e->blob_offset + e->length < end ? e->length : end - e->blob_offset;
+  *last = span_of_tar(file, e->tar_offset + reach - 1);
+  return true;
+}
+
+bool span_file_has_data(const struct span_file *file, uint32_t span) {
+  const struct span *s = &file->spans[span];
+  uint32_t i = span_file_extent_after_tar(file, s->tar_offset);
+  return i < file->header->extent_count && file->extents[i].tar_offset < s->tar_offset + s->tar_length;
+}

@@ -1,0 +1,168 @@
+/**
+ * One layer's aligned blob on this host: a sparse cache file, a bitmap of the spans that are in it, and the span file
+ * that says how to get the rest. Blobs of one cache path are shared inside the process; each `LayerBlob` is a user of
+ * its own, and a miss is reported to the user whose mount it came from.
+ */
+import type { SpanKind } from "../index/types.ts";
+import { checked, errnoName, runJob } from "./doorbell.ts";
+import { NativeError } from "./error.ts";
+import { cText, loadShim } from "./shim.ts";
+
+const { symbols } = loadShim({
+  oci_blob_open: { args: ["buffer", "buffer", "buffer", "buffer"], returns: "i32" },
+  oci_blob_release: { args: ["u32", "u32"], returns: "i32" },
+  oci_blob_info: { args: ["u32", "buffer"], returns: "i32" },
+  oci_blob_span: { args: ["u32", "u32", "buffer"], returns: "i32" },
+  oci_blob_is_present: { args: ["u32", "u32"], returns: "i32" },
+  oci_blob_present_count: { args: ["u32"], returns: "i64" },
+  oci_blob_next_missing: { args: ["u32", "u32"], returns: "i64" },
+  oci_blob_spans_of: { args: ["u32", "u64", "u64", "buffer"], returns: "i32" },
+});
+
+const errorTextBytes = 512;
+
+/** Where a span's bytes are: in the compressed layer, in the tar stream, in the blob. All in bytes. */
+export interface Span {
+  readonly compOffset: number;
+  readonly compLength: number;
+  readonly tarOffset: number;
+  readonly tarLength: number;
+  readonly blobOffset: number;
+}
+
+export interface LayerBlobPaths {
+  /** The layer's span file; checked whole when opened, and never changed afterwards. */
+  readonly spanPath: string;
+  /** Created, sparse and of the blob's size, when it is not there. */
+  readonly cachePath: string;
+  readonly mapPath: string;
+}
+
+/** Every living `LayerBlob` by its number in C, for the delivery of misses. */
+const living = new Map<number, LayerBlob>();
+
+/** The blob of a number, unless it was released. */
+export function livingBlob(id: number): LayerBlob | undefined {
+  return living.get(id);
+}
+
+export class LayerBlob {
+  readonly cachePath: string;
+  readonly sizeBytes: number;
+  readonly spanCount: number;
+  readonly kind: SpanKind;
+  readonly compressedBytes: number;
+  readonly tarSizeBytes: number;
+  /** `sha256:…` of the compressed layer, as the span file names it. */
+  readonly layerDigest: string;
+  readonly #id: number;
+  #released: Promise<void> | undefined;
+
+  private constructor(id: number, cachePath: string) {
+    const info = Buffer.alloc(64);
+    checked(symbols.oci_blob_info(id, info), "blob info");
+    this.#id = id;
+    this.cachePath = cachePath;
+    this.sizeBytes = Number(info.readBigUInt64LE(0));
+    this.compressedBytes = Number(info.readBigUInt64LE(8));
+    this.tarSizeBytes = Number(info.readBigUInt64LE(16));
+    this.spanCount = info.readUInt32LE(24);
+    this.kind = info.readUInt32LE(28) as SpanKind;
+    this.layerDigest = `sha256:${info.toString("hex", 32, 64)}`;
+  }
+
+  /**
+   * Opens (or shares) a blob. Throws {@link NativeError}: `BAD_SPAN_FILE` for a span file that is not whole and
+   * consistent, `EBUSY` when another process serves this cache file, else the errno of the file that failed.
+   * A bitmap that cannot be believed (other span file, reboot without a clean end) is discarded with the data.
+   */
+  static open(paths: LayerBlobPaths): LayerBlob {
+    const error = Buffer.alloc(errorTextBytes);
+    const id = symbols.oci_blob_open(
+      cText(paths.spanPath),
+      cText(paths.cachePath),
+      cText(paths.mapPath),
+      error,
+    );
+    if (id < 0) throw openError(id, paths, error);
+    const blob = new LayerBlob(id, paths.cachePath);
+    living.set(id, blob);
+    return blob;
+  }
+
+  /** The number in C. Throws once released: numbers are never used twice, so a late call can do no harm, only fail. */
+  get id(): number {
+    if (this.#released !== undefined) throw new NativeError("RELEASED", "the layer blob was released");
+    return this.#id;
+  }
+
+  get released(): boolean {
+    return this.#released !== undefined;
+  }
+
+  span(index: number): Span {
+    const out = new BigUint64Array(5);
+    checked(symbols.oci_blob_span(this.id, index, out), `span ${index} of ${this.spanCount}`);
+    return {
+      compOffset: Number(out[0]),
+      compLength: Number(out[1]),
+      tarOffset: Number(out[2]),
+      tarLength: Number(out[3]),
+      blobOffset: Number(out[4]),
+    };
+  }
+
+  isPresent(index: number): boolean {
+    return checked(symbols.oci_blob_is_present(this.id, index), `span ${index} of ${this.spanCount}`) === 1;
+  }
+
+  presentCount(): number {
+    return Number(symbols.oci_blob_present_count(this.id));
+  }
+
+  /** The first span at or after `from` that is not in the cache file; -1: none. */
+  nextMissing(from: number): number {
+    return Number(symbols.oci_blob_next_missing(this.id, from));
+  }
+
+  /** The spans that a range of the blob takes; undefined for a hole. */
+  spansOf(blobOffset: number, lengthBytes: number): { first: number; last: number } | undefined {
+    const out = new Uint32Array(2);
+    const found = checked(
+      symbols.oci_blob_spans_of(this.id, blobOffset, lengthBytes, out),
+      "spans of a range",
+    );
+    return found === 0 ? undefined : { first: out[0]!, last: out[1]! };
+  }
+
+  /** All spans are there: the cache file is a plain whole file, fit to be a device of EROFS. */
+  get complete(): boolean {
+    return this.presentCount() === this.spanCount;
+  }
+
+  /**
+   * Gives the blob back. Resolves when data and bitmap are durable on the disk; mounts that still use the blob keep
+   * it alive and make it durable later. Idempotent.
+   */
+  release(): Promise<void> {
+    if (this.#released === undefined) {
+      living.delete(this.#id);
+      this.#released = runJob((job) => symbols.oci_blob_release(this.#id, job)).then((result) => {
+        checked(result, `${this.cachePath} could not be made durable`);
+      });
+      this.#released.catch(() => {}); // who does not wait does not care
+    }
+    return this.#released;
+  }
+}
+
+function openError(result: number, paths: LayerBlobPaths, text: Buffer): NativeError {
+  const reason = text.toString("utf8", 0, Math.max(0, text.indexOf(0)));
+  const name = errnoName(result);
+  if (name === "EBADMSG") {
+    return new NativeError("BAD_SPAN_FILE", `${paths.spanPath} is not a valid span file: ${reason}`, {
+      next: "Build the image again.",
+    });
+  }
+  return new NativeError(name, `${paths.cachePath} could not be opened: ${reason || name}`);
+}
