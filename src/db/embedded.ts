@@ -89,7 +89,7 @@ export class EmbeddedPostgres {
     const { signal, durable = true } = options;
     const user = await serverUser();
     const places = await makePlaces(resolve(options.dataDir), user);
-    const server = await unpackServer(places.root);
+    const server = await unpackServer(places.root, durable);
     signal.throwIfAborted();
     await initialise(server, places, user, durable, signal);
     await clearPredecessor(places.data, signal);

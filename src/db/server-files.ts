@@ -11,7 +11,7 @@ import { readUstar, type TarEntry } from "./ustar.ts";
  * Unpacks the PostgreSQL that this executable carries into `<parent>/server-<content hash>`, unless it is there
  * already, and returns that folder (`bin/`, `lib/`, `share/`). It appears whole or not at all.
  */
-export async function unpackServer(parent: string): Promise<string> {
+export async function unpackServer(parent: string, durable: boolean): Promise<string> {
   const packed = await Bun.file(archivePath).bytes();
   const name = `server-${createHash("sha256").update(packed).digest("hex").slice(0, 16)}`;
   const target = join(parent, name);
@@ -21,7 +21,7 @@ export async function unpackServer(parent: string): Promise<string> {
     await mkdir(beside, { recursive: true });
     await chmod(beside, 0o755);
     const archive: Uint8Array = await promisify(zstdDecompress)(packed);
-    for (const entry of readUstar(archive)) await writeEntry(beside, entry);
+    for (const entry of readUstar(archive)) await writeEntry(beside, entry, durable);
     await rename(beside, target);
   } catch (error) {
     await rm(beside, { recursive: true, force: true });
@@ -40,7 +40,7 @@ export async function removeLeftovers(parent: string, current: string): Promise<
   }
 }
 
-async function writeEntry(folder: string, entry: TarEntry): Promise<void> {
+async function writeEntry(folder: string, entry: TarEntry, durable: boolean): Promise<void> {
   if (entry.name === "") return;
   const path = join(folder, entry.name);
   if (entry.type === "symlink") return symlink(entry.link, path);
@@ -53,7 +53,7 @@ async function writeEntry(folder: string, entry: TarEntry): Promise<void> {
     await file.writeFile(entry.data);
     await file.chmod(entry.mode & 0o755);
     // Before the rename: a power cut must not leave the folder with empty files in it.
-    await file.sync();
+    if (durable) await file.sync();
   } finally {
     await file.close();
   }
