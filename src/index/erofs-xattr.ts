@@ -2,8 +2,8 @@ import { alignUp, erofs } from "./erofs-format.ts";
 import { IndexError } from "./error.ts";
 import { type TreeXattr, xattrPrefix } from "./tree-xattrs.ts";
 
-/** Linux gives out no longer list of names (`XATTR_LIST_MAX`) and no larger value; this leaves room for both. */
-const bodyBytesMax = 128 * 1024;
+/** The inode counts the bytes behind it in steps of 4 with 16 bits: see {@link xattrCount}. */
+const bodyBytesMax = erofs.xattrHeaderBytes + 4 * (0xffff - 1);
 
 /** Bytes of the attributes behind an inode; 0 when it has none. @throws IndexError `limit_exceeded` */
 export function xattrBodyBytes(xattrs: readonly TreeXattr[] | undefined): number {

@@ -89,7 +89,9 @@ function randomEntry(
   const target = holder === undefined ? undefined : tree.entry(holder, link.slice(cut + 1));
   if (target === undefined || target === before || tree.typeOf(inodeOf(target)) === inodeTypes.dir)
     return undefined;
-  if (before !== undefined && tree.isDirectory(inodeOf(before))) return undefined;
+  // Engines take away what has the name first, and then may not find the target through it.
+  const type = before === undefined ? inodeTypes.file : tree.typeOf(inodeOf(before));
+  if (type === inodeTypes.dir || type === inodeTypes.symlink) return undefined;
   return { path, type: "hardlink", link };
 }
 
