@@ -3,7 +3,7 @@ import { mkdir, readFile, watch, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { writeFileAtomic } from "../std/atomic-file.ts";
 import type { ContainerState } from "./state.ts";
-import { TestHost, textOf } from "./test-host.ts";
+import { TestHost, textOf } from "./runtime.test-kit.ts";
 
 let host: TestHost;
 
@@ -26,7 +26,7 @@ async function startInDyingProcess(
   const child = Bun.spawn(
     [
       process.execPath,
-      join(import.meta.dir, "start-and-die.fixture.ts"),
+      join(import.meta.dir, "start-and-die.test-kit.ts"),
       host.stateDir,
       host.cgroupParent,
       until,

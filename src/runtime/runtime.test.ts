@@ -4,7 +4,7 @@ import { hostname } from "node:os";
 import { join } from "node:path";
 import type { Runtime } from "./runtime.ts";
 import type { ContainerSpec, ExitStatus } from "./spec.ts";
-import { imageConfig, TestHost, textOf } from "./test-host.ts";
+import { imageConfig, TestHost, textOf } from "./runtime.test-kit.ts";
 
 let host: TestHost;
 let runtime: Runtime;

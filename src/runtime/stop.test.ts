@@ -4,7 +4,7 @@ import { join } from "node:path";
 import type { RunningContainer } from "./container.ts";
 import type { Runtime } from "./runtime.ts";
 import type { ContainerSpec } from "./spec.ts";
-import { imageConfig, TestHost } from "./test-host.ts";
+import { imageConfig, TestHost } from "./runtime.test-kit.ts";
 
 let host: TestHost;
 let runtime: Runtime;
