@@ -120,8 +120,7 @@ export function chooseFamily(registry: string, credentials: CredentialMap): Cred
   for (const family of fitting) {
     const missing = family.needs.filter((oneOf) => !oneOf.some((key) => keys.has(key)));
     if (missing.length === 0) return family;
-    if (missing.length < family.needs.length || family.type === "aws")
-      throw incomplete(family, missing, keys);
+    if (missing.length < family.needs.length) throw incomplete(family, missing, keys);
   }
   const other = fitting.length > 0 ? undefined : touched[0];
   if (other !== undefined) throw mismatch(registry, other, keys);

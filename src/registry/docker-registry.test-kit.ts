@@ -80,6 +80,6 @@ async function listeningHost(log: ReadableStream<Uint8Array>): Promise<string> {
   }
 }
 
-async function drain(reader: ReadableStreamDefaultReader<Uint8Array>): Promise<void> {
+async function drain(reader: { read(): Promise<{ readonly done: boolean }> }): Promise<void> {
   while (!(await reader.read()).done);
 }
