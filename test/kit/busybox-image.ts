@@ -15,6 +15,10 @@ const applets = [
   "cat",
   "echo",
   "env",
+  "find",
+  "grep",
+  "sort",
+  "tr",
   "false",
   "hostname",
   "id",
@@ -55,7 +59,7 @@ export async function busyboxImage(
   options: { compression?: LayerCompression; extra?: readonly TarEntry[]; settings?: ImageSettings } = {},
 ): Promise<LocalImage> {
   const binary = await readFile("/bin/busybox");
-  const inputs = { ...options, version: 2, binary: Bun.hash(binary).toString() };
+  const inputs = { ...options, version: 3, binary: Bun.hash(binary).toString() };
   const dir = await cachedFolder("busybox", inputs, async (beside) => {
     const compression = options.compression ?? "gzip";
     const layers = busyboxLayers(binary).concat(options.extra === undefined ? [] : [[...options.extra]]);

@@ -25,7 +25,7 @@ export interface RegistryOptions {
 export class TestRegistry {
   /** `127.0.0.1:PORT`, as it stands in image references. */
   readonly host: string;
-  readonly accounts: readonly Account[];
+  accounts: readonly Account[];
   readonly tokens: TokenServer | undefined;
   readonly #program: Program;
   readonly #dir: string;
@@ -79,6 +79,13 @@ export class TestRegistry {
     return this.tokens === undefined ? [this.host] : [this.host, this.tokens.host];
   }
 
+  /** Lets these in from now on, and nobody else. */
+  async setAccounts(accounts: readonly Account[]): Promise<void> {
+    this.accounts = accounts;
+    if (this.tokens !== undefined) this.tokens.accounts = accounts;
+    else await writePasswords(this.#dir, accounts);
+  }
+
   /** What the registry logged, access log included. */
   get log(): string {
     return this.#program.output;
@@ -119,11 +126,7 @@ async function registryConfig(
 ): Promise<object> {
   const auth: Record<string, object> = {};
   if (options.auth === "htpasswd") {
-    const lines = accounts.map(
-      ({ username, password }) =>
-        `${username}:${Bun.password.hashSync(password, { algorithm: "bcrypt", cost: 4 })}\n`,
-    );
-    await writeFile(join(dir, "htpasswd"), lines.join(""), { mode: 0o600 });
+    await writePasswords(dir, accounts);
     auth["htpasswd"] = { realm: "oci-node test registry", path: join(dir, "htpasswd") };
   }
   if (tokens !== undefined) {
@@ -141,4 +144,13 @@ async function registryConfig(
     http: { addr: options.listen ?? "127.0.0.1:0", relativeurls: true, secret: "test" },
     ...(options.auth === "none" ? {} : { auth }),
   };
+}
+
+/** docker-registry reads the file again when its time has changed. */
+async function writePasswords(dir: string, accounts: readonly Account[]): Promise<void> {
+  const lines = accounts.map(
+    ({ username, password }) =>
+      `${username}:${Bun.password.hashSync(password, { algorithm: "bcrypt", cost: 4 })}\n`,
+  );
+  await writeFile(join(dir, "htpasswd"), lines.join(""), { mode: 0o600 });
 }

@@ -14,11 +14,12 @@ export class TokenServer {
   readonly issuer = "oci-node test token server";
   readonly certificatePath: string;
   /** Every token request so far: who asked for which scopes. */
-  readonly requests: { username: string | undefined; scopes: string[] }[] = [];
+  readonly requests: { username: string | undefined; wrongPassword: boolean; scopes: string[] }[] = [];
+  /** Who is let in. Change it at any time. */
+  accounts: readonly Account[];
   /** Answers tokens that live this long. Change it at any time. */
   tokenSeconds: number;
   readonly #server: Bun.Server<undefined>;
-  readonly #accounts: readonly Account[];
   readonly #key: KeyObject;
   readonly #certificate: string;
 
@@ -29,7 +30,7 @@ export class TokenServer {
     certificatePath: string,
     tokenSeconds: number,
   ) {
-    this.#accounts = accounts;
+    this.accounts = accounts;
     this.#key = createPrivateKey(keyPem);
     this.#certificate = certificatePem.replace(/-----[A-Z ]+-----|\s/g, "");
     this.certificatePath = certificatePath;
@@ -82,7 +83,8 @@ export class TokenServer {
       return new Response("not found\n", { status: 404 });
     const account = this.#accountOf(request.headers.get("authorization"));
     const scopes = url.searchParams.getAll("scope").flatMap((scope) => scope.split(" "));
-    this.requests.push({ username: account === "wrong" ? undefined : account?.username, scopes });
+    const wrongPassword = account === "wrong";
+    this.requests.push({ username: wrongPassword ? undefined : account?.username, wrongPassword, scopes });
     if (account === "wrong") {
       return Response.json(
         { errors: [{ code: "UNAUTHORIZED", message: "wrong user name or password" }] },
@@ -114,7 +116,7 @@ export class TokenServer {
   #accountOf(authorization: string | null): Account | undefined | "wrong" {
     if (authorization === null) return undefined;
     const text = Buffer.from(authorization.replace(/^Basic /i, ""), "base64").toString();
-    return this.#accounts.find(({ username, password }) => text === `${username}:${password}`) ?? "wrong";
+    return this.accounts.find(({ username, password }) => text === `${username}:${password}`) ?? "wrong";
   }
 
   #jwt(claims: object): string {
