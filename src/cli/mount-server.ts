@@ -2,11 +2,11 @@ import { mkdir, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
 import { credentialsFromWire } from "../credential/wire.ts";
+import { MountError } from "../mount/error.ts";
 import { LazyMounts } from "../mount/lazy-mount.ts";
 import { parseReference } from "../reference/reference.ts";
 import { blobSource } from "../registry/repository.ts";
-import { configureLog } from "../std/log.ts";
-import { run, tryRun } from "../std/spawn.ts";
+import { configureLog, logger } from "../std/log.ts";
 import { sleep } from "../std/wait.ts";
 import { CliError } from "./context.ts";
 import { describeFailure } from "./failure.ts";
@@ -34,6 +34,7 @@ export type ServeMountMessage =
   | { readonly ready: true }
   | { readonly error: { readonly code: string; readonly message: string; readonly next: string | null } };
 
+const log = logger("mount");
 const mountedCheckIntervalMs = 2_000;
 
 /** The process that serves a mount in the background, told by standard input, until SIGTERM or an unmount. */
@@ -63,10 +64,10 @@ export async function serveMount(
     readonly onReady: () => void;
   },
 ): Promise<void> {
-  const leaving = new AbortController();
+  let leaving = new AbortController();
   const leave = () => leaving.abort(new CliError("failed", "the mount was interrupted; nothing is left of it"));
-  process.once("SIGTERM", leave);
-  process.once("SIGINT", leave);
+  process.on("SIGTERM", leave);
+  process.on("SIGINT", leave);
   const { signal } = leaving;
   const paths = mountPaths(request.directory);
   await assertFree(paths.directory);
@@ -78,7 +79,7 @@ export async function serveMount(
     transport: request.transport,
   });
   try {
-    for (const stale of await mounts.stale()) await mounts.clear(stale.root);
+    await mounts.clearStale();
     const reference = parseReference(request.reference);
     const repository = openRepository(reference, credentialsFromWire(request.credentials), request.insecureRegistries);
     const { store, index, sha256 } = await indexInto(request.indexStore, repository, {
@@ -93,18 +94,26 @@ export async function serveMount(
       source: blobSource(repository),
       background: request.fetchAll,
       eager: false,
+      target: paths.directory,
+      restrict: true,
       signal,
     });
-    try {
-      await bindAt(image.root, paths.directory);
-      await writeMountState(paths, request.reference);
-      on.onReady();
-      await untilUnmounted(paths.directory, signal);
-    } finally {
-      if (isMountPoint(paths.directory)) await unbind(paths.directory);
-      await image.release();
+    await writeMountState(paths, request.reference);
+    on.onReady();
+    for (;;) {
+      await untilUnmounted(paths.directory, leaving.signal);
+      leaving = new AbortController();
+      try {
+        await image.release();
+        break;
+      } catch (error) {
+        if (!(error instanceof MountError) || error.code !== "busy") throw error;
+        log.warn("the mount is in use: serving on", { directory: paths.directory, error: error.message });
+      }
     }
   } finally {
+    process.off("SIGTERM", leave);
+    process.off("SIGINT", leave);
     await mounts.close();
     await rm(paths.base, { recursive: true, force: true });
   }
@@ -120,17 +129,6 @@ async function assertFree(directory: string): Promise<void> {
       next: `Choose another folder, or: oci-node umount ${directory}`,
     });
   }
-}
-
-/** Read-only, without setuid and devices: a stand-alone mount is for looking, not for running what is in it as root. */
-async function bindAt(root: string, directory: string): Promise<void> {
-  await run(["mount", "--bind", root, directory]);
-  await run(["mount", "-o", "remount,bind,ro,nosuid,nodev", directory]);
-}
-
-async function unbind(directory: string): Promise<void> {
-  const { exitCode } = await tryRun(["umount", directory]);
-  if (exitCode !== 0) await run(["umount", "--lazy", directory]);
 }
 
 /** A signal ends the service; so does somebody's umount(8) of the folder. */

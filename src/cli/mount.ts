@@ -129,7 +129,7 @@ async function* messagesOf(output: ReadableStream<Uint8Array>): AsyncGenerator<S
   }
 }
 
-const umountTimeoutMs = 20_000;
+const umountTimeoutMs = 5_000;
 const umountCheckMs = 25;
 
 export const umount = command<{ json: boolean }, [string]>({
@@ -148,7 +148,7 @@ export const umount = command<{ json: boolean }, [string]>({
       const deadline = Date.now() + umountTimeoutMs;
       while (isServing(state) && Date.now() < deadline) await sleep(umountCheckMs);
       if (isServing(state)) {
-        throw new CliError("failed", `process ${state.pid} still serves ${paths.directory}`, {
+        throw new CliError("failed", `${paths.directory} is in use; process ${state.pid} serves it on`, {
           next: `See who uses it: fuser -vm ${paths.directory}`,
         });
       }
@@ -174,7 +174,7 @@ async function clearDead(directory: string): Promise<void> {
     transport: "auto",
   });
   try {
-    for (const stale of await mounts.stale()) await mounts.clear(stale.root);
+    await mounts.clearStale();
   } finally {
     await mounts.close();
   }

@@ -1,4 +1,3 @@
-import { join } from "node:path";
 import type { Config } from "../config.ts";
 import { ContainerStore } from "../container/store.ts";
 import { WorkerClients } from "../container/worker-client.ts";
@@ -35,7 +34,7 @@ export async function openControlPlane(
   const { url } = config.database;
   const embedded =
     url === undefined
-      ? await EmbeddedPostgres.start({ dataDir: join(config.data_dir, "postgres"), signal: options.signal })
+      ? await EmbeddedPostgres.start({ dataDir: config.data_dir, signal: options.signal })
       : undefined;
   try {
     const database = await Database.connect(url ?? (embedded as EmbeddedPostgres).url);

@@ -1,9 +1,9 @@
-import { existsSync, mkdirSync, readFileSync } from "node:fs";
+import { chmodSync, existsSync, mkdirSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { type Config, ConfigError } from "../config.ts";
 import type { Server } from "../rpc/server.ts";
 import { writeFileAtomic } from "../std/atomic-file.ts";
-import { messageOf } from "../std/error.ts";
+import { errnoOf, messageOf } from "../std/error.ts";
 import { logger } from "../std/log.ts";
 import { type ControlPlane, openControlPlane } from "./control-plane.ts";
 import { startGateway } from "./gateway.ts";
@@ -37,7 +37,7 @@ export async function startNode(
   roles: ReadonlySet<RoleName>,
   options: { readonly dev: boolean; readonly signal: AbortSignal },
 ): Promise<Node> {
-  mkdirSync(config.data_dir, { recursive: true, mode: 0o755 });
+  makeDataDir(config.data_dir);
   const closers: (() => Promise<void>)[] = [];
   const close = async () => {
     while (closers.length > 0) {
@@ -77,6 +77,19 @@ export async function startNode(
   } catch (error) {
     await close();
     throw error;
+  }
+}
+
+/** The embedded database runs as a user of its own, who must be able to pass through; what is private has its own mode. */
+function makeDataDir(path: string): void {
+  try {
+    mkdirSync(path, { recursive: true, mode: 0o755 });
+    const { mode } = statSync(path);
+    if ((mode & 0o001) === 0) chmodSync(path, (mode & 0o7777) | 0o001);
+  } catch (error) {
+    throw new ConfigError("unreadable", `data folder ${path}: ${errnoOf(error) ?? messageOf(error)}`, {
+      next: "Choose another one with --data-dir, or run as root.",
+    });
   }
 }
 

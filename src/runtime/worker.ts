@@ -26,7 +26,7 @@ export class Worker {
    */
   async adopt(): Promise<void> {
     const { runtime, mounts } = this.#dependencies;
-    const stale = new Map((await mounts.stale()).map((mount) => [mount.root, mount]));
+    const stale = new Map(mounts.stale().map((mount) => [mount.root, mount]));
     for (const running of await runtime.adopt()) {
       const mount = stale.get(running.imageRoot);
       const clear: HeldImage = { release: () => mounts.clear(running.imageRoot) };
@@ -39,9 +39,8 @@ export class Worker {
       } else {
         this.#keep(HeldContainer.adopt(this.#dependencies, running, clear));
       }
-      stale.delete(running.imageRoot);
     }
-    for (const root of stale.keys()) await mounts.clear(root);
+    await mounts.clearStale();
   }
 
   /** Beats every `intervalMs` until {@link close}. */
