@@ -1,0 +1,81 @@
+import { expect, test } from "bun:test";
+import { copyFile, mkdir, readdir, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { buildBinary } from "../../native/binary.ts";
+import { tryRun } from "../../src/std/spawn.ts";
+import { runCli } from "../kit/node.ts";
+import { inScratch, World } from "../kit/world.ts";
+
+test("the executable does the main job from an empty folder, with nothing of the sources beside it", async () => {
+  await inScratch(async (dir) => {
+    const command = [join(dir, "oci-node")];
+    await copyFile(await buildBinary(), join(dir, "oci-node"));
+    const world = await World.start({ node: { command } });
+    try {
+      const image = await world.build("team/app:1");
+      expect(await world.node.ok(["run", image.id])).toBe("hello from the image");
+      expect((await world.node.cli(["run", image.id, "--", "exit-with", "3"])).code).toBe(3);
+      expect((await world.node.cli(["doctor"])).code).toBe(0);
+    } finally {
+      await world.stop();
+    }
+  });
+});
+
+test("the executable mounts an image without a server", async () => {
+  await inScratch(async (dir) => {
+    const empty = join(dir, "empty");
+    const target = join(dir, "tree");
+    await mkdir(empty);
+    await mkdir(target);
+    const command = [await buildBinary()];
+    const world = await World.start();
+    try {
+      const reference = await world.push("team/app:1");
+      const places = [
+        "--index-store",
+        join(dir, "index"),
+        "--cache-dir",
+        join(dir, "cache"),
+        "--insecure-registry",
+        world.registry.host,
+      ];
+      const options = { cwd: empty, env: { ...world.env, HOME: dir, XDG_CONFIG_HOME: dir } };
+      const mounted = await runCli(
+        command,
+        ["mount", reference, target, "--creds", "USERNAME,PASSWORD", ...places],
+        options,
+      );
+      expect([mounted.code, mounted.stderr.includes("oci-node: ")]).toEqual([0, false]);
+      expect(await readdir(target)).toContain("bin");
+      expect((await runCli(command, ["umount", target], options)).code).toBe(0);
+      expect(await readdir(empty)).toEqual([]);
+    } finally {
+      await world.stop();
+    }
+  });
+});
+
+test("a .env file or a bunfig.toml in the working folder changes nothing", async () => {
+  await inScratch(async (dir) => {
+    await writeFile(join(dir, ".env"), "OCI_NODE_URL=http://127.0.0.1:1\nOCI_NODE_TOKEN=x\n");
+    await writeFile(join(dir, "bunfig.toml"), 'preload = ["./evil.ts"]\n');
+    await writeFile(join(dir, "evil.ts"), 'console.log("preloaded");\n');
+    const result = await runCli([await buildBinary()], ["ps"], {
+      cwd: dir,
+      env: { HOME: dir, XDG_CONFIG_HOME: dir },
+    });
+    expect(result.stdout).toBe("");
+    expect(result.stderr).toContain("oci-node dev");
+  });
+});
+
+test("the executable needs nothing but libc of its machine", async () => {
+  const { stdout } = await tryRun(["ldd", await buildBinary()]);
+  const libraries = stdout
+    .split("\n")
+    .map((line) => line.trim().split(" ")[0] ?? "")
+    .filter((name) => name !== "");
+  const libc = /^(linux-vdso|libc\.|libm\.|libpthread\.|libdl\.|librt\.|\/lib64\/ld-linux)/;
+  expect(libraries.filter((name) => !libc.test(name))).toEqual([]);
+});

@@ -1,0 +1,190 @@
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { mkdir, readdir, readFile, truncate, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { diffTrees } from "../../src/index/tree-diff.test-kit.ts";
+import { run } from "../../src/std/spawn.ts";
+import { busyboxImage } from "../kit/busybox-image.ts";
+import { leftovers, loopDevices, mounts } from "../kit/leftovers.ts";
+import { type CliResult, fromSources, runCli } from "../kit/node.ts";
+import type { LayerCompression, LocalImage } from "../kit/oci-layout.ts";
+import { noise, oddImage } from "../kit/odd-image.ts";
+import { TestProxy } from "../kit/proxy.ts";
+import { push } from "../kit/push.ts";
+import { TestRegistry } from "../kit/registry.ts";
+import { unpack } from "../kit/unpack.ts";
+import { credentialVariables, inScratch, refusal, withCredentials } from "../kit/world.ts";
+
+let basic: TestRegistry;
+let bearer: TestRegistry;
+beforeAll(async () => {
+  basic = await TestRegistry.start({ auth: "htpasswd" });
+  bearer = await TestRegistry.start({ auth: "bearer" });
+});
+afterAll(async () => {
+  await basic.stop();
+  await bearer.stop();
+});
+
+/** A mount without any server, with everything of it in one folder. */
+class Mount {
+  readonly dir: string;
+  readonly target: string;
+  readonly #registry: TestRegistry;
+
+  constructor(dir: string, registry: TestRegistry) {
+    this.dir = dir;
+    this.target = join(dir, "tree");
+    this.#registry = registry;
+  }
+
+  cli(args: readonly string[]): Promise<CliResult> {
+    const env = {
+      ...credentialVariables(this.#registry),
+      HOME: this.dir,
+      XDG_CONFIG_HOME: this.dir,
+      XDG_CACHE_HOME: this.dir,
+    };
+    return runCli(fromSources, args, { env, timeoutMs: 100_000 });
+  }
+
+  async up(reference: string, flags: readonly string[] = []): Promise<CliResult> {
+    await mkdir(this.target, { recursive: true });
+    const hosts = [...this.#registry.insecureHosts, reference.split("/")[0] ?? ""];
+    const insecure = [...new Set(hosts)].flatMap((host) => ["--insecure-registry", host]);
+    const places = ["--index-store", join(this.dir, "index"), "--cache-dir", join(this.dir, "cache")];
+    return this.cli(["mount", reference, this.target, ...withCredentials, ...places, ...insecure, ...flags]);
+  }
+
+  async down(): Promise<void> {
+    const result = await this.cli(["umount", this.target]);
+    if (result.code !== 0) throw new Error(`umount: ${result.stderr}`);
+  }
+}
+
+async function expectSameTree(
+  image: LocalImage,
+  registry: TestRegistry,
+  flags: readonly string[],
+  oracle = image,
+): Promise<void> {
+  const reference = await push(image, registry, "odd/tree:1");
+  await inScratch(async (dir) => {
+    const expected = await unpack(oracle, join(dir, "bundle"));
+    const mount = new Mount(dir, registry);
+    const result = await mount.up(reference, flags);
+    expect(result.stderr).not.toContain("oci-node: ");
+    expect(result.code).toBe(0);
+    if (flags.includes("loop")) expect((await loopDevices(dir)).length).toBeGreaterThan(0);
+    expect(await diffTrees(expected, mount.target)).toEqual([]);
+    await mount.down();
+    expect(await mounts(dir)).toEqual([]);
+  });
+}
+
+describe("the mounted tree equals the extracted one", () => {
+  test("by file, from a registry with a password", async () => {
+    await expectSameTree(await oddImage(), basic, []);
+  });
+
+  test("by loop devices, from a registry with bearer tokens", async () => {
+    await expectSameTree(await oddImage(), bearer, ["--mount-transport", "loop"]);
+  });
+
+  for (const compression of [["none"], ["zstd"], ["zstd", "none", "gzip"]] as LayerCompression[][]) {
+    test(`with layers as ${compression.join(", ")}`, async () => {
+      await expectSameTree(await oddImage(compression), basic, [], await oddImage());
+    });
+  }
+});
+
+describe("mount", () => {
+  test("fetches what is read and not the rest", async () => {
+    const image = await busyboxImage({ extra: [{ path: "data/big", data: noise(40 * 1024 * 1024, 9) }] });
+    const reference = await push(image, basic, "lazy/app:1");
+    await using proxy = await TestProxy.start(basic.host);
+    await inScratch(async (dir) => {
+      const mount = new Mount(dir, basic);
+      const throughProxy = reference.replace(basic.host, proxy.host);
+      expect(
+        (
+          await mount.cli([
+            "index",
+            throughProxy,
+            "--store",
+            join(dir, "index"),
+            ...withCredentials,
+            "--insecure-registry",
+            proxy.host,
+          ])
+        ).code,
+      ).toBe(0);
+      await proxy.resetStats();
+      expect((await mount.up(throughProxy)).code).toBe(0);
+      expect(await readFile(join(mount.target, "etc/motd"), "utf8")).toBe("hello from the image\n");
+      expect(await readdir(join(mount.target, "data"))).toEqual(["big"]);
+      const { bytes } = await proxy.stats();
+      expect(bytes).toBeGreaterThan(0);
+      expect(bytes).toBeLessThan(10 * 1024 * 1024);
+      await mount.down();
+    });
+  });
+
+  test("refuses wrong credentials and leaves nothing behind", async () => {
+    const reference = await push(await busyboxImage(), basic, "app:1");
+    await inScratch(async (dir) => {
+      const mount = new Mount(dir, basic);
+      await mkdir(mount.target);
+      const env = { USERNAME: "robot", PASSWORD: "wrong", HOME: dir, XDG_CONFIG_HOME: dir };
+      const args = ["mount", reference, mount.target, ...withCredentials, "--insecure-registry", basic.host];
+      refusal(
+        await runCli(
+          fromSources,
+          [...args, "--index-store", join(dir, "index"), "--cache-dir", join(dir, "cache")],
+          { env },
+        ),
+      );
+      expect(await leftovers(dir)).toEqual([]);
+    });
+  });
+
+  test("refuses an index that was changed, by name, and a fresh one heals it", async () => {
+    const reference = await push(await busyboxImage(), basic, "app:1");
+    for (const damage of [flipByte, cutShort]) {
+      await inScratch(async (dir) => {
+        const mount = new Mount(dir, basic);
+        expect((await mount.up(reference)).code).toBe(0);
+        await mount.down();
+        const { stdout } = await run(["find", join(dir, "index"), "-type", "f", "-size", "+0"]);
+        for (const path of stdout.trim().split("\n")) await damage(path);
+        const again = await mount.up(reference);
+        if (again.code === 0) {
+          expect(await readFile(join(mount.target, "etc/motd"), "utf8")).toBe("hello from the image\n");
+          await mount.down();
+        } else {
+          expect(refusal(again)).toMatch(/index/);
+        }
+      });
+    }
+  });
+
+  test("refuses a place that is no folder", async () => {
+    const reference = await push(await busyboxImage(), basic, "app:1");
+    await inScratch(async (dir) => {
+      const mount = new Mount(dir, basic);
+      await writeFile(mount.target, "");
+      const args = ["mount", reference, mount.target, ...withCredentials, "--insecure-registry", basic.host];
+      expect(refusal(await mount.cli(args))).toContain(mount.target);
+    });
+  });
+});
+
+async function flipByte(path: string): Promise<void> {
+  const bytes = await readFile(path);
+  const at = Math.floor(bytes.length / 2);
+  bytes[at] = (bytes[at] ?? 0) ^ 1;
+  await writeFile(path, bytes);
+}
+
+async function cutShort(path: string): Promise<void> {
+  await truncate(path, Math.floor((await readFile(path)).length / 2));
+}
