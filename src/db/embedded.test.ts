@@ -107,6 +107,7 @@ test("takes no notice of a pid file that a dead server left, even when another p
 test("puts the socket elsewhere when the data directory's path is too long for one", async () => {
   const folder = join(dataDir, "x".repeat(60), "y".repeat(60));
   await mkdir(folder, { recursive: true });
+  await run(["cp", "-a", join(dataDir, "postgres"), folder]);
   const server = await start(folder);
   const socketFolder = decodeURIComponent(server.url.split("host=")[1] as string);
   try {
