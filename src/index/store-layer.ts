@@ -1,9 +1,9 @@
-import { open, stat } from "node:fs/promises";
+import { stat } from "node:fs/promises";
 import { z } from "zod";
 import { isDigest } from "../reference/digest.ts";
 import { IndexError } from "./error.ts";
 import { openToc } from "./layer-toc.ts";
-import { spanFile } from "./types.ts";
+import { readSpanHeader } from "./span-file.ts";
 
 const count = z.number().int().min(0).max(Number.MAX_SAFE_INTEGER);
 const sha256 = z.string().regex(/^[0-9a-f]{64}$/);
@@ -49,8 +49,8 @@ export async function readLayerFacts(
   paths: LayerPaths,
   hashes: { readonly span: string; readonly toc: string },
 ): Promise<LayerFacts> {
-  const header = await readHeader(paths.spanPath);
-  const found = `sha256:${header.toString("hex", 80, 112)}`;
+  const header = readSpanHeader(paths.spanPath);
+  const found = header.digest;
   if (found !== digest) {
     throw new IndexError(
       "digest_mismatch",
@@ -63,31 +63,12 @@ export async function readLayerFacts(
   return {
     version: 1,
     digest,
-    sizeBytes: Number(header.readBigUInt64LE(16)),
-    tarSizeBytes: Number(header.readBigUInt64LE(24)),
-    blobSizeBytes: Number(header.readBigUInt64LE(32)),
+    sizeBytes: header.compressedBytes,
+    tarSizeBytes: header.tarBytes,
+    blobSizeBytes: header.blobBytes,
     entries: openToc(paths.tocPath).entries,
     spanSha256: hashes.span,
     spanSizeBytes: (await stat(paths.spanPath)).size,
     tocSha256: hashes.toc,
   };
-}
-
-async function readHeader(path: string): Promise<Buffer> {
-  const file = await open(path, "r");
-  try {
-    const header = Buffer.alloc(spanFile.headerBytes);
-    const { bytesRead } = await file.read(header, 0, header.length, 0);
-    const magic = header.toString("latin1", 0, spanFile.magic.length);
-    if (
-      bytesRead === header.length &&
-      magic === spanFile.magic &&
-      header.readUInt32LE(8) === spanFile.version
-    ) {
-      return header;
-    }
-  } finally {
-    await file.close();
-  }
-  throw new IndexError("corrupt_index", `${path} is no span file`, { next: "Build the image again." });
 }
