@@ -21,7 +21,8 @@ const address = z
 
 const size = z.string().transform((text, context) => {
   const bytes = parseSize(text);
-  if (bytes === undefined) context.addIssue({ code: "custom", message: "must be a size such as 512Mi or 20G" });
+  if (bytes === undefined)
+    context.addIssue({ code: "custom", message: "must be a size such as 512Mi or 20G" });
   return bytes ?? 0;
 });
 
@@ -37,7 +38,9 @@ const schema = z.strictObject({
   log_level: z.enum(["debug", "info", "warning", "error"]).default("info"),
   /** Wraps the keys of all workspaces. Made at the first start of `dev`; must exist for the roles. */
   key_file: z.string().optional(),
-  database: z.strictObject({ /** Absent: the PostgreSQL inside the executable. */ url: z.string().optional() }).default({}),
+  database: z
+    .strictObject({ /** Absent: the PostgreSQL inside the executable. */ url: z.string().optional() })
+    .default({}),
   gateway: server.default({}),
   scheduler: server.default({}),
   worker: server
@@ -112,9 +115,13 @@ export function makeConfig(settings: Settings, source = "flags"): Config {
   if (!parsed.success) {
     const issue = parsed.error.issues[0];
     const field = issue?.path.join(".") ?? "";
-    throw new ConfigError("invalid", `${source}: ${field === "" ? "" : `${field}: `}${issue?.message ?? "invalid"}`, {
-      next: "Correct the field; the README lists all of them.",
-    });
+    throw new ConfigError(
+      "invalid",
+      `${source}: ${field === "" ? "" : `${field}: `}${issue?.message ?? "invalid"}`,
+      {
+        next: "Correct the field; the README lists all of them.",
+      },
+    );
   }
   const config = parsed.data;
   return {

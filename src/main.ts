@@ -8,7 +8,13 @@ import { runInternal } from "./cli/internal.ts";
 import { type RoleName, roleNames } from "./role/node.ts";
 
 /** Variables that would change what this executable runs, or make it print what it sends. */
-const refusedVariables = ["BUN_OPTIONS", "BUN_BE_BUN", "BUN_CONFIG_VERBOSE_FETCH", "BUN_INSPECT", "BUN_INSPECT_PRELOAD"];
+const refusedVariables = [
+  "BUN_OPTIONS",
+  "BUN_BE_BUN",
+  "BUN_CONFIG_VERBOSE_FETCH",
+  "BUN_INSPECT",
+  "BUN_INSPECT_PRELOAD",
+];
 
 process.exitCode = await main(process.argv.slice(2));
 
@@ -16,7 +22,10 @@ async function main(argv: readonly string[]): Promise<number> {
   for (const name of refusedVariables) {
     if (process.env[name] !== undefined) {
       const next = `Run it without ${name}.`;
-      return printFailure(new CliError("usage", `${name} is set: it could make credentials visible`, { next }), false);
+      return printFailure(
+        new CliError("usage", `${name} is set: it could make credentials visible`, { next }),
+        false,
+      );
     }
   }
   if (argv[0] === "internal") return await runInternal(argv.slice(1));
@@ -28,7 +37,7 @@ async function main(argv: readonly string[]): Promise<number> {
       return printFailure(thrown, false);
     }
   }
-  await run(application, [...argv], { process });
+  await run(application, [...argv], { process: process as never });
   // Stricli's own codes are negative: what it could not parse is wrong usage.
   const code = Number(process.exitCode ?? 0);
   return code === -4 || code === -5 || code === 251 || code === 252 ? 2 : code < 0 ? 1 : code;
@@ -41,13 +50,15 @@ function isBeforeCommands(argv: readonly string[], position: number): boolean {
 function parseRoles(argv: readonly string[]): { roles: ReadonlySet<RoleName>; config: string | undefined } {
   const roles = new Set<RoleName>();
   let config: string | undefined;
-  for (let at = 0; at < argv.length; at += 1) {
-    const [flag, inline] = splitFlag(argv[at] ?? "");
-    const value = inline ?? argv[(at += 1)];
+  const words = [...argv];
+  for (let word = words.shift(); word !== undefined; word = words.shift()) {
+    const [flag, inline] = splitFlag(word);
+    const value = inline ?? words.shift();
     if (value === undefined) throw new CliError("usage", `${flag} needs a value`);
     if (flag === "--config") config = value;
     else if (flag === "--role") for (const name of value.split(",")) roles.add(parseRole(name.trim()));
-    else throw new CliError("usage", `${flag} is not known beside --role`, { next: "Known: --role, --config." });
+    else
+      throw new CliError("usage", `${flag} is not known beside --role`, { next: "Known: --role, --config." });
   }
   return { roles, config };
 }
@@ -60,7 +71,9 @@ function splitFlag(word: string): [string, string | undefined] {
 function parseRole(name: string): RoleName {
   const role = roleNames.find((known) => known === name);
   if (role === undefined) {
-    throw new CliError("usage", `${JSON.stringify(name)} is no role`, { next: `Roles: ${roleNames.join(", ")}.` });
+    throw new CliError("usage", `${JSON.stringify(name)} is no role`, {
+      next: `Roles: ${roleNames.join(", ")}.`,
+    });
   }
   return role;
 }

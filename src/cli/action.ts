@@ -47,7 +47,9 @@ export function command<Flags extends BaseFlags, Args extends readonly string[] 
 }
 
 /** Positional parameters by name and purpose. */
-export function words(...parameters: readonly { readonly placeholder: string; readonly brief: string }[]): unknown {
+export function words(
+  ...parameters: readonly { readonly placeholder: string; readonly brief: string }[]
+): unknown {
   return {
     kind: "tuple",
     parameters: parameters.map((parameter) => ({ parse: String, ...parameter })),

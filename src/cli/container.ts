@@ -12,7 +12,9 @@ export const ps = command<{ json: boolean; all: boolean }>({
   flags: { all: { kind: "boolean", default: false, brief: "Also those that have ended" } },
   aliases: { a: "all" },
   async run(flags) {
-    const { containers } = await createClient(ContainerService, connectTransport()).listContainers({ all: flags.all });
+    const { containers } = await createClient(ContainerService, connectTransport()).listContainers({
+      all: flags.all,
+    });
     if (flags.json) {
       printJson(containers.map(containerShape));
       return 0;
@@ -68,7 +70,10 @@ export const stop = command<{ json: boolean; timeout?: number }, [string]>({
   positional: containerWord,
   async run(flags, id) {
     const timeoutMs = Math.max(1, Math.round((flags.timeout ?? 10) * 1000));
-    const { container } = await createClient(ContainerService, connectTransport()).stopContainer({ id, timeoutMs });
+    const { container } = await createClient(ContainerService, connectTransport()).stopContainer({
+      id,
+      timeoutMs,
+    });
     if (flags.json && container !== undefined) printJson(containerShape(container));
     else printLine(container?.id ?? id);
     return 0;
@@ -87,6 +92,7 @@ export const inspect = command<{ json: boolean }, [string]>({
 
 function parseSeconds(text: string): number {
   const seconds = Number(text);
-  if (!(seconds >= 0 && seconds <= 3600)) throw new RangeError(`${JSON.stringify(text)} is no number of seconds`);
+  if (!(seconds >= 0 && seconds <= 3600))
+    throw new RangeError(`${JSON.stringify(text)} is no number of seconds`);
   return seconds;
 }

@@ -59,5 +59,7 @@ function readContextFile(env: Record<string, string | undefined>): Context | und
   } catch {
     // Told below, with the path.
   }
-  throw new CliError("bad_context", `${path} is damaged`, { next: "Start the node again: it writes the file anew." });
+  throw new CliError("bad_context", `${path} is damaged`, {
+    next: "Start the node again: it writes the file anew.",
+  });
 }

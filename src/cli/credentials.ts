@@ -53,13 +53,17 @@ export async function readCredentials(
       .split(",")
       .map((key) => key.trim())
       .filter((key) => key !== "");
-    if (keys.length === 0) throw new CliError("usage", "--creds names no variable", { next: "Write --creds KEY,KEY." });
+    if (keys.length === 0)
+      throw new CliError("usage", "--creds names no variable", { next: "Write --creds KEY,KEY." });
     return await readCallerCredentials(env, keys);
   }
   if (flags.credsFile === "-") return parseCredentialsFile(await Bun.stdin.text());
   if (flags.credsFile !== undefined) return parseCredentialsFile(readText(flags.credsFile, "--creds-file"));
   const directory = env["DOCKER_CONFIG"] || join(homedir(), ".docker");
-  return credentialsFromDockerConfig(registry, readText(join(directory, "config.json"), "--creds-from docker"));
+  return credentialsFromDockerConfig(
+    registry,
+    readText(join(directory, "config.json"), "--creds-from docker"),
+  );
 }
 
 function readText(path: string, flag: string): string {

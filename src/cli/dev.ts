@@ -23,7 +23,13 @@ export const dev = command<DevFlags>({
     "Prints `ready URL` when it serves, and writes the URL and a token to $XDG_CONFIG_HOME/oci-node/context.json, which " +
     "the other commands read. Ctrl-C stops the containers and leaves nothing mounted.",
   flags: {
-    config: { kind: "parsed", parse: String, optional: true, brief: "Configuration file (TOML)", placeholder: "FILE" },
+    config: {
+      kind: "parsed",
+      parse: String,
+      optional: true,
+      brief: "Configuration file (TOML)",
+      placeholder: "FILE",
+    },
     dataDir: {
       kind: "parsed",
       parse: String,
@@ -73,7 +79,10 @@ export const dev = command<DevFlags>({
 });
 
 /** `oci-node --role=…`: the roles named, until a signal. */
-export async function runRoles(roles: ReadonlySet<RoleName>, configPath: string | undefined): Promise<number> {
+export async function runRoles(
+  roles: ReadonlySet<RoleName>,
+  configPath: string | undefined,
+): Promise<number> {
   const config = configPath === undefined ? makeConfig({}) : readConfig(configPath);
   await configureLog(config.log_level);
   return await serveUntilSignal(config, roles, false, async (node) => {

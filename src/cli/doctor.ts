@@ -57,7 +57,12 @@ function printFinding({ check, state, found, next }: Finding): void {
 function user(): Finding {
   return process.getuid?.() === 0
     ? { check: "user", state: "ok", found: "root" }
-    : { check: "user", state: "bad", found: "not root: mounts and containers need it", next: "Run it with sudo." };
+    : {
+        check: "user",
+        state: "bad",
+        found: "not root: mounts and containers need it",
+        next: "Run it with sudo.",
+      };
 }
 
 /** Mounts a small image in both ways, for real. */
@@ -72,13 +77,30 @@ async function mounting(): Promise<Finding[]> {
         next: "Load it with `modprobe fuse`, and see that /dev/fuse is there.",
       };
   if (probe.file) {
-    return [fuse, { check: "erofs", state: "ok", found: `by file (Linux ${probe.kernel}); loop devices ${probe.loop ? "work too" : "do not work"}` }];
+    return [
+      fuse,
+      {
+        check: "erofs",
+        state: "ok",
+        found: `by file (Linux ${probe.kernel}); loop devices ${probe.loop ? "work too" : "do not work"}`,
+      },
+    ];
   }
   if (probe.loop) {
-    return [fuse, { check: "erofs", state: "ok", found: `over loop devices (Linux ${probe.kernel}; by file from 6.12 on)` }];
+    return [
+      fuse,
+      {
+        check: "erofs",
+        state: "ok",
+        found: `over loop devices (Linux ${probe.kernel}; by file from 6.12 on)`,
+      },
+    ];
   }
   const next = "Load it with `modprobe erofs` (Linux 5.16 or later is needed).";
-  return [fuse, { check: "erofs", state: "bad", found: `EROFS does not work: ${probe.detail.join("; ")}`, next }];
+  return [
+    fuse,
+    { check: "erofs", state: "bad", found: `EROFS does not work: ${probe.detail.join("; ")}`, next },
+  ];
 }
 
 async function program(name: string, argv: readonly string[], purpose: string): Promise<Finding> {
@@ -118,7 +140,12 @@ async function disk(dataDir: string): Promise<Finding> {
       const free = bavail * bsize;
       const found = `${formatSize(free)} free for ${dataDir}`;
       if (free >= lowSpaceBytes) return { check: "cache", state: "ok", found };
-      return { check: "cache", state: "limited", found, next: "Free some space, or choose another --data-dir." };
+      return {
+        check: "cache",
+        state: "limited",
+        found,
+        next: "Free some space, or choose another --data-dir.",
+      };
     } catch (error) {
       if (folder === "/") return { check: "cache", state: "bad", found: messageOf(error) };
     }
@@ -130,7 +157,8 @@ function restarts(): Finding {
   return {
     check: "restart",
     state: "limited",
-    found: "containers of completely fetched images survive a crash of the worker; others are ended and reported",
+    found:
+      "containers of completely fetched images survive a crash of the worker; others are ended and reported",
     next: "Run with --eager what must survive.",
   };
 }

@@ -54,10 +54,16 @@ const build = command<BuildFlags, [string]>({
         if (event.case !== "progress") continue;
         const { layerDigest, message, bytesDone, bytesTotal } = event.value;
         if (layerDigest === "") progress.step(message);
-        else progress.update({ label: layerDigest.slice(0, 19), done: Number(bytesDone), total: Number(bytesTotal) });
+        else
+          progress.update({
+            label: layerDigest.slice(0, 19),
+            done: Number(bytesDone),
+            total: Number(bytesTotal),
+          });
       }
     } catch (thrown) {
-      if (interrupted.signal.aborted) throw new CliError("failed", "the build was interrupted; nothing was kept of it");
+      if (interrupted.signal.aborted)
+        throw new CliError("failed", "the build was interrupted; nothing was kept of it");
       throw thrown;
     } finally {
       process.off("SIGINT", interrupt);

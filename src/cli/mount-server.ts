@@ -4,6 +4,7 @@ import { z } from "zod";
 import { credentialsFromWire } from "../credential/wire.ts";
 import { MountError } from "../mount/error.ts";
 import { LazyMounts } from "../mount/lazy-mount.ts";
+import { protectMemory } from "../native/process.ts";
 import { parseReference } from "../reference/reference.ts";
 import { blobSource } from "../registry/repository.ts";
 import { configureLog, logger } from "../std/log.ts";
@@ -64,8 +65,10 @@ export async function serveMount(
     readonly onReady: () => void;
   },
 ): Promise<void> {
+  protectMemory();
   let leaving = new AbortController();
-  const leave = () => leaving.abort(new CliError("failed", "the mount was interrupted; nothing is left of it"));
+  const leave = () =>
+    leaving.abort(new CliError("failed", "the mount was interrupted; nothing is left of it"));
   process.on("SIGTERM", leave);
   process.on("SIGINT", leave);
   const { signal } = leaving;
@@ -81,7 +84,11 @@ export async function serveMount(
   try {
     await mounts.clearStale();
     const reference = parseReference(request.reference);
-    const repository = openRepository(reference, credentialsFromWire(request.credentials), request.insecureRegistries);
+    const repository = openRepository(
+      reference,
+      credentialsFromWire(request.credentials),
+      request.insecureRegistries,
+    );
     const { store, index, sha256 } = await indexInto(request.indexStore, repository, {
       platform: request.platform,
       signal,
@@ -122,7 +129,9 @@ export async function serveMount(
 async function assertFree(directory: string): Promise<void> {
   const found = await stat(directory).catch(() => undefined);
   if (found === undefined || !found.isDirectory()) {
-    throw new CliError("failed", `${directory} is not a folder`, { next: `Make it first: mkdir -p ${directory}` });
+    throw new CliError("failed", `${directory} is not a folder`, {
+      next: `Make it first: mkdir -p ${directory}`,
+    });
   }
   if (isMountPoint(directory)) {
     throw new CliError("failed", `something is mounted at ${directory} already`, {

@@ -73,7 +73,10 @@ export function startTicksOf(pid: number): string | undefined {
 
 /** Whether something is mounted at a folder (proc(5), mountinfo; the path's field is octal-escaped there). */
 export function isMountPoint(directory: string): boolean {
-  const wanted = directory.replace(/[\\ \t\n]/g, (char) => `\\${char.charCodeAt(0).toString(8).padStart(3, "0")}`);
+  const wanted = directory.replace(
+    /[\\ \t\n]/g,
+    (char) => `\\${char.charCodeAt(0).toString(8).padStart(3, "0")}`,
+  );
   return readFileSync("/proc/self/mountinfo", "utf8")
     .split("\n")
     .some((line) => line.split(" ")[4] === wanted);

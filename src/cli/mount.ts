@@ -55,7 +55,10 @@ export const mount = command<MountFlags, [string, string]>({
       brief: "file: EROFS over files (Linux 6.12 and later); loop: over loop devices",
     },
   },
-  positional: words({ placeholder: "REF", brief: "Image reference" }, { placeholder: "DIR", brief: "Folder" }),
+  positional: words(
+    { placeholder: "REF", brief: "Image reference" },
+    { placeholder: "DIR", brief: "Folder" },
+  ),
   async run(flags, text, directory) {
     const reference = parseReference(text);
     const credentials = await readCredentials(flags, reference.registry);
@@ -76,14 +79,19 @@ export const mount = command<MountFlags, [string, string]>({
       if (flags.json) printJson({ mounted: request.directory, reference: request.reference });
       else printLine(`${request.reference} mounted at ${request.directory}`);
     };
-    if (flags.foreground) await serveMount(request, { onProgress: (update) => progress.update(update), onReady });
+    if (flags.foreground)
+      await serveMount(request, { onProgress: (update) => progress.update(update), onReady });
     else await serveInBackground(request, progress, onReady);
     return 0;
   },
 });
 
 /** Starts a process of its own that serves, and waits until it says that the tree is there. */
-async function serveInBackground(request: ServeMountRequest, progress: Progress, onReady: () => void): Promise<void> {
+async function serveInBackground(
+  request: ServeMountRequest,
+  progress: Progress,
+  onReady: () => void,
+): Promise<void> {
   const logPath = serverLogPath(request.directory);
   await mkdir("/run/oci-node", { recursive: true, mode: 0o700 });
   const child = Bun.spawn(["setsid", ...selfCommand(), "internal", "serve-mount"], {
@@ -110,7 +118,9 @@ async function serveInBackground(request: ServeMountRequest, progress: Progress,
         return;
       }
     }
-    throw new CliError("failed", "the serving process ended before the image was mounted", { next: `See ${logPath}.` });
+    throw new CliError("failed", "the serving process ended before the image was mounted", {
+      next: `See ${logPath}.`,
+    });
   } finally {
     process.off("SIGINT", interrupt);
     progress.end();

@@ -2,7 +2,9 @@ import { formatSize } from "../std/size.ts";
 
 /** Prints a value as JSON on standard output: what every `--json` gives. */
 export function printJson(value: unknown): void {
-  process.stdout.write(`${JSON.stringify(value, (_, inner) => (typeof inner === "bigint" ? Number(inner) : inner), 2)}\n`);
+  process.stdout.write(
+    `${JSON.stringify(value, (_, inner) => (typeof inner === "bigint" ? Number(inner) : inner), 2)}\n`,
+  );
 }
 
 export function printLine(text: string): void {
@@ -20,7 +22,12 @@ export function printTable(header: readonly string[], rows: readonly (readonly s
     Math.max(cell.length, ...rows.map((row) => (row[column] ?? "").length)),
   );
   for (const row of [header, ...rows]) {
-    printLine(row.map((cell, column) => cell.padEnd(widths[column] ?? 0)).join("  ").trimEnd());
+    printLine(
+      row
+        .map((cell, column) => cell.padEnd(widths[column] ?? 0))
+        .join("  ")
+        .trimEnd(),
+    );
   }
 }
 

@@ -61,7 +61,11 @@ export const run = command<RunFlags, string[]>({
   aliases: { d: "detach", e: "env" },
   positional: {
     kind: "array",
-    parameter: { parse: String, placeholder: "IMAGE [-- CMD…]", brief: "Image id or reference, then the command" },
+    parameter: {
+      parse: String,
+      placeholder: "IMAGE [-- CMD…]",
+      brief: "Image id or reference, then the command",
+    },
     minimum: 1,
   },
   async run(flags, image, ...argv) {

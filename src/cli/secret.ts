@@ -56,7 +56,10 @@ const update = command<ValueFlags, [string]>({
     const credentials = credentialsToWire(await readValues(flags, current.secret?.registry ?? ""));
     const { secret, changed } = await client.updateSecret({ name, credentials });
     if (flags.json) printJson({ ...(secret === undefined ? {} : secretShape(secret)), changed });
-    else printLine(changed ? `${name}: version ${secret?.version}` : `${name}: unchanged, the value is the same`);
+    else
+      printLine(
+        changed ? `${name}: version ${secret?.version}` : `${name}: unchanged, the value is the same`,
+      );
     return 0;
   },
 });

@@ -1,6 +1,10 @@
 import type { Timestamp } from "@bufbuild/protobuf/wkt";
 import { timestampDate } from "@bufbuild/protobuf/wkt";
-import { type Container, ContainerState, type ImageTransfer } from "../gen/oci_node/v1/container_service_pb.ts";
+import {
+  type Container,
+  ContainerState,
+  type ImageTransfer,
+} from "../gen/oci_node/v1/container_service_pb.ts";
 import type { Image } from "../gen/oci_node/v1/image_service_pb.ts";
 import type { Worker } from "../gen/oci_node/v1/scheduler_service_pb.ts";
 import type { Secret } from "../gen/oci_node/v1/secret_service_pb.ts";

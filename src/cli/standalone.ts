@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { createProvider } from "../credential/create-provider.ts";
 import { detectCredentialType } from "../credential/detect.ts";
 import { anonymousProvider, type CredentialMap } from "../credential/provider.ts";
-import { buildImageIndex, type BuiltImageIndex } from "../index/image-index.ts";
+import { type BuiltImageIndex, buildImageIndex } from "../index/image-index.ts";
 import { indexLayerInChild } from "../index/layer-child.ts";
 import { IndexStore } from "../index/store.ts";
 import { hostPlatform, parsePlatform } from "../reference/platform.ts";
@@ -53,7 +53,10 @@ export function openRepository(
       ? anonymousProvider(registry)
       : createProvider({ registry, type: detectCredentialType(registry, credentials), credentials });
   const client = new RegistryClient({
-    policy: { insecureHosts: new Set(insecureHosts.map((host) => host.toLowerCase())), privateHosts: new Set() },
+    policy: {
+      insecureHosts: new Set(insecureHosts.map((host) => host.toLowerCase())),
+      privateHosts: new Set(),
+    },
     userAgent,
   });
   return client.repository(reference, provider);

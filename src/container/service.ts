@@ -1,5 +1,9 @@
 import { Code, ConnectError, type ServiceImpl } from "@connectrpc/connect";
-import { type ContainerService, Network, type RunContainerRequest } from "../gen/oci_node/v1/container_service_pb.ts";
+import {
+  type ContainerService,
+  Network,
+  type RunContainerRequest,
+} from "../gen/oci_node/v1/container_service_pb.ts";
 import { findImage } from "../image/service.ts";
 import type { ImageStore } from "../image/store.ts";
 import { workspaceOf } from "../rpc/authentication.ts";
@@ -28,7 +32,9 @@ export interface ContainerServiceDependencies {
 }
 
 /** Answers ContainerService for the workspace of the caller. */
-export function containerService(dependencies: ContainerServiceDependencies): ServiceImpl<typeof ContainerService> {
+export function containerService(
+  dependencies: ContainerServiceDependencies,
+): ServiceImpl<typeof ContainerService> {
   const { containers } = dependencies;
   const find = (workspaceId: string, id: string) => findContainer(containers, workspaceId, id);
   return {
@@ -48,7 +54,12 @@ export function containerService(dependencies: ContainerServiceDependencies): Se
     },
     async stopContainer({ id, timeoutMs }, context) {
       const found = await find(workspaceOf(context), id);
-      const stopped = await stop(dependencies, found, timeoutMs > 0 ? timeoutMs : stopTimeoutMs, context.signal);
+      const stopped = await stop(
+        dependencies,
+        found,
+        timeoutMs > 0 ? timeoutMs : stopTimeoutMs,
+        context.signal,
+      );
       return { container: toWireContainer(stopped) };
     },
     async *watchContainer({ id }, context) {
@@ -63,30 +74,45 @@ export function containerService(dependencies: ContainerServiceDependencies): Se
       const container = await find(workspaceOf(context), id);
       const worker = await workerOf(dependencies, container);
       if (worker === undefined) {
-        throw new ContainerError("not_found", `container ${container.id} was never on a worker: it has no output`, {
-          next: `See why: oci-node inspect ${container.id}`,
-        });
+        throw new ContainerError(
+          "not_found",
+          `container ${container.id} was never on a worker: it has no output`,
+          {
+            next: `See why: oci-node inspect ${container.id}`,
+          },
+        );
       }
       const pieces = dependencies.workers
         .to(worker)
         .streamLogs({ containerId: container.id, follow }, { signal: context.signal });
-      for await (const { stream, at, data } of pieces) yield { stream, data, ...(at === undefined ? {} : { at }) };
+      for await (const { stream, at, data } of pieces)
+        yield { stream, data, ...(at === undefined ? {} : { at }) };
     },
   };
 }
 
 /** A container by its id, or by the beginning of one where that is clear. */
-async function findContainer(containers: ContainerStore, workspaceId: string, text: string): Promise<Container> {
+async function findContainer(
+  containers: ContainerStore,
+  workspaceId: string,
+  text: string,
+): Promise<Container> {
   const exact = await containers.find(text);
   if (exact?.workspaceId === workspaceId) return exact;
   const alike =
-    text.length < 3 ? [] : (await containers.list(workspaceId, { all: true })).filter(({ id }) => id.startsWith(text));
+    text.length < 3
+      ? []
+      : (await containers.list(workspaceId, { all: true })).filter(({ id }) => id.startsWith(text));
   const [only] = alike;
   if (only === undefined || alike.length > 1) {
     const many = alike.length > 1;
-    throw new ContainerError("not_found", many ? `${text} could be several containers` : `no container ${text}`, {
-      next: many ? "Give more of its id." : "List them with `oci-node ps --all`.",
-    });
+    throw new ContainerError(
+      "not_found",
+      many ? `${text} could be several containers` : `no container ${text}`,
+      {
+        next: many ? "Give more of its id." : "List them with `oci-node ps --all`.",
+      },
+    );
   }
   return only;
 }
@@ -124,7 +150,10 @@ async function workerOf(
 }
 
 /** What its worker has fetched by now; the last that was reported when the worker does not answer. */
-async function withLiveTransfer(dependencies: ContainerServiceDependencies, container: Container): Promise<Container> {
+async function withLiveTransfer(
+  dependencies: ContainerServiceDependencies,
+  container: Container,
+): Promise<Container> {
   const worker = isEnded(container.state) ? undefined : await workerOf(dependencies, container);
   if (worker === undefined) return container;
   try {
@@ -151,7 +180,9 @@ async function stop(
     if (isEnded(current.state)) return current;
     if (current.state === "pending") {
       const reason = "stopped before it was scheduled";
-      await tryTransition(() => containers.transition(current.id, { from: ["pending"] }, "stopped", { reason }));
+      await tryTransition(() =>
+        containers.transition(current.id, { from: ["pending"] }, "stopped", { reason }),
+      );
       continue;
     }
     if (asked === current.attempt) continue;
@@ -168,7 +199,8 @@ async function tryTransition(step: () => Promise<unknown>): Promise<void> {
   try {
     await step();
   } catch (error) {
-    if (error instanceof ContainerError && (error.code === "conflict" || error.code === "illegal_transition")) return;
+    if (error instanceof ContainerError && (error.code === "conflict" || error.code === "illegal_transition"))
+      return;
     throw error;
   }
 }

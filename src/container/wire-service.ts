@@ -2,10 +2,10 @@ import { create } from "@bufbuild/protobuf";
 import { type Timestamp, timestampDate, timestampFromDate } from "@bufbuild/protobuf/wkt";
 import {
   ContainerSchema,
-  ContainerState as WireState,
   ImageTransferSchema,
   Network,
   type Container as WireContainer,
+  ContainerState as WireState,
   type ImageTransfer as WireTransfer,
 } from "../gen/oci_node/v1/container_service_pb.ts";
 import type { Container, ContainerEvent, ContainerNetwork, ImageTransfer } from "./container.ts";

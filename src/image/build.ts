@@ -7,9 +7,9 @@ import { indexLayerInChild } from "../index/layer-child.ts";
 import type { IndexStore } from "../index/store.ts";
 import { formatPlatform, type Platform } from "../reference/platform.ts";
 import { formatReference, type Reference } from "../reference/reference.ts";
-import { blobSource, type ResolvedImage } from "../registry/repository.ts";
 import type { RegistryClient } from "../registry/client.ts";
 import { RegistryError } from "../registry/error.ts";
+import { blobSource, type ResolvedImage } from "../registry/repository.ts";
 
 import type { Vault } from "../secret/vault.ts";
 import { createCredentialSecretIfNeeded } from "./credential-secret.ts";
@@ -60,7 +60,9 @@ export async function buildImage(
   const shown = formatReference(reference);
   const access = await chooseAccess(dependencies, request);
   const provider =
-    access.credential === undefined ? anonymousProvider(reference.registry) : createProvider(access.credential);
+    access.credential === undefined
+      ? anonymousProvider(reference.registry)
+      : createProvider(access.credential);
   onProgress({ step: "resolve", message: `resolving ${shown} ${access.description}` });
   const repository = dependencies.registry.repository(reference, provider);
   const resolved = await withHint(access, () => repository.resolve(request.platform, signal));
@@ -86,7 +88,10 @@ export async function buildImage(
   const image = await record(dependencies, request, resolved, built);
   if (kept !== undefined) {
     await dependencies.images.setImageCredentialSecret(image.id, kept.secret.name, kept.secret.id);
-    onProgress({ step: "secret", message: `credentials kept as secret ${kept.secret.name} (${kept.outcome})` });
+    onProgress({
+      step: "secret",
+      message: `credentials kept as secret ${kept.secret.name} (${kept.outcome})`,
+    });
   }
   onProgress({ step: "done", message: `built ${image.id}` });
   return await dependencies.images.get(workspaceId, image.id);
@@ -105,12 +110,22 @@ async function chooseAccess(dependencies: BuildDependencies, request: BuildReque
   const { credentials } = request;
   if (credentials !== undefined && Object.keys(credentials).length > 0) {
     const type = detectCredentialType(registry, credentials);
-    return { credential: { registry, type, credentials }, description: "with the credentials given", candidates: [] };
+    return {
+      credential: { registry, type, credentials },
+      description: "with the credentials given",
+      candidates: [],
+    };
   }
-  const secrets = (await dependencies.vault.list(request.workspaceId)).filter((secret) => secret.registry === registry);
+  const secrets = (await dependencies.vault.list(request.workspaceId)).filter(
+    (secret) => secret.registry === registry,
+  );
   const [only] = secrets;
   if (only === undefined || secrets.length > 1) {
-    return { credential: undefined, description: "without credentials", candidates: secrets.map(({ name }) => name) };
+    return {
+      credential: undefined,
+      description: "without credentials",
+      candidates: secrets.map(({ name }) => name),
+    };
   }
   const { value } = await dependencies.vault.read(request.workspaceId, only.name);
   return { credential: unmarshalCredentials(value), description: `with secret ${only.name}`, candidates: [] };

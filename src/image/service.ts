@@ -2,7 +2,11 @@ import { create } from "@bufbuild/protobuf";
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import type { ServiceImpl } from "@connectrpc/connect";
 import { credentialsFromWire } from "../credential/wire.ts";
-import { ImageSchema, type ImageService, type Image as WireImage } from "../gen/oci_node/v1/image_service_pb.ts";
+import {
+  ImageSchema,
+  type ImageService,
+  type Image as WireImage,
+} from "../gen/oci_node/v1/image_service_pb.ts";
 import { hostPlatform, parsePlatform } from "../reference/platform.ts";
 import { formatReference, parseReference } from "../reference/reference.ts";
 import { workspaceOf } from "../rpc/authentication.ts";

@@ -18,7 +18,9 @@ export function listenSettings(role: string, settings: Listening, defaultPort: n
   const { tls_cert_file: certFile, tls_key_file: keyFile } = settings;
   if ((certFile === undefined) !== (keyFile === undefined)) {
     const missing = certFile === undefined ? "tls_cert_file" : "tls_key_file";
-    throw new ConfigError("invalid", `${role}: ${missing} is missing`, { next: "Give both files, or neither." });
+    throw new ConfigError("invalid", `${role}: ${missing} is missing`, {
+      next: "Give both files, or neither.",
+    });
   }
   if (certFile !== undefined && keyFile !== undefined) return { host, port, tls: { certFile, keyFile } };
   if (!isLoopback(host)) {

@@ -1,6 +1,7 @@
 import { chmodSync, existsSync, mkdirSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { type Config, ConfigError } from "../config.ts";
+import { protectMemory } from "../native/process.ts";
 import type { Server } from "../rpc/server.ts";
 import { writeFileAtomic } from "../std/atomic-file.ts";
 import { errnoOf, messageOf } from "../std/error.ts";
@@ -37,11 +38,14 @@ export async function startNode(
   roles: ReadonlySet<RoleName>,
   options: { readonly dev: boolean; readonly signal: AbortSignal },
 ): Promise<Node> {
+  protectMemory();
   makeDataDir(config.data_dir);
   const closers: (() => Promise<void>)[] = [];
   const close = async () => {
     while (closers.length > 0) {
-      await closers.pop()?.().catch((error) => log.error("a role did not end cleanly", { error: messageOf(error) }));
+      await closers
+        .pop()?.()
+        .catch((error) => log.error("a role did not end cleanly", { error: messageOf(error) }));
     }
   };
   try {

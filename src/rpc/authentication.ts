@@ -1,4 +1,10 @@
-import { Code, ConnectError, createContextKey, type HandlerContext, type Interceptor } from "@connectrpc/connect";
+import {
+  Code,
+  ConnectError,
+  createContextKey,
+  type HandlerContext,
+  type Interceptor,
+} from "@connectrpc/connect";
 
 /** What a token may do. `worker` and `admin` tokens belong to the cluster, the others to one workspace. */
 export type Role = "owner" | "developer" | "viewer" | "worker" | "admin";
@@ -48,7 +54,10 @@ export function authenticate(verify: VerifyToken): Interceptor {
     const method = `${request.service.typeName}/${request.method.name}`;
     const caller = await verifyHeader(request.header.get("authorization"), verify);
     if (authorization[method]?.includes(caller.role) !== true) {
-      throw new ConnectError(`a token with the role ${caller.role} may not call ${method}`, Code.PermissionDenied);
+      throw new ConnectError(
+        `a token with the role ${caller.role} may not call ${method}`,
+        Code.PermissionDenied,
+      );
     }
     request.contextValues.set(callerKey, caller);
     return next(request);

@@ -136,7 +136,9 @@ const db: Record<DbErrorCode, Code> = {
 };
 
 /** Every error class of ours by its name: the room that it speaks for, and what each of its codes is to a caller. */
-const rooms: Readonly<Record<string, { readonly room: string; readonly codes: Readonly<Record<string, Code>> }>> = {
+const rooms: Readonly<
+  Record<string, { readonly room: string; readonly codes: Readonly<Record<string, Code>> }>
+> = {
   ImageReferenceError: { room: "reference", codes: reference },
   CredentialError: { room: "credential", codes: credential },
   SecretError: { room: "secret", codes: secret },

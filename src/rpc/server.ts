@@ -76,7 +76,12 @@ type Handler = (request: never, response: never) => void;
 
 function encrypted(handler: Handler, tls: ServerTls): net.Server {
   return http2.createSecureServer(
-    { allowHTTP1: true, minVersion: "TLSv1.2", cert: readFileSync(tls.certFile), key: readFileSync(tls.keyFile) },
+    {
+      allowHTTP1: true,
+      minVersion: "TLSv1.2",
+      cert: readFileSync(tls.certFile),
+      key: readFileSync(tls.keyFile),
+    },
     handler as never,
   ) as unknown as net.Server;
 }
@@ -106,7 +111,10 @@ function listen(server: net.Server, host: string, port: number): Promise<void> {
           inUse
             ? `cannot listen on ${host}:${port}: the port is in use`
             : `cannot listen on ${host}:${port}: ${errnoOf(error) ?? "failed"}`,
-          { next: "Choose another address with --listen HOST:PORT (port 0 takes any free one).", cause: error },
+          {
+            next: "Choose another address with --listen HOST:PORT (port 0 takes any free one).",
+            cause: error,
+          },
         ),
       );
     });

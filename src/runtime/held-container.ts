@@ -81,7 +81,11 @@ export class HeldContainer {
   }
 
   /** Ends a container whose image's mount died with the process before this one: it could only read errors. */
-  static adoptLost(dependencies: HoldDependencies, running: RunningContainer, image: HeldImage): HeldContainer {
+  static adoptLost(
+    dependencies: HoldDependencies,
+    running: RunningContainer,
+    image: HeldImage,
+  ): HeldContainer {
     const of = { id: running.id, attempt: running.attempt, cpuMillis: 0, memoryBytes: 0 };
     return new HeldContainer(dependencies, of, async (held) => {
       held.#running = running;
@@ -154,7 +158,11 @@ export class HeldContainer {
     const status = await running.exited;
     this.#phase("exited", status.finishedAt);
     const transfer = this.transfer();
-    log.info("container ended", { container: this.id, exitCode: status.exitCode, oomKilled: status.oomKilled });
+    log.info("container ended", {
+      container: this.id,
+      exitCode: status.exitCode,
+      oomKilled: status.oomKilled,
+    });
     await this.#report({
       state: this.#endState(status),
       at: status.finishedAt,
@@ -181,7 +189,8 @@ export class HeldContainer {
 
   /** A part of the image could not be fetched: the reader got EIO, the container's events say why. */
   #onImageFailure(failure: unknown): void {
-    const cause = failure instanceof CodedError && failure.cause instanceof CodedError ? failure.cause : failure;
+    const cause =
+      failure instanceof CodedError && failure.cause instanceof CodedError ? failure.cause : failure;
     this.#imageFailure = describe(cause);
     log.error("a part of the image could not be read", { container: this.id, error: this.#imageFailure });
     this.#event("image", this.#imageFailure);
@@ -223,7 +232,13 @@ export class HeldContainer {
     const phases = this.#phases;
     this.#events = [];
     this.#phases = {};
-    return await this.#dependencies.report({ containerId: this.id, attempt: this.attempt, ...step, events, phases });
+    return await this.#dependencies.report({
+      containerId: this.id,
+      attempt: this.attempt,
+      ...step,
+      events,
+      phases,
+    });
   }
 }
 

@@ -4,9 +4,9 @@ import { anonymousProvider, type CredentialProvider } from "../credential/provid
 import type { IndexStore } from "../index/store.ts";
 import type { LazyImage, LazyMounts } from "../mount/lazy-mount.ts";
 import { parseReference, type Reference } from "../reference/reference.ts";
-import { blobSource } from "../registry/repository.ts";
 import type { RegistryClient } from "../registry/client.ts";
 import { type ImageConfig, parseImageConfig } from "../registry/image-config.ts";
+import { blobSource } from "../registry/repository.ts";
 import type { BootKey, SealContext } from "../secret/seal.ts";
 import { logger } from "../std/log.ts";
 import type { AccessGrants } from "./grants.ts";

@@ -2,7 +2,12 @@ import type { LazyMounts } from "../mount/lazy-mount.ts";
 import { messageOf } from "../std/error.ts";
 import { logger } from "../std/log.ts";
 import { RuntimeError } from "./error.ts";
-import { HeldContainer, type HeldImage, type HoldDependencies, type WorkerContainerRequest } from "./held-container.ts";
+import {
+  HeldContainer,
+  type HeldImage,
+  type HoldDependencies,
+  type WorkerContainerRequest,
+} from "./held-container.ts";
 import type { SchedulerClient } from "./scheduler-client.ts";
 import type { LogChunk } from "./spec.ts";
 
@@ -31,7 +36,9 @@ export class Worker {
       const mount = stale.get(running.imageRoot);
       const clear: HeldImage = { release: () => mounts.clear(running.imageRoot) };
       if (running.alive() && mount?.alive === true) {
-        this.#keep(HeldContainer.adopt(this.#dependencies, running, await mounts.adoptMount(running.imageRoot)));
+        this.#keep(
+          HeldContainer.adopt(this.#dependencies, running, await mounts.adoptMount(running.imageRoot)),
+        );
         log.info("container adopted", { container: running.id });
       } else if (running.alive()) {
         log.warn("ending a container whose image's mount died with the worker", { container: running.id });

@@ -38,7 +38,12 @@ export async function attachCredentials(
   const none = { requestId, sealed: "", expiresAt, absentReason: "" };
   const named = await dependencies.images.getImageCredentialSecret(container.imageId);
   if (named === undefined) return none;
-  const about = { container: container.id, image: container.imageId, secret: named.secretName, worker: worker.id };
+  const about = {
+    container: container.id,
+    image: container.imageId,
+    secret: named.secretName,
+    worker: worker.id,
+  };
   try {
     const { value, version } = await readByIdOrName(dependencies.vault, container.workspaceId, named);
     const sealed = await sealTo(worker.bootPublicKey, value, {
@@ -51,18 +56,26 @@ export async function attachCredentials(
     log.info("added OCI credentials to container request", { ...about, version });
     return { requestId, sealed, expiresAt, absentReason: "" };
   } catch (error) {
-    if (!(error instanceof SecretError) || (error.code !== "not_found" && error.code !== "undecryptable")) throw error;
+    if (!(error instanceof SecretError) || (error.code !== "not_found" && error.code !== "undecryptable"))
+      throw error;
     const absentReason =
       error.code === "not_found"
         ? `the image's secret ${named.secretName} is gone`
         : `the image's secret ${named.secretName} cannot be decrypted`;
-    log.warn("the image's credentials are missing from the container request", { ...about, reason: absentReason });
+    log.warn("the image's credentials are missing from the container request", {
+      ...about,
+      reason: absentReason,
+    });
     return { ...none, absentReason };
   }
 }
 
 /** The secret that the image was built with; when that was removed and made again, the one that has its name now. */
-async function readByIdOrName(vault: Vault, workspaceId: string, named: { secretId: string; secretName: string }) {
+async function readByIdOrName(
+  vault: Vault,
+  workspaceId: string,
+  named: { secretId: string; secretName: string },
+) {
   try {
     return await vault.read(workspaceId, named.secretId);
   } catch (error) {

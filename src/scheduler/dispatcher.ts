@@ -62,7 +62,10 @@ export class Dispatcher {
     try {
       await work();
     } catch (error) {
-      log.error("a container could not be scheduled now", { container: container.id, error: messageOf(error) });
+      log.error("a container could not be scheduled now", {
+        container: container.id,
+        error: messageOf(error),
+      });
     }
   }
 
@@ -85,7 +88,9 @@ export class Dispatcher {
       })),
     );
     if (placement.kind === "impossible") {
-      await containers.transition(container.id, { from: ["pending"] }, "failed", { reason: placement.reason });
+      await containers.transition(container.id, { from: ["pending"] }, "failed", {
+        reason: placement.reason,
+      });
       return;
     }
     if (placement.kind === "wait") {
@@ -98,7 +103,11 @@ export class Dispatcher {
       await store.releaseClaim(container.id, schedulerId, retryInMs);
       return;
     }
-    log.info("container scheduled", { container: container.id, worker: worker.id, attempt: placed.container.attempt });
+    log.info("container scheduled", {
+      container: container.id,
+      worker: worker.id,
+      attempt: placed.container.attempt,
+    });
     await this.#handOver(placed.container, image, worker);
   }
 
@@ -142,7 +151,10 @@ export class Dispatcher {
       );
     } catch (error) {
       this.#suspects.set(worker.id, Date.now() + suspectMs);
-      await this.#putBack(container, `worker ${worker.name} did not take it: ${ConnectError.from(error).rawMessage}`);
+      await this.#putBack(
+        container,
+        `worker ${worker.name} did not take it: ${ConnectError.from(error).rawMessage}`,
+      );
       return;
     }
     const boot = bootOf(worker);

@@ -16,7 +16,9 @@ export async function recoverContainers(
     const to = container.state === "scheduled" ? "pending" : "failed";
     log.warn("container lost", { container: container.id, from: container.state, to, reason });
     try {
-      await containers.transition(container.id, { attempt: container.attempt, from: [container.state] }, to, { reason });
+      await containers.transition(container.id, { attempt: container.attempt, from: [container.state] }, to, {
+        reason,
+      });
     } catch (error) {
       // Its worker reported something newer meanwhile.
       if (!(error instanceof ContainerError)) throw error;

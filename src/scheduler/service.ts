@@ -28,7 +28,9 @@ export interface SchedulerServiceDependencies {
 }
 
 /** Answers SchedulerService to workers. */
-export function schedulerService(dependencies: SchedulerServiceDependencies): ServiceImpl<typeof SchedulerService> {
+export function schedulerService(
+  dependencies: SchedulerServiceDependencies,
+): ServiceImpl<typeof SchedulerService> {
   const { store, containers } = dependencies;
   return {
     async registerWorker(request) {
@@ -43,7 +45,11 @@ export function schedulerService(dependencies: SchedulerServiceDependencies): Se
         platform: request.platform,
         version: request.version,
       });
-      log.info("worker registered", { worker: request.workerId, name: request.name, address: request.address });
+      log.info("worker registered", {
+        worker: request.workerId,
+        name: request.name,
+        address: request.address,
+      });
       const known = new Set(request.containerIds);
       const gone = (await store.containersOn(request.workerId)).filter(({ id }) => !known.has(id));
       await recoverContainers(containers, gone, "its worker restarted and the container was gone");
@@ -97,11 +103,16 @@ export function clusterService(store: SchedulerStore): ServiceImpl<typeof Cluste
   };
 }
 
-async function notItsOwn(containers: ContainerStore, workerId: string, ids: readonly string[]): Promise<string[]> {
+async function notItsOwn(
+  containers: ContainerStore,
+  workerId: string,
+  ids: readonly string[],
+): Promise<string[]> {
   const remove: string[] = [];
   for (const id of ids) {
     const container = await containers.find(id);
-    if (container === undefined || container.workerId !== workerId || isEnded(container.state)) remove.push(id);
+    if (container === undefined || container.workerId !== workerId || isEnded(container.state))
+      remove.push(id);
   }
   return remove;
 }
