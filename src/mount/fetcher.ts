@@ -1,0 +1,291 @@
+import type { Engine, FillResult } from "../native/engine.ts";
+import type { BlobSource } from "../registry/blob-source.ts";
+import { logger } from "../std/log.ts";
+import { readErrno, toMountError } from "./errno.ts";
+import type { MountError } from "./error.ts";
+import { notInflatable, wrongBytes } from "./failure.ts";
+import type { FetchOutcome, LayerFetch, RunFetch } from "./layer-fetch.ts";
+import { LayerStream } from "./layer-stream.ts";
+import type { FetchLimits } from "./limits.ts";
+import { SourceRequests } from "./source-requests.ts";
+import { runRange, type SpanRun } from "./span-run.ts";
+
+interface Stream {
+  readonly layer: LayerFetch;
+  readonly ended: PromiseWithResolvers<FetchOutcome>;
+}
+
+/**
+ * Brings the spans of one mount's layers: what readers wait for first, in as few requests as the layers' geometry allows,
+ * one request per span however many wait. Every request ends within its deadline; readers then get bytes or an errno,
+ * never a part. Misses come from the engine, results go to it; nothing here touches a file.
+ */
+export class Fetcher {
+  readonly #engine: Engine;
+  readonly #limits: FetchLimits;
+  readonly #requests: SourceRequests;
+  readonly #onFailure: (error: MountError) => void;
+  readonly #onKept: (bytes: number) => void;
+  /** Misses in order of arrival, and stretches to read ahead, which come after. */
+  readonly #queue: { readonly layer: LayerFetch; readonly span: number }[] = [];
+  readonly #ahead: { readonly layer: LayerFetch; readonly from: number; readonly spans: number }[] = [];
+  readonly #streams: Stream[] = [];
+  readonly #running = new Set<Promise<unknown>>();
+  #pumpScheduled = false;
+  #activeReads = 0;
+  #activeStreams = 0;
+  #inFlightBytes = 0;
+  #quietSince = performance.now();
+  #closed: MountError | undefined;
+  #noSpaceLogged = false;
+
+  constructor(options: {
+    readonly engine: Engine;
+    readonly source: BlobSource;
+    readonly limits: FetchLimits;
+    /** Called for each error that a reader got, not for those of the background. */
+    readonly onFailure: (error: MountError) => void;
+    /** Called with the (inflated) bytes that went into the cache. */
+    readonly onKept: (bytes: number) => void;
+  }) {
+    this.#engine = options.engine;
+    this.#limits = options.limits;
+    this.#requests = new SourceRequests(options.source, options.limits.deadlineMs);
+    this.#onFailure = options.onFailure;
+    this.#onKept = options.onKept;
+  }
+
+  /** From the next request on, bytes come from another source (a rotated credential). */
+  replaceSource(source: BlobSource): void {
+    this.#requests.replaceSource(source);
+  }
+
+  /** Compressed bytes received for this mount, and the requests that it took. */
+  stats(): { readonly fetchedBytes: number; readonly requests: number } {
+    return { fetchedBytes: this.#requests.bytes, requests: this.#requests.count };
+  }
+
+  /** Milliseconds for which no reader has waited; 0 while one does. */
+  quietMs(): number {
+    const busy = this.#activeReads > 0 || this.#activeStreams > 0 || this.#queue.length > 0;
+    return busy ? 0 : performance.now() - this.#quietSince;
+  }
+
+  /** A reader waits for a span. Called from the engine's doorbell: returns at once. */
+  miss(layer: LayerFetch, span: number): void {
+    if (this.#closed !== undefined) {
+      this.#engine.fail(layer.blob, span, readErrno(this.#closed));
+      return;
+    }
+    if (layer.blob.isPresent(span) || layer.waiting.has(span)) return;
+    const running = layer.inFlight.get(span);
+    if (running !== undefined) {
+      (running.late ?? running.demanded).add(span);
+      const next = layer.sequence.caughtUp(running.run);
+      if (next !== undefined && this.#ahead.length < 16) this.#ahead.push({ layer, ...next });
+    } else {
+      layer.waiting.add(span);
+      this.#enqueue(layer, span);
+    }
+    this.#schedulePump();
+  }
+
+  /** Fetches a run that no reader waits for (yet). Never throws; readers who come meanwhile are answered. */
+  fetchRun(layer: LayerFetch, run: SpanRun): Promise<FetchOutcome> {
+    return this.#track(this.#fetch(layer.begin(run)));
+  }
+
+  /** Waits for the stream of a {@link LayerFetch.whole} layer, which is started when none is under way. Never throws. */
+  fetchWhole(layer: LayerFetch): Promise<FetchOutcome> {
+    if (this.#closed !== undefined) return Promise.resolve({ error: this.#closed, noSpace: false });
+    if (layer.stream === undefined) {
+      const ended = Promise.withResolvers<FetchOutcome>();
+      layer.stream = ended.promise;
+      this.#streams.push({ layer, ended });
+      this.#schedulePump();
+    }
+    return layer.stream;
+  }
+
+  /**
+   * Ends every request and answers every reader, now and from now on, with an errno. Resolves when nothing of this
+   * fetcher runs any more.
+   */
+  async close(reason: MountError): Promise<void> {
+    this.#closed ??= reason;
+    this.#requests.close(reason);
+    this.#ahead.length = 0;
+    for (const { layer } of this.#queue.splice(0)) this.#failWaiting(layer, reason);
+    for (const { layer, ended } of this.#streams.splice(0)) {
+      this.#failWaiting(layer, reason);
+      layer.stream = undefined;
+      ended.resolve({ error: reason, noSpace: false });
+    }
+    while (this.#running.size > 0) await Promise.allSettled([...this.#running]);
+  }
+
+  #enqueue(layer: LayerFetch, span: number): void {
+    if (layer.whole) void this.fetchWhole(layer);
+    else this.#queue.push({ layer, span });
+  }
+
+  #schedulePump(): void {
+    if (this.#pumpScheduled) return;
+    this.#pumpScheduled = true;
+    // The misses of one turn of the doorbell are planned together, so that neighbours share a request.
+    queueMicrotask(() => {
+      this.#pumpScheduled = false;
+      if (this.#closed !== undefined) return;
+      this.#startStreams();
+      this.#startReads();
+      this.#startReadAhead();
+    });
+  }
+
+  #startStreams(): void {
+    while (this.#activeStreams < this.#limits.demandConnections) {
+      const next = this.#streams.shift();
+      if (next === undefined) return;
+      void this.#track(this.#runStream(next));
+    }
+  }
+
+  #startReads(): void {
+    while (this.#activeReads < this.#limits.demandConnections) {
+      const next = this.#queue[0];
+      if (next === undefined) return;
+      if (next.layer.waiting.has(next.span)) {
+        if (!this.#hasRoom()) return;
+        if (next.layer.whole) void this.fetchWhole(next.layer);
+        else this.#startRead(next.layer, next.layer.demandRun(next.span, this.#limits.rangeBytes));
+      }
+      this.#queue.shift();
+    }
+  }
+
+  #startReadAhead(): void {
+    // One connection stays free for a reader's next miss.
+    while (this.#activeReads < this.#limits.demandConnections - 1 && this.#hasRoom()) {
+      const next = this.#ahead.shift();
+      if (next === undefined) return;
+      const run = next.layer.missingRun(next.from, this.#limits.rangeBytes, next.spans);
+      if (run !== undefined && run.first < next.from + next.spans) this.#startRead(next.layer, run);
+    }
+  }
+
+  #hasRoom(): boolean {
+    return (
+      this.#inFlightBytes === 0 || this.#inFlightBytes + this.#limits.rangeBytes <= this.#limits.inFlightBytes
+    );
+  }
+
+  #startRead(layer: LayerFetch, run: SpanRun): void {
+    const { start, end } = runRange(layer.blob, run);
+    this.#inFlightBytes += end - start;
+    this.#activeReads += 1;
+    void this.fetchRun(layer, run).finally(() => {
+      this.#inFlightBytes -= end - start;
+      this.#activeReads -= 1;
+      this.#quietSince = performance.now();
+      this.#schedulePump();
+    });
+  }
+
+  async #fetch(fetch: RunFetch): Promise<FetchOutcome> {
+    const { layer, run } = fetch;
+    try {
+      const { start, end } = runRange(layer.blob, run);
+      const bytes = await this.#requests.read(layer.descriptor, start, end);
+      fetch.late = new Set();
+      return this.#settle(fetch, await this.#engine.fill(layer.blob, run.first, run.last, bytes));
+    } catch (thrown) {
+      return this.#readFailed(fetch, thrown);
+    } finally {
+      layer.end(fetch);
+      // Who is still here waits for a second try, or for the stream that takes the place of ranges.
+      for (const span of [...fetch.demanded, ...(fetch.late ?? [])]) this.miss(layer, span);
+    }
+  }
+
+  #settle(fetch: RunFetch, fills: readonly FillResult[]): FetchOutcome {
+    const { layer, run } = fetch;
+    let error: MountError | undefined;
+    let noSpace = false;
+    for (const [index, fill] of fills.entries()) {
+      const span = run.first + index;
+      const wrong = fill.status === "digest_mismatch" || fill.status === "inflate_error";
+      noSpace ||= fill.status === "no_space";
+      if (wrong && !layer.suspects.delete(span)) {
+        layer.suspects.add(span);
+      } else if (wrong) {
+        const { digest } = layer.descriptor;
+        error = fill.status === "inflate_error" ? notInflatable(digest, span) : wrongBytes(digest, span);
+        if (fetch.demanded.delete(span)) this.#failSpan(layer, span, error);
+      } else {
+        layer.suspects.delete(span);
+        fetch.demanded.delete(span);
+        if (fill.status === "present") this.#onKept(layer.blob.span(span).tarLength);
+      }
+    }
+    if (noSpace) this.#logNoSpace(layer);
+    return { error, noSpace };
+  }
+
+  #readFailed(fetch: RunFetch, thrown: unknown): FetchOutcome {
+    const { layer, run, demanded } = fetch;
+    const { digest } = layer.descriptor;
+    if (this.#closed === undefined && (thrown as { code?: unknown } | null)?.code === "range_unsupported") {
+      if (!layer.whole)
+        logger("mount").warning("no ranged reads: the layer comes as a whole", { layer: digest });
+      layer.whole = true;
+      return { error: undefined, noSpace: false };
+    }
+    const doing = `reading spans ${run.first} to ${run.last} of layer ${digest}`;
+    const error = this.#closed ?? toMountError(thrown, doing, digest);
+    for (const span of demanded) this.#failSpan(layer, span, error);
+    demanded.clear();
+    return { error, noSpace: false };
+  }
+
+  async #runStream({ layer, ended }: Stream): Promise<void> {
+    this.#activeStreams += 1;
+    const failed = (_: LayerFetch, span: number, error: MountError) => this.#failSpan(layer, span, error);
+    const stream = new LayerStream({ layer, engine: this.#engine, requests: this.#requests, failed });
+    const outcome = await stream.run();
+    this.#activeStreams -= 1;
+    this.#quietSince = performance.now();
+    layer.stream = undefined;
+    if (outcome.noSpace) this.#logNoSpace(layer);
+    ended.resolve(outcome);
+    if (this.#closed !== undefined) this.#failWaiting(layer, this.#closed);
+    else if (layer.waiting.size > 0) void this.fetchWhole(layer);
+    this.#schedulePump();
+  }
+
+  #failWaiting(layer: LayerFetch, error: MountError): void {
+    for (const span of [...layer.waiting]) this.#failSpan(layer, span, error);
+  }
+
+  #failSpan(layer: LayerFetch, span: number, error: MountError): void {
+    layer.waiting.delete(span);
+    this.#engine.fail(layer.blob, span, readErrno(error));
+    if (error !== this.#closed) this.#onFailure(error);
+  }
+
+  #logNoSpace(layer: LayerFetch): void {
+    if (this.#noSpaceLogged) return;
+    this.#noSpaceLogged = true;
+    logger("mount").warning("no space for the cache: serving without keeping", {
+      layer: layer.descriptor.digest,
+    });
+  }
+
+  #track<T>(work: Promise<T>): Promise<T> {
+    this.#running.add(work);
+    void work.then(
+      () => this.#running.delete(work),
+      () => this.#running.delete(work),
+    );
+    return work;
+  }
+}

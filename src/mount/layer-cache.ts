@@ -1,0 +1,202 @@
+import { mkdir, readdir, rm, stat, utimes } from "node:fs/promises";
+import { dirname, join } from "node:path";
+import type { IndexedLayer } from "../index/types.ts";
+import { LayerBlob } from "../native/blob.ts";
+import { errnoOf } from "../std/error.ts";
+import { logger } from "../std/log.ts";
+import { toMountError } from "./errno.ts";
+import { MountError } from "./error.ts";
+import { FileLock } from "./file-lock.ts";
+
+/** A layer's place in the cache, open and locked against eviction. */
+export class CachedLayer {
+  readonly layer: IndexedLayer;
+  /** The aligned blob: a sparse file of the blob's size. */
+  readonly path: string;
+  readonly blob: LayerBlob;
+  readonly #mapPath: string;
+  readonly #lock: FileLock;
+  #closed: Promise<void> | undefined;
+  #released: Promise<void> | undefined;
+
+  constructor(fields: {
+    readonly layer: IndexedLayer;
+    readonly path: string;
+    readonly mapPath: string;
+    readonly blob: LayerBlob;
+    readonly lock: FileLock;
+  }) {
+    this.layer = fields.layer;
+    this.path = fields.path;
+    this.blob = fields.blob;
+    this.#mapPath = fields.mapPath;
+    this.#lock = fields.lock;
+  }
+
+  /** Gives up writing to the layer, so that another process may; it stays locked against eviction. */
+  close(): Promise<void> {
+    this.#closed ??= (async () => this.blob.release())();
+    return this.#closed;
+  }
+
+  /** Marks the layer as just used and lets it be evicted. Only once nothing mounted uses it. */
+  release(): Promise<void> {
+    this.#released ??= (async () => {
+      await this.close();
+      await touch(this.#mapPath);
+      await this.#lock.release();
+    })();
+    return this.#released;
+  }
+}
+
+const processesMax = 8;
+
+interface Entry {
+  readonly name: string;
+  readonly usedBytes: number;
+  readonly lastUsedMs: number;
+}
+
+/**
+ * The layers' blobs on the local disk: `layers/sha256/<layer>.<span file>.blob` with a `.map` of the spans that are there,
+ * and a `.lock` that every user holds shared and eviction takes alone. Only verified bytes are in it, so mounts of
+ * different workspaces and processes share it. The span file is part of the name because it decides what lies where.
+ *
+ * The quota is a goal: layers in use are never evicted, whatever the quota; the background stops at it.
+ */
+export class LayerCache {
+  readonly #dir: string;
+  readonly #quotaBytes: number | undefined;
+  #usedBytes = 0;
+  #evicting: Promise<void> | undefined;
+
+  private constructor(dir: string, quotaBytes: number | undefined) {
+    this.#dir = dir;
+    this.#quotaBytes = quotaBytes;
+  }
+
+  /** @param quotaBytes disk that the cache should not exceed; `undefined`: no limit */
+  static async open(cacheDir: string, quotaBytes: number | undefined): Promise<LayerCache> {
+    const cache = new LayerCache(join(cacheDir, "layers", "sha256"), quotaBytes);
+    await mkdir(cache.#dir, { recursive: true, mode: 0o700 });
+    await cache.evict();
+    return cache;
+  }
+
+  /** Opens a layer's blob, made empty when it is not there. */
+  async use(layer: IndexedLayer, spanPath: string): Promise<CachedLayer> {
+    for (const name of namesOf(layer)) {
+      const cached = await this.#tryUse(name, layer, spanPath);
+      if (cached !== undefined) return cached;
+    }
+    throw new MountError("busy", `layer ${layer.digest} is served by too many processes from ${this.#dir}`, {
+      layer: layer.digest,
+      next: "Give one of them a cache directory of its own.",
+    });
+  }
+
+  /** Keeps complete layers of a mount that outlived its process from being evicted, until the locks are released. */
+  async hold(files: readonly string[]): Promise<FileLock[]> {
+    const inCache = files.filter((file) => dirname(file) === this.#dir);
+    return await Promise.all(inCache.map((file) => FileLock.share(file.replace(/\.blob$/, ".lock"))));
+  }
+
+  async #tryUse(name: string, layer: IndexedLayer, spanPath: string): Promise<CachedLayer | undefined> {
+    const path = join(this.#dir, `${name}.blob`);
+    const mapPath = join(this.#dir, `${name}.map`);
+    const lock = await FileLock.share(join(this.#dir, `${name}.lock`));
+    try {
+      const blob = LayerBlob.open({ spanPath, cachePath: path, mapPath });
+      await touch(mapPath);
+      return new CachedLayer({ layer, path, mapPath, blob, lock });
+    } catch (thrown) {
+      await lock.release();
+      if (errnoOf(thrown) === "EBUSY") return undefined;
+      throw toMountError(thrown, `opening layer ${layer.digest} in the cache ${this.#dir}`, layer.digest);
+    }
+  }
+
+  /** Counts bytes that were added, and evicts when that exceeds the quota. */
+  grew(bytes: number): void {
+    this.#usedBytes += bytes;
+    if (this.#isOver()) void this.evict();
+  }
+
+  /** Whether more may be kept without need: below the quota, after evicting what can be. */
+  async hasRoom(): Promise<boolean> {
+    if (this.#isOver()) await this.evict();
+    return !this.#isOver();
+  }
+
+  /** Removes the layers least recently used, and not in use, until the quota is kept. Never throws. */
+  evict(): Promise<void> {
+    if (this.#quotaBytes === undefined) return Promise.resolve();
+    this.#evicting ??= this.#evict(this.#quotaBytes).finally(() => {
+      this.#evicting = undefined;
+    });
+    return this.#evicting;
+  }
+
+  #isOver(): boolean {
+    return this.#quotaBytes !== undefined && this.#usedBytes > this.#quotaBytes;
+  }
+
+  async #evict(quotaBytes: number): Promise<void> {
+    try {
+      const entries = await this.#entries();
+      let usedBytes = entries.reduce((sum, entry) => sum + entry.usedBytes, 0);
+      for (const entry of entries.sort((a, b) => a.lastUsedMs - b.lastUsedMs)) {
+        if (usedBytes <= quotaBytes) break;
+        if (!(await this.#remove(entry.name))) continue;
+        usedBytes -= entry.usedBytes;
+        logger("mount").info("evicted a layer from the cache", { layer: entry.name, bytes: entry.usedBytes });
+      }
+      this.#usedBytes = usedBytes;
+    } catch (thrown) {
+      logger("mount").warning("the cache could not be cleaned", { dir: this.#dir, error: thrown });
+    }
+  }
+
+  async #entries(): Promise<Entry[]> {
+    const entries: Entry[] = [];
+    for (const file of await readdir(this.#dir)) {
+      if (!file.endsWith(".blob")) continue;
+      const name = file.slice(0, -".blob".length);
+      const blob = await stat(join(this.#dir, file)).catch(() => undefined);
+      if (blob === undefined) continue;
+      const map = await stat(join(this.#dir, `${name}.map`)).catch(() => undefined);
+      entries.push({ name, usedBytes: blob.blocks * 512, lastUsedMs: map?.mtimeMs ?? 0 });
+    }
+    return entries;
+  }
+
+  /** Removes a layer unless somebody uses it. */
+  async #remove(name: string): Promise<boolean> {
+    const lock = await FileLock.takeAlone(join(this.#dir, `${name}.lock`));
+    if (lock === undefined) return false;
+    try {
+      // The map first: a blob without a map is empty to whoever finds it, a map without a blob would lie.
+      for (const suffix of ["map", "blob", "lock"])
+        await rm(join(this.#dir, `${name}.${suffix}`), { force: true });
+      return true;
+    } finally {
+      await lock.release();
+    }
+  }
+}
+
+/**
+ * One process at a time writes to a blob. Others, if they come while it does, keep a blob of their own beside it rather
+ * than none.
+ */
+function* namesOf(layer: IndexedLayer): Generator<string> {
+  const name = `${layer.digest.replace("sha256:", "")}.${layer.spanSha256.slice(0, 32)}`;
+  yield name;
+  for (let other = 1; other < processesMax; other += 1) yield `${name}.${other}`;
+}
+
+async function touch(path: string): Promise<void> {
+  const now = new Date();
+  await utimes(path, now, now).catch(() => undefined);
+}

@@ -1,0 +1,113 @@
+import { spanFile } from "../index/types.ts";
+import type { LayerBlob } from "../native/blob.ts";
+import type { Descriptor } from "../registry/descriptor.ts";
+import type { MountError } from "./error.ts";
+import type { FetchLimits } from "./limits.ts";
+import { SequenceDetector } from "./sequence.ts";
+import { growRun, type SpanRun } from "./span-run.ts";
+
+/** How a request ended, for those who fetch without a reader waiting. */
+export interface FetchOutcome {
+  readonly error: MountError | undefined;
+  /** Bytes came but the cache's disk is full: they are not kept. */
+  readonly noSpace: boolean;
+}
+
+/** A ranged request under way. */
+export interface RunFetch {
+  readonly layer: LayerFetch;
+  readonly run: SpanRun;
+  /** Spans of the run that readers wait for; grows while the request is under way. */
+  readonly demanded: Set<number>;
+  /**
+   * Set when the bytes are with the engine. Who misses after that may have been answered already, or may have come too
+   * late for an answer that is not kept: those are looked at once more at the end.
+   */
+  late: Set<number> | undefined;
+  readonly ended: Promise<void>;
+  readonly end: () => void;
+}
+
+/** What one mount knows of the fetching of one of its layers. No request is made here. */
+export class LayerFetch {
+  readonly blob: LayerBlob;
+  readonly descriptor: Descriptor;
+  /** Spans that readers wait for and no ranged request fetches yet. */
+  readonly waiting = new Set<number>();
+  readonly inFlight = new Map<number, RunFetch>();
+  /** Spans whose bytes were wrong once: they are asked for once more before readers get an error. */
+  readonly suspects = new Set<number>();
+  readonly sequence: SequenceDetector;
+  /** No ranges: the layer comes as one stream, because it cannot be entered in the middle or the registry will not. */
+  whole: boolean;
+  /** The stream under way, which every reader of a {@link whole} layer joins. */
+  stream: Promise<FetchOutcome> | undefined;
+
+  readonly spanCount: number;
+  #closed = false;
+
+  constructor(blob: LayerBlob, descriptor: Descriptor, limits: FetchLimits) {
+    this.blob = blob;
+    this.descriptor = descriptor;
+    this.spanCount = blob.spanCount;
+    this.whole = blob.kind === spanFile.kinds.zstdStream;
+    this.sequence = new SequenceDetector(limits.readAheadSpans);
+  }
+
+  /** The layer is complete and its blob is given up: nothing is asked of it any more. */
+  close(): void {
+    this.#closed = true;
+  }
+
+  get complete(): boolean {
+    return this.#closed || this.blob.complete;
+  }
+
+  get presentCount(): number {
+    return this.#closed ? this.spanCount : this.blob.presentCount();
+  }
+
+  fetchable(span: number): boolean {
+    return !this.blob.isPresent(span) && !this.inFlight.has(span);
+  }
+
+  /** The run to request for a reader's miss, grown over other waiting spans and ahead of a sequential reader. */
+  demandRun(span: number, rangeBytes: number): SpanRun {
+    const spansMin = this.sequence.missed(span);
+    const run = this.#grow(span, spansMin, rangeBytes);
+    this.sequence.requested(span, run);
+    return run;
+  }
+
+  /** The run to request at or after `from`, at most `spans` long; `undefined` when there is nothing left to fetch. */
+  missingRun(from: number, rangeBytes: number, spans = Number.MAX_SAFE_INTEGER): SpanRun | undefined {
+    let span = this.blob.nextMissing(from);
+    while (span >= 0 && this.inFlight.has(span)) span = this.blob.nextMissing(span + 1);
+    return span < 0 ? undefined : this.#grow(span, spans, rangeBytes);
+  }
+
+  /** Enters a request: takes what waits in its run, so that no other request asks for the same. */
+  begin(run: SpanRun): RunFetch {
+    const { promise: ended, resolve: end } = Promise.withResolvers<void>();
+    const fetch: RunFetch = { layer: this, run, demanded: new Set(), late: undefined, ended, end };
+    for (let span = run.first; span <= run.last; span += 1) {
+      this.inFlight.set(span, fetch);
+      if (this.waiting.delete(span)) fetch.demanded.add(span);
+    }
+    return fetch;
+  }
+
+  end(fetch: RunFetch): void {
+    for (let span = fetch.run.first; span <= fetch.run.last; span += 1) this.inFlight.delete(span);
+    fetch.end();
+  }
+
+  #grow(span: number, spansMin: number, rangeBytes: number): SpanRun {
+    return growRun(this.blob, span, {
+      rangeBytes,
+      spansMin,
+      fetchable: (index) => this.fetchable(index),
+      waitedFor: (index) => this.waiting.has(index),
+    });
+  }
+}

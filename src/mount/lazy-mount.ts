@@ -1,0 +1,262 @@
+import { createHash } from "node:crypto";
+import { mkdir } from "node:fs/promises";
+import { join, resolve } from "node:path";
+import type { OpenedImageIndex } from "../index/store.ts";
+import type { BlobSource } from "../registry/blob-source.ts";
+import { messageOf } from "../std/error.ts";
+import { logger } from "../std/log.ts";
+import { AdoptedMount } from "./adopted-mount.ts";
+import { MountError } from "./error.ts";
+import { FileLock } from "./file-lock.ts";
+import { ImageMount, type ImageMountParts } from "./image-mount.ts";
+import { LayerCache } from "./layer-cache.ts";
+import { defaultFetchLimits, type FetchLimits } from "./limits.ts";
+import type { MountedImage, MountStats } from "./mounted-image.ts";
+import { Predecessors, type StaleMount } from "./predecessors.ts";
+import { SharedMount } from "./shared-mount.ts";
+import { Transport, type TransportChoice } from "./transport.ts";
+
+export interface LazyMountsOptions {
+  /** Owned by one process at a time: mounts appear under `mounts/`. */
+  readonly stateDir: string;
+  /** May be shared by processes. */
+  readonly cacheDir: string;
+  /** Disk that the cache should not exceed; `undefined`: no limit. */
+  readonly cacheQuotaBytes?: number | undefined;
+  readonly transport: TransportChoice;
+  readonly limits?: Partial<FetchLimits>;
+}
+
+export interface AcquireOptions {
+  readonly workspace: string;
+  readonly index: OpenedImageIndex;
+  readonly source: BlobSource;
+  /** Complete the layers while no reader waits. */
+  readonly background: boolean;
+  /** Resolve only when every layer is in the cache. */
+  readonly eager: boolean;
+  /** Hears how far an eager mount is. */
+  readonly onProgress?: (stats: MountStats) => void;
+  /** An existing empty folder to mount at, in place of one under the state directory. */
+  readonly target?: string;
+  /** Ignore setuid bits and device nodes: for trees that people look into. Containers need both off. */
+  readonly restrict?: boolean;
+  readonly signal: AbortSignal;
+}
+
+/** One user's hold on a mounted image. */
+export interface LazyImage {
+  /** The mounted EROFS tree, read-only. */
+  readonly root: string;
+  /** Resolves with the first error that a reader of the mount got, for the container's events; never rejects. */
+  readonly failure: Promise<MountError>;
+  stats(): MountStats;
+  /** From the next request on, bytes come from another source (a rotated credential). */
+  replaceSource(source: BlobSource): void;
+  /**
+   * Gives the mount up; the last user's release unmounts it. Overlays on it must be unmounted before. Idempotent.
+   * @throws MountError `busy` when something still uses the tree: the mount stays, release may be tried again
+   */
+  release(): Promise<void>;
+}
+
+export interface MountStatus extends MountStats {
+  readonly workspace: string;
+  readonly manifestDigest: string;
+  readonly root: string;
+  readonly transport: string;
+  /** Whether the tree can be read only while this process lives. */
+  readonly servedByProcess: boolean;
+  readonly users: number;
+}
+
+/** Mounts images lazily: one mount per workspace and manifest, shared by its users. */
+export class LazyMounts {
+  readonly #parts: ImageMountParts;
+  readonly #mountsDir: string;
+  readonly #lock: FileLock;
+  readonly #predecessors: Predecessors;
+  readonly #mounts = new Map<string, SharedMount>();
+  readonly #closed = new AbortController();
+
+  private constructor(parts: ImageMountParts, mountsDir: string, lock: FileLock, predecessors: Predecessors) {
+    this.#parts = parts;
+    this.#mountsDir = mountsDir;
+    this.#lock = lock;
+    this.#predecessors = predecessors;
+  }
+
+  /**
+   * Takes the state directory over, and clears the mounts that a dead predecessor served. Those of complete layers are
+   * alive: see {@link stale}.
+   * @throws MountError `busy` when another process has the state directory
+   */
+  static async create(options: LazyMountsOptions): Promise<LazyMounts> {
+    const mountsDir = join(resolve(options.stateDir), "mounts");
+    await mkdir(mountsDir, { recursive: true, mode: 0o755 });
+    const lock = await FileLock.takeAlone(join(resolve(options.stateDir), "mounts.lock"));
+    if (lock === undefined)
+      throw new MountError("busy", `another process uses the state directory ${options.stateDir}`, {
+        next: "End it, or give this one a directory of its own.",
+      });
+    try {
+      const predecessors = await Predecessors.survey(mountsDir);
+      const cache = await LayerCache.open(resolve(options.cacheDir), options.cacheQuotaBytes);
+      const limits = { ...defaultFetchLimits, ...options.limits };
+      return new LazyMounts(
+        { cache, transport: new Transport(options.transport), limits },
+        mountsDir,
+        lock,
+        predecessors,
+      );
+    } catch (thrown) {
+      await lock.release();
+      throw thrown;
+    }
+  }
+
+  /**
+   * Mounts an image, or joins those who use it already; the latest source serves all of them from then on.
+   * @throws MountError; `cancelled` when the signal fires, which undoes what was begun
+   */
+  async acquire(options: AcquireOptions): Promise<LazyImage> {
+    const { index, signal } = options;
+    const key = mountKey(options.workspace, index.index.manifestDigest, options.target);
+    for (;;) {
+      if (this.#closed.signal.aborted) throw new MountError("cancelled", "this process is ending");
+      if (signal.aborted)
+        throw new MountError("cancelled", "mounting was cancelled", { cause: signal.reason });
+      let shared = this.#mounts.get(key);
+      if (shared?.closing !== undefined) {
+        await shared.closing.catch(() => undefined);
+        continue;
+      }
+      shared ??= this.#start(key, options);
+      const image = await shared.join(signal);
+      try {
+        image.replaceSource(options.source);
+        if (options.eager) await image.complete(options.onProgress, signal);
+        if (options.background) image.startBackground();
+        return lease(shared, image);
+      } catch (thrown) {
+        await shared.leave().catch(() => undefined);
+        if (signal.aborted) throw new MountError("cancelled", "mounting was cancelled", { cause: thrown });
+        throw thrown;
+      }
+    }
+  }
+
+  /** What earlier processes left: the dead are cleared already, the living wait for {@link adoptMount} or {@link clear}. */
+  stale(): readonly StaleMount[] {
+    return this.#predecessors.list();
+  }
+
+  /** Counts a living mount of an earlier process as acquired. @throws MountError `mount_failed` when it is not there */
+  async adoptMount(root: string): Promise<LazyImage> {
+    for (const shared of this.#mounts.values())
+      if (shared.root === root && shared.closing === undefined) {
+        const image = await shared.join(this.#closed.signal);
+        return lease(shared, image);
+      }
+    const mount = await this.#adopt(root);
+    if (mount === undefined)
+      throw new MountError("mount_failed", `no living mount of an earlier process is at ${root}`, {
+        next: "Start the container anew: what was mounted there ended with the process that served it.",
+      });
+    const target = root.startsWith(`${this.#mountsDir}/`) ? undefined : root;
+    const shared = this.#share(
+      mountKey(mount.workspace, mount.manifestDigest, target),
+      root,
+      async () => mount,
+    );
+    return lease(shared, await shared.join(this.#closed.signal));
+  }
+
+  /** Unmounts a living mount of an earlier process that nobody adopted. Does nothing for any other. */
+  clear(root: string): Promise<void> {
+    return this.#predecessors.clear(root);
+  }
+
+  /** Clears every living mount of earlier processes that nobody adopted. */
+  async clearStale(): Promise<void> {
+    for (const root of this.#predecessors.remaining()) await this.clear(root);
+  }
+
+  status(): MountStatus[] {
+    return [...this.#mounts.values()].flatMap((shared) => {
+      const { image, users } = shared;
+      if (image === undefined) return [];
+      const { workspace, manifestDigest, root, transport, servedByProcess } = image;
+      return [{ workspace, manifestDigest, root, transport, servedByProcess, users, ...image.stats() }];
+    });
+  }
+
+  /**
+   * Ends: mounts that nobody uses any more are gone, those that this process serves are taken away from their users
+   * (who get EIO), those of complete layers stay for the next process. Idempotent.
+   */
+  async close(): Promise<void> {
+    if (this.#closed.signal.aborted) return;
+    this.#closed.abort(new MountError("cancelled", "this process is ending"));
+    for (const shared of [...this.#mounts.values()])
+      await shared.end().catch((thrown: unknown) => {
+        logger("mount").error("a mount could not be ended", { root: shared.root, error: messageOf(thrown) });
+      });
+    await this.#lock.release();
+  }
+
+  #start(key: string, options: AcquireOptions): SharedMount {
+    const dir = join(this.#mountsDir, key);
+    const root = options.target === undefined ? join(dir, "root") : resolve(options.target);
+    return this.#share(key, root, async (signal): Promise<MountedImage> => {
+      const adopted = await this.#adopt(root);
+      if (adopted !== undefined) return adopted;
+      const { workspace, index: image, source, eager, onProgress } = options;
+      const restrict = options.restrict ?? false;
+      return await ImageMount.open(
+        this.#parts,
+        { workspace, image, source, eager, onProgress, dir, root, restrict },
+        signal,
+      );
+    });
+  }
+
+  #share(key: string, root: string, open: (signal: AbortSignal) => Promise<MountedImage>): SharedMount {
+    const shared = new SharedMount(root, open, () => {
+      if (this.#mounts.get(key) === shared) this.#mounts.delete(key);
+    });
+    this.#mounts.set(key, shared);
+    return shared;
+  }
+
+  async #adopt(root: string): Promise<AdoptedMount | undefined> {
+    const found = this.#predecessors.take(root);
+    if (found === undefined) return undefined;
+    const locks = await this.#parts.cache.hold(found.record.files);
+    return new AdoptedMount(found.dir, found.record, locks);
+  }
+}
+
+function mountKey(workspace: string, manifestDigest: string, target: string | undefined): string {
+  const name = [workspace, manifestDigest, target === undefined ? "" : resolve(target)].join("\0");
+  return createHash("sha256").update(name).digest("hex").slice(0, 32);
+}
+
+function lease(shared: SharedMount, image: MountedImage): LazyImage {
+  let released: Promise<void> | undefined;
+  const release = async () => {
+    try {
+      await shared.leave();
+    } catch (thrown) {
+      released = undefined;
+      throw thrown;
+    }
+  };
+  return {
+    root: image.root,
+    failure: image.failure,
+    stats: () => image.stats(),
+    replaceSource: (source) => image.replaceSource(source),
+    release: () => (released ??= release()),
+  };
+}

@@ -1,0 +1,34 @@
+/** How much a mount may ask of the link and of memory. Every figure is per mount. */
+export interface FetchLimits {
+  /** Compressed bytes of one ranged request at most (a single span may be larger). */
+  readonly rangeBytes: number;
+  /** Compressed bytes asked for on behalf of readers and not yet inflated, at most. */
+  readonly inFlightBytes: number;
+  /** Requests at once that readers wait for or that read ahead of them. */
+  readonly demandConnections: number;
+  /** Requests at once that complete layers in the background. */
+  readonly backgroundConnections: number;
+  /** Requests at once of an eager mount, before anything reads. */
+  readonly eagerConnections: number;
+  /** Spans that a sequential reader is served ahead at most. */
+  readonly readAheadSpans: number;
+  /** From a reader's miss to its bytes or its error; for a whole-layer stream: between two chunks. */
+  readonly deadlineMs: number;
+  /** How long no reader may have waited before the background goes on. */
+  readonly idleMs: number;
+  /** Bandwidth of the background; absent: no limit of its own. */
+  readonly backgroundBytesPerSecond?: number;
+}
+
+const MiB = 1024 * 1024;
+
+export const defaultFetchLimits: FetchLimits = {
+  rangeBytes: 8 * MiB,
+  inFlightBytes: 64 * MiB,
+  demandConnections: 8,
+  backgroundConnections: 2,
+  eagerConnections: 6,
+  readAheadSpans: 8,
+  deadlineMs: 45_000,
+  idleMs: 300,
+};

@@ -1,0 +1,203 @@
+import { createHash, randomBytes } from "node:crypto";
+import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { zstdCompressSync } from "bun";
+import { buildImageIndex } from "../index/image-index.ts";
+import { indexLayerStream } from "../index/layer-index.ts";
+import { defaultIndexLimits } from "../index/limits.ts";
+import { IndexStore, type OpenedImageIndex } from "../index/store.ts";
+import { type TestEntry, tarTestLayer } from "../index/tree-layers.test-kit.ts";
+import type { BlobSource } from "../registry/blob-source.ts";
+import type { Descriptor } from "../registry/descriptor.ts";
+import { RegistryError } from "../registry/error.ts";
+import { parseImageConfig } from "../registry/image-config.ts";
+import { type AcquireOptions, type LazyImage, LazyMounts, type LazyMountsOptions } from "./lazy-mount.ts";
+
+const never = new AbortController().signal;
+const where = { registry: "registry.test", repository: "app" };
+
+export const MiB = 1024 * 1024;
+
+/** Blobs in memory, as a registry gives them out, with the faults that a test asks for. */
+export class TestSource implements BlobSource {
+  readonly blobs = new Map<string, Uint8Array>();
+  /** Every ranged read that was asked for. */
+  readonly reads: { readonly digest: string; readonly start: number; readonly end: number }[] = [];
+  readonly streams: string[] = [];
+  ranges = true;
+  /** Stands in the way of each ranged read: may wait, throw, or give other bytes. */
+  beforeRead: (bytes: Uint8Array, signal: AbortSignal) => Promise<Uint8Array> | Uint8Array = (bytes) => bytes;
+  /** Stands in the way of each chunk of a stream. */
+  beforeChunk: (chunk: Uint8Array, signal: AbortSignal) => Promise<Uint8Array> | Uint8Array = (chunk) =>
+    chunk;
+  #bytes = 0;
+
+  async read(layer: Descriptor, start: number, end: number, signal: AbortSignal): Promise<Uint8Array> {
+    this.reads.push({ digest: layer.digest, start, end });
+    if (!this.ranges) throw new RegistryError("range_unsupported", "the registry has no ranged reads", where);
+    const bytes = await this.beforeRead(this.#blob(layer).slice(start, end), signal);
+    this.#bytes += bytes.length;
+    return bytes;
+  }
+
+  async *stream(layer: Descriptor, start: number, signal: AbortSignal): AsyncGenerator<Uint8Array> {
+    this.streams.push(layer.digest);
+    const blob = this.#blob(layer);
+    for (let at = start; at < blob.length; at += 100_000) {
+      const chunk = await this.beforeChunk(blob.slice(at, at + 100_000), signal);
+      this.#bytes += chunk.length;
+      yield chunk;
+    }
+  }
+
+  stats() {
+    return { requests: this.reads.length + this.streams.length, bytes: this.#bytes };
+  }
+
+  #blob(layer: Descriptor): Uint8Array {
+    const blob = this.blobs.get(layer.digest);
+    if (blob === undefined) throw new RegistryError("not_found", `no blob ${layer.digest}`, where);
+    return blob;
+  }
+}
+
+export interface TestImage {
+  readonly opened: OpenedImageIndex;
+  readonly source: TestSource;
+  /** What each file holds, by path. */
+  readonly files: ReadonlyMap<string, Buffer>;
+}
+
+export type TestCompression = "none" | "gzip" | "zstd";
+
+/** A folder with an index store, a cache, and mounts of it, which {@link TestRoom.end} takes away. */
+export class TestRoom {
+  readonly dir: string;
+  readonly #store: IndexStore;
+  readonly #mounts: LazyMounts[] = [];
+
+  private constructor(dir: string, store: IndexStore) {
+    this.dir = dir;
+    this.#store = store;
+  }
+
+  static async create(): Promise<TestRoom> {
+    const dir = await mkdtemp(join(tmpdir(), "oci-node-mount-"));
+    return new TestRoom(dir, await IndexStore.open(join(dir, "index")));
+  }
+
+  async mounts(options: Partial<LazyMountsOptions> = {}): Promise<LazyMounts> {
+    const mounts = await LazyMounts.create({
+      stateDir: join(this.dir, "state"),
+      cacheDir: join(this.dir, "cache"),
+      transport: "auto",
+      ...options,
+    });
+    this.#mounts.push(mounts);
+    return mounts;
+  }
+
+  async end(): Promise<void> {
+    for (const mounts of this.#mounts) {
+      await mounts.close();
+    }
+    // What needs no process outlives close(): a successor clears it.
+    const last = await LazyMounts.create({
+      stateDir: join(this.dir, "state"),
+      cacheDir: join(this.dir, "cache"),
+      transport: "auto",
+    });
+    await last.clearStale();
+    await last.close();
+    const left = (await readFile("/proc/self/mountinfo", "utf8"))
+      .split("\n")
+      .filter((line) => line.includes(this.dir));
+    if (left.length > 0) throw new Error(`mounts were left: ${left.join("; ")}`);
+    await rm(this.dir, { recursive: true, force: true });
+  }
+
+  /** Builds an image of layers of files (path → bytes), in this process. */
+  async image(
+    layers: readonly Readonly<Record<string, Buffer>>[],
+    compression: TestCompression = "gzip",
+  ): Promise<TestImage> {
+    const source = new TestSource();
+    const files = new Map<string, Buffer>();
+    const descriptors = layers.map((layer) => {
+      const entries = Object.entries(layer).map(([path, content]): TestEntry => {
+        files.set(path, content);
+        return { path, type: "file", content };
+      });
+      return addBlob(source, compress(tarTestLayer(entries), compression), mediaType(compression));
+    });
+    const configBytes = Buffer.from(JSON.stringify({ os: "linux", architecture: "amd64", salt: this.dir }));
+    const manifestBytes = Buffer.from(JSON.stringify(descriptors));
+    const { index, sha256 } = await buildImageIndex({
+      repository: "registry.test/app",
+      resolved: {
+        manifest: { mediaType: "m", digest: digestOf(manifestBytes), size: manifestBytes.length },
+        config: { mediaType: "c", digest: digestOf(configBytes), size: configBytes.length },
+        layers: descriptors,
+        manifestBytes,
+        imageConfig: parseImageConfig(JSON.parse(configBytes.toString())),
+      },
+      configBytes,
+      source,
+      store: this.#store,
+      scratchDir: join(this.dir, "scratch"),
+      indexLayer: (layer, bytes, out, signal) =>
+        indexLayerStream(layer, bytes, out, defaultIndexLimits, signal),
+      signal: never,
+    });
+    source.streams.length = 0;
+    return { opened: await this.#store.openImage(index.manifestDigest, sha256), source, files };
+  }
+}
+
+/** Acquires with defaults: nothing but what is read is fetched. */
+export function acquire(
+  mounts: LazyMounts,
+  image: TestImage,
+  options: Partial<AcquireOptions> = {},
+): Promise<LazyImage> {
+  return mounts.acquire({
+    workspace: "ws",
+    index: image.opened,
+    source: image.source,
+    background: false,
+    eager: false,
+    signal: never,
+    ...options,
+  });
+}
+
+/** Bytes that do not compress. */
+export function noise(bytes: number): Buffer {
+  return randomBytes(bytes);
+}
+
+/** Mounts below a folder, as the kernel lists them. */
+export async function mountsBelow(dir: string): Promise<string[]> {
+  return (await readFile("/proc/self/mountinfo", "utf8")).split("\n").filter((line) => line.includes(dir));
+}
+
+function addBlob(source: TestSource, bytes: Uint8Array, type: string): Descriptor {
+  const digest = digestOf(bytes);
+  source.blobs.set(digest, bytes);
+  return { mediaType: type, digest, size: bytes.length };
+}
+
+function compress(tar: Buffer, compression: TestCompression): Uint8Array {
+  if (compression === "gzip") return Bun.gzipSync(new Uint8Array(tar), { level: 1 });
+  if (compression === "zstd") return zstdCompressSync(tar, { level: 1 });
+  return tar;
+}
+
+function mediaType(compression: TestCompression): string {
+  return `application/vnd.oci.image.layer.v1.tar${compression === "none" ? "" : `+${compression}`}`;
+}
+
+function digestOf(bytes: Uint8Array): string {
+  return `sha256:${createHash("sha256").update(bytes).digest("hex")}`;
+}

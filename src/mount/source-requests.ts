@@ -1,0 +1,95 @@
+import type { BlobSource } from "../registry/blob-source.ts";
+import type { Descriptor } from "../registry/descriptor.ts";
+import { MountError } from "./error.ts";
+
+/**
+ * The requests of one mount to its source: counted, each with a deadline, all ended by {@link close}. A source that
+ * ignores its signal is left behind: the request counts as ended when the deadline passes.
+ */
+export class SourceRequests {
+  readonly #deadlineMs: number;
+  readonly #running = new Set<AbortController>();
+  #source: BlobSource;
+  #closed: MountError | undefined;
+  #bytes = 0;
+  #requests = 0;
+
+  constructor(source: BlobSource, deadlineMs: number) {
+    this.#source = source;
+    this.#deadlineMs = deadlineMs;
+  }
+
+  /** From the next request on, bytes come from another source (a rotated credential). */
+  replaceSource(source: BlobSource): void {
+    this.#source = source;
+  }
+
+  get bytes(): number {
+    return this.#bytes;
+  }
+
+  get count(): number {
+    return this.#requests;
+  }
+
+  /** Bytes `start` to `end` (exclusive) of a layer, exactly so many. */
+  async read(layer: Descriptor, start: number, end: number): Promise<Uint8Array> {
+    this.#requests += 1;
+    const what = `reading bytes ${start} to ${end} of layer ${layer.digest}`;
+    const bytes = await this.#within(what, layer, (signal) => this.#source.read(layer, start, end, signal));
+    this.#bytes += bytes.length;
+    if (bytes.length === end - start) return bytes;
+    throw new MountError("corrupt_blob", `${what}: the registry sent ${bytes.length} bytes`, {
+      layer: layer.digest,
+    });
+  }
+
+  /** A layer from its first byte, in order; the deadline counts anew from chunk to chunk. */
+  async *stream(layer: Descriptor): AsyncGenerator<Uint8Array> {
+    this.#requests += 1;
+    const what = `streaming layer ${layer.digest}`;
+    const ended = new AbortController();
+    const chunks = this.#source.stream(layer, 0, ended.signal)[Symbol.asyncIterator]();
+    try {
+      for (;;) {
+        const result = await this.#within(what, layer, () => chunks.next());
+        if (result.done === true) return;
+        this.#bytes += result.value.length;
+        yield result.value;
+      }
+    } finally {
+      ended.abort(new MountError("cancelled", `${what}: no longer needed`, { layer: layer.digest }));
+    }
+  }
+
+  /** Ends what runs with `reason`; later requests fail with it. */
+  close(reason: MountError): void {
+    this.#closed ??= reason;
+    for (const request of this.#running) request.abort(reason);
+  }
+
+  async #within<T>(what: string, layer: Descriptor, call: (signal: AbortSignal) => Promise<T>): Promise<T> {
+    if (this.#closed !== undefined) throw this.#closed;
+    const request = new AbortController();
+    this.#running.add(request);
+    const timer = setTimeout(() => request.abort(this.#tooLate(what, layer)), this.#deadlineMs);
+    const aborted = new Promise<never>((_, reject) => {
+      request.signal.addEventListener("abort", () => reject(request.signal.reason), { once: true });
+    });
+    try {
+      return await Promise.race([call(request.signal), aborted]);
+    } catch (thrown) {
+      throw request.signal.aborted ? request.signal.reason : thrown;
+    } finally {
+      clearTimeout(timer);
+      this.#running.delete(request);
+    }
+  }
+
+  #tooLate(what: string, layer: Descriptor): MountError {
+    return new MountError("source_failed", `${what}: no answer within ${this.#deadlineMs} ms`, {
+      layer: layer.digest,
+      next: "Check the registry and the way to it; the read can be tried again.",
+    });
+  }
+}

@@ -1,0 +1,42 @@
+import { expect, test } from "bun:test";
+import { growRun, runRange } from "./span-run.ts";
+
+/** Spans of ten bytes each; neighbours share one byte, as those of a gzip layer may. */
+const table = {
+  spanCount: 8,
+  span: (index: number) => ({ compOffset: index * 9, compLength: 10 }),
+};
+
+function grow(
+  span: number,
+  options: { spansMin?: number; waiting?: number[]; there?: number[]; rangeBytes?: number },
+) {
+  return growRun(table, span, {
+    rangeBytes: options.rangeBytes ?? 1000,
+    spansMin: options.spansMin ?? 1,
+    fetchable: (index) => !options.there?.includes(index),
+    waitedFor: (index) => options.waiting?.includes(index) ?? false,
+  });
+}
+
+test("a lone miss asks for its span alone", () => {
+  expect(grow(3, {})).toEqual({ first: 3, last: 3 });
+});
+
+test("a run takes in neighbours that somebody waits for, on both sides", () => {
+  expect(grow(3, { waiting: [1, 2, 3, 4, 6] })).toEqual({ first: 1, last: 4 });
+});
+
+test("a run reads ahead up to what is there already and up to the layer's end", () => {
+  expect(grow(3, { spansMin: 4, there: [5] })).toEqual({ first: 3, last: 4 });
+  expect(grow(6, { spansMin: 8 })).toEqual({ first: 6, last: 7 });
+});
+
+test("a run keeps to the size of a request, but for a span that is larger", () => {
+  expect(grow(2, { spansMin: 8, rangeBytes: 28 })).toEqual({ first: 2, last: 4 });
+  expect(grow(2, { spansMin: 8, rangeBytes: 5 })).toEqual({ first: 2, last: 2 });
+});
+
+test("the range of a run goes from its first byte to its last, shared bytes once", () => {
+  expect(runRange(table, { first: 2, last: 4 })).toEqual({ start: 18, end: 46 });
+});
