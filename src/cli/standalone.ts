@@ -4,7 +4,8 @@ import { createProvider } from "../credential/create-provider.ts";
 import { detectCredentialType } from "../credential/detect.ts";
 import { anonymousProvider, type CredentialMap } from "../credential/provider.ts";
 import { type BuiltImageIndex, buildImageIndex } from "../index/image-index.ts";
-import { indexLayerInChild } from "../index/layer-child.ts";
+import { indexLayerInChild } from "../index/child.ts";
+import { defaultIndexLimits } from "../index/limits.ts";
 import { IndexStore } from "../index/store.ts";
 import { hostPlatform, parsePlatform } from "../reference/platform.ts";
 import type { Reference } from "../reference/reference.ts";
@@ -83,7 +84,7 @@ export async function indexInto(
     source: blobSource(repository),
     store,
     scratchDir: join(storeDir, "scratch"),
-    indexLayer: indexLayerInChild,
+    indexLayer: (layer, bytes, out, signal) => indexLayerInChild(layer, bytes, out, defaultIndexLimits, signal),
     onProgress: options.onProgress,
     signal: options.signal,
   });

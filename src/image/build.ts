@@ -3,7 +3,8 @@ import { detectCredentialType } from "../credential/detect.ts";
 import { unmarshalCredentials } from "../credential/marshal.ts";
 import { anonymousProvider, type CredentialMap, type RegistryCredential } from "../credential/provider.ts";
 import { type BuiltImageIndex, buildImageIndex } from "../index/image-index.ts";
-import { indexLayerInChild } from "../index/layer-child.ts";
+import { indexLayerInChild } from "../index/child.ts";
+import { defaultIndexLimits } from "../index/limits.ts";
 import type { IndexStore } from "../index/store.ts";
 import { formatPlatform, type Platform } from "../reference/platform.ts";
 import { formatReference, type Reference } from "../reference/reference.ts";
@@ -75,7 +76,7 @@ export async function buildImage(
     source: blobSource(repository),
     store: dependencies.index,
     scratchDir: dependencies.scratchDir,
-    indexLayer: indexLayerInChild,
+    indexLayer: (layer, bytes, out, signal) => indexLayerInChild(layer, bytes, out, defaultIndexLimits, signal),
     onProgress: ({ digest, bytesDone, bytesTotal }) =>
       onProgress({ step: "index", message: "indexing", layerDigest: digest, bytesDone, bytesTotal }),
     signal,
