@@ -199,24 +199,30 @@ export class LayerIndexing {
   }
 }
 
-/** Calls `take` with each chunk, until the end or until `signal` fires, even while the source gives nothing. */
+/** Calls `take` with each chunk, until the end or until `signal` fires, even while source or `take` hang. */
 export async function forEachChunk(
   bytes: AsyncIterable<Uint8Array>,
   signal: AbortSignal,
   take: (chunk: Uint8Array) => void | Promise<void>,
 ): Promise<void> {
   const iterator = bytes[Symbol.asyncIterator]();
-  const { promise: aborted, reject } = Promise.withResolvers<never>();
-  aborted.catch(() => {});
-  const onAbort = (): void => reject(cancelled(signal));
-  if (signal.aborted) onAbort();
+  let interrupt = (): void => {};
+  // Not Promise.race: it would hang a reaction on the signal's promise for every chunk of the layer.
+  const interruptible = <T>(pending: Promise<T>): Promise<T> =>
+    new Promise((resolve, reject) => {
+      interrupt = () => reject(cancelled(signal));
+      pending.then(resolve, reject);
+      if (signal.aborted) interrupt();
+    });
+  const onAbort = (): void => interrupt();
   signal.addEventListener("abort", onAbort);
   let done = false;
   try {
     for (;;) {
-      const next = await Promise.race([iterator.next(), aborted]);
+      const next = await interruptible(iterator.next());
       if (next.done === true) break;
-      await take(next.value);
+      const taking = take(next.value);
+      if (taking !== undefined) await interruptible(taking);
     }
     done = true;
   } finally {

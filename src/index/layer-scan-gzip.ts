@@ -1,6 +1,6 @@
 import { PointScanner, type PointStatus } from "../native/points.ts";
 import { IndexError } from "./error.ts";
-import { InflationMeter, type LayerScan, type ScanSinks } from "./layer-scan.ts";
+import { InflationMeter, type LayerScan, type ScanSinks, scanFailure } from "./layer-scan.ts";
 import type { IndexLimits } from "./limits.ts";
 import { type Span, SpanTable } from "./span-table.ts";
 import { spanBytes, spanFile } from "./types.ts";
@@ -84,14 +84,7 @@ export class GzipScan implements LayerScan {
       this.#insideMember = false;
       this.#members += 1;
     } else if (status === "badData" || status === "noMemory" || status === "windowTooLarge") {
-      const why = status === "badData" ? this.#scanner.problem() : "no memory";
-      throw new IndexError(
-        "bad_layer",
-        `the gzip layer breaks near byte ${this.#meter.compressedBytes}: ${why}`,
-        {
-          next: "Push the image again.",
-        },
-      );
+      throw scanFailure("gzip", this.#meter.compressedBytes, status, this.#scanner.problem());
     }
     if (produced > 0) this.#sinks.tar(this.#output.subarray(0, produced));
   }

@@ -1,6 +1,6 @@
 import { PointScanner } from "../native/points.ts";
 import { IndexError } from "./error.ts";
-import { InflationMeter, type LayerScan, type ScanSinks } from "./layer-scan.ts";
+import { InflationMeter, type LayerScan, type ScanSinks, scanFailure } from "./layer-scan.ts";
 import { TarPieces } from "./layer-scan-plain.ts";
 import type { IndexLimits } from "./limits.ts";
 import { SpanTable } from "./span-table.ts";
@@ -52,7 +52,7 @@ export class ZstdScan implements LayerScan {
       } else if (status === "input") {
         break;
       } else if (status !== "output") {
-        throw this.#failure(status);
+        throw scanFailure("zstd", this.#meter.compressedBytes, status, this.#scanner.problem());
       }
     }
     if (this.#frames?.tooLong === true) this.#frames = undefined;
@@ -74,23 +74,6 @@ export class ZstdScan implements LayerScan {
 
   close(): void {
     this.#scanner.close();
-  }
-
-  #failure(status: string): IndexError {
-    const where = `near byte ${this.#meter.compressedBytes}`;
-    if (status === "windowTooLarge") {
-      return new IndexError(
-        "limit_exceeded",
-        `the zstd layer asks for a window of more than 128 MiB, ${where}`,
-        {
-          next: "Compress the layer without --long.",
-        },
-      );
-    }
-    const why = status === "badData" ? this.#scanner.problem() : "no memory";
-    return new IndexError("bad_layer", `the zstd layer breaks ${where}: ${why}`, {
-      next: "Push the image again.",
-    });
   }
 }
 

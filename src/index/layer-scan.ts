@@ -1,3 +1,5 @@
+import type { PointStatus } from "../native/points.ts";
+import { IndexError } from "./error.ts";
 import { checkLimit, type IndexLimits } from "./limits.ts";
 import type { SpanTable } from "./span-table.ts";
 import type { SpanKind } from "./types.ts";
@@ -52,4 +54,24 @@ export class InflationMeter {
       () => "a piece without a place to begin in it",
     );
   }
+}
+
+/** The error for a step of the decompressor that failed; `problem` is what zlib or zstd said. */
+export function scanFailure(format: string, near: number, status: PointStatus, problem: string): IndexError {
+  const where = `the ${format} layer, near byte ${near}`;
+  if (status === "windowTooLarge") {
+    return new IndexError("limit_exceeded", `${where}, asks for a window of more than 128 MiB`, {
+      next: "Compress the layer without --long.",
+    });
+  }
+  if (status === "noMemory") {
+    return new IndexError(
+      "limit_exceeded",
+      `${where}, takes more memory than indexing is allowed: no memory`,
+      {
+        next: "Compress the layer with a smaller window.",
+      },
+    );
+  }
+  return new IndexError("bad_layer", `${where}, breaks: ${problem}`, { next: "Push the image again." });
 }

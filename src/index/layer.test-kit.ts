@@ -134,7 +134,7 @@ function emptyBlocks(bits: number): string {
   const order = [16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1];
   const lengths = order.map((symbol) => low(symbol === 18 || symbol === 1 ? 1 : 0, 3)).join("");
   const zeros = `1${low(138 - 11, 7)}1${low(118 - 11, 7)}`;
-  const dynamic = `${low(0, 1)}${low(2, 2)}${low(0, 5)}${low(1, 5)}${low(14, 4)}${lengths}${zeros}000` + "0";
+  const dynamic = `${low(0, 1)}${low(2, 2)}${low(0, 5)}${low(1, 5)}${low(14, 4)}${lengths}${zeros}0000`;
   let blocks = bits % 2 === 0 ? "" : dynamic;
   while (blocks.length % 8 !== bits) blocks += fixed;
   return blocks;

@@ -1,0 +1,73 @@
+import { readFileSync, readSync } from "node:fs";
+import { join } from "node:path";
+import { limitOwnMemory } from "../native/points.ts";
+import { messageOf } from "../std/error.ts";
+import type { ChildAnswer, ChildRequest } from "./child-protocol.ts";
+import { IndexError } from "./error.ts";
+import { LayerIndexing } from "./layer-index.ts";
+import type { IndexedLayer } from "./types.ts";
+
+const readBytes = 1024 * 1024;
+
+/**
+ * The indexing process: reads one layer's bytes from standard input, writes `span` and `toc` into the directory of the
+ * request, and prints one line, a {@link ChildAnswer}. The request is the only argument, as JSON.
+ *
+ * @returns the exit code: 0, or 1 when the layer cannot be indexed
+ */
+export async function runIndexChild(argv: readonly string[]): Promise<number> {
+  let answer: ChildAnswer;
+  try {
+    const request = JSON.parse(argv[0] ?? "") as ChildRequest;
+    limitGrowth(request.memoryBytes);
+    answer = { layer: indexStandardInput(request) };
+  } catch (error) {
+    const code = error instanceof IndexError ? error.code : "child_failed";
+    const next = error instanceof IndexError ? error.next : undefined;
+    answer = { error: { code, message: messageOf(error), ...(next === undefined ? {} : { next }) } };
+  }
+  process.stdout.write(`${JSON.stringify(answer)}\n`);
+  return "error" in answer ? 1 : 0;
+}
+
+/** Reads on this thread: there is nothing else for it to do, and the pipe holds the writer back. */
+function indexStandardInput({ layer, directory, limits, memoryBytes }: ChildRequest): IndexedLayer {
+  const files = { spanPath: join(directory, "span"), tocPath: join(directory, "toc") };
+  const indexing = LayerIndexing.create(layer, files, limits);
+  try {
+    const buffer = Buffer.allocUnsafe(readBytes);
+    for (;;) {
+      const got = readSync(0, buffer, 0, buffer.length, null);
+      if (got === 0) return indexing.finish();
+      indexing.push(buffer.subarray(0, got));
+      checkMemory(memoryBytes);
+    }
+  } finally {
+    indexing.close();
+  }
+}
+
+/**
+ * The kernel's limit, for what C allocates and JavaScript maps anew. JavaScriptCore has gigabytes of address space mapped
+ * from the start, which count: the limit is what is mapped now and the budget, so it does not bound the heap inside of
+ * that space. {@link checkMemory} does.
+ */
+function limitGrowth(memoryBytes: number): void {
+  const mapped = /^VmData:\s+(\d+) kB$/m.exec(readFileSync("/proc/self/status", "latin1"))?.[1];
+  if (mapped !== undefined) limitOwnMemory(Number(mapped) * 1024 + memoryBytes);
+}
+
+/** Between two chunks, since what one chunk can add is small. @throws {IndexError} `limit_exceeded` */
+function checkMemory(memoryBytes: number): void {
+  const resident = process.memoryUsage.rss();
+  if (resident <= memoryBytes) return;
+  throw new IndexError(
+    "limit_exceeded",
+    `indexing the layer took ${resident} bytes of memory, more than ${memoryBytes}`,
+    {
+      next: "Check where this image comes from; it asks for more than images do.",
+    },
+  );
+}
+
+if (import.meta.main) process.exitCode = await runIndexChild(process.argv.slice(2));

@@ -1,0 +1,40 @@
+import { z } from "zod";
+import { indexErrorCodes } from "./error.ts";
+import type { LayerToIndex } from "./layer-index.ts";
+import type { IndexLimits } from "./limits.ts";
+import type { IndexedLayer } from "./types.ts";
+
+/** What the indexing process is asked, as JSON in its only argument. The layer's bytes come by standard input. */
+export interface ChildRequest {
+  readonly layer: LayerToIndex;
+  /** Where it writes `span` and `toc`. */
+  readonly directory: string;
+  readonly limits: IndexLimits;
+  /** Memory that it allows itself. */
+  readonly memoryBytes: number;
+}
+
+/** The line that it prints. */
+export type ChildAnswer =
+  | { readonly layer: IndexedLayer }
+  | { readonly error: { readonly code: string; readonly message: string; readonly next?: string } };
+
+const bytes = z.number().int().nonnegative();
+
+export const childAnswer = z.union([
+  z.object({
+    layer: z.object({
+      digest: z.string(),
+      mediaType: z.string(),
+      sizeBytes: bytes,
+      tarSizeBytes: bytes,
+      blobSizeBytes: bytes,
+      entries: bytes,
+      spanSha256: z.string().regex(/^[0-9a-f]{64}$/),
+      spanSizeBytes: bytes,
+    }),
+  }),
+  z.object({
+    error: z.object({ code: z.enum(indexErrorCodes), message: z.string(), next: z.string().optional() }),
+  }),
+]);
