@@ -1,6 +1,7 @@
 import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { erofsMount } from "../native/linux.ts";
 import { run } from "../std/spawn.ts";
 import { writeErofs } from "./erofs.ts";
 import { mergeLayers } from "./merge.ts";
@@ -24,7 +25,7 @@ export class Bench {
   }
 
   /** Merges and writes the layers, and mounts the image: the path of its root. */
-  async mountLayers(layers: readonly TestLayer[]): Promise<string> {
+  async mountLayers(layers: readonly TestLayer[], how: "files" | "loops" = "files"): Promise<string> {
     const indexed = layers.map(indexTestLayer);
     const image = this.path(`image-${this.#undo.length}.erofs`);
     const tree = mergeLayers(indexed.map(({ toc }) => toc));
@@ -39,17 +40,25 @@ export class Bench {
       await writeFile(path, blob);
       blobs.push(path);
     }
-    return await this.mount(image, blobs);
+    return how === "files" ? await this.mount(image, blobs) : await this.mountWithLoops(image, blobs);
   }
 
-  /** Mounts an image whose devices are these files, through loop devices. */
+  /** Mounts an image whose devices are these files: the kernel reads the files themselves. */
   async mount(image: string, blobs: readonly string[]): Promise<string> {
     const target = `${image}.mounted`;
     await mkdir(target);
+    await erofsMount({ source: image, devices: blobs, target });
+    this.#undo.push(() => run(["umount", target]));
+    return target;
+  }
+
+  /** The same through loop devices, as kernels before 6.12 need it. */
+  async mountWithLoops(image: string, blobs: readonly string[]): Promise<string> {
     const devices: string[] = [];
-    for (const blob of [image, ...blobs]) devices.push(await this.#attach(blob));
-    const options = ["ro", ...devices.slice(1).map((device) => `device=${device}`)].join(",");
-    await run(["mount", "-t", "erofs", "-o", options, devices[0] ?? "", target]);
+    for (const file of [image, ...blobs]) devices.push(await this.#attach(file));
+    const target = `${image}.mounted`;
+    await mkdir(target);
+    await erofsMount({ source: devices[0] ?? "", devices: devices.slice(1), target });
     this.#undo.push(() => run(["umount", target]));
     return target;
   }

@@ -135,6 +135,15 @@ test("the same layer twice, and a layer without contents, are devices like other
   expect(await differences([layer, [root, { path: "g", type: "symlink", link: "f" }], layer])).toEqual([]);
 });
 
+test("loop devices show the same tree as files do, a layer without contents included", async () => {
+  const layers = [
+    ...randomLayers(9, 3, 60),
+    [{ path: "last", type: "symlink", link: "x" }] satisfies TestLayer,
+  ];
+  const [files, loops] = [await bench.mountLayers(layers), await bench.mountLayers(layers, "loops")];
+  expect(await diffTrees(files, loops, { directoryLinks: true })).toEqual([]);
+});
+
 for (const seed of [1, 2, 3, 4, 5, 6]) {
   test(`random layers of seed ${seed} end as unpacking ends`, async () => {
     const layers = randomLayers(seed, 3, 60);
