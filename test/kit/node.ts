@@ -1,4 +1,4 @@
-import { mkdir, mkdtemp, rm } from "node:fs/promises";
+import { chmod, mkdir, mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { cleanEnvironment } from "../../src/std/spawn.ts";
@@ -95,6 +95,8 @@ export class TestNode {
     const command = options.command ?? fromSources;
     const home = await mkdtemp(join(tmpdir(), "oci-node-test-"));
     const dataDir = options.dataDir ?? join(home, "data");
+    // The database runs as a user of its own, who has to pass through.
+    await chmod(home, 0o755);
     await mkdir(join(home, "cwd"));
     const insecure = (options.insecureRegistries ?? []).flatMap((host) => ["--insecure-registry", host]);
     const program = new Program(
