@@ -87,11 +87,9 @@ export class ImageStore {
       const [locked] = await tx.select({ id: images.id }).from(images).where(eq(images.id, id)).for("update");
       if (locked === undefined) throw unknownImage(id);
       await refuseWhileUsed(tx, id);
+      const layerRows = await tx.select().from(imageLayers).where(eq(imageLayers.imageId, id));
       await tx.delete(images).where(eq(images.id, id));
-      const unused = await tx
-        .delete(layers)
-        .where(notExists(tx.select().from(imageLayers).where(eq(imageLayers.digest, layers.digest))))
-        .returning({ digest: layers.digest });
+      const unusedLayers = await deleteUnused(tx, [...new Set(layerRows.map((row) => row.digest))].sort());
       const others = await tx
         .select({ id: images.id })
         .from(images)
@@ -226,12 +224,29 @@ async function refuseWhileUsed(tx: Queries, id: string): Promise<void> {
   const users = await tx
     .select({ id: containers.id })
     .from(containers)
-    .where(and(inArray(containers.imageId, [id]), notInArray(containers.state, endedContainerStates)))
+    .where(and(eq(containers.imageId, id), notInArray(containers.state, endedContainerStates)))
     .limit(5);
   if (users.length === 0) return;
   throw new ImageError("in_use", `image ${id} is used by ${users.map((user) => user.id).join(", ")}`, {
     next: "Stop these containers first.",
   });
+}
+
+/** Deletes those of the layers that no image has. Locked first: a build that takes one up meanwhile is waited for. */
+async function deleteUnused(tx: Queries, digests: readonly string[]): Promise<string[]> {
+  if (digests.length === 0) return [];
+  const these = inArray(layers.digest, [...digests]);
+  await tx
+    .select({ digest: layers.digest })
+    .from(layers)
+    .where(these)
+    .orderBy(asc(layers.digest))
+    .for("update");
+  const unused = await tx
+    .delete(layers)
+    .where(and(these, notExists(tx.select().from(imageLayers).where(eq(imageLayers.digest, layers.digest)))))
+    .returning({ digest: layers.digest });
+  return unused.map((layer) => layer.digest);
 }
 
 function unknownImage(id: string): ImageError {

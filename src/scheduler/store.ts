@@ -69,17 +69,20 @@ export class SchedulerStore {
 
   /**
    * Gives a pending container to a worker (`scheduled`) if, with the worker's row locked, it is ready and has room:
-   * two schedulers together never give a worker more than it has. undefined: no room there (any more).
+   * two schedulers together never give a worker more than it has. undefined: no room there (any more),
+   * or another scheduler has placed it.
    */
   async place(container: Container, workerId: string, leaseMs: number): Promise<Transitioned | undefined> {
     return this.#database.transaction(async (tx) => {
       const [row] = await tx.select().from(workers).where(eq(workers.id, workerId)).for("update");
       if (row === undefined || row.state !== "ready") return undefined;
-      const placed = await placedOn(tx, workerId);
-      if (placed.cpuMillis + container.cpuMillis > row.cpuMillis) return undefined;
-      if (placed.memoryBytes + container.memoryBytes > row.memoryBytes) return undefined;
+      const taken = await placedOn(tx, workerId);
+      if (taken.cpuMillis + container.cpuMillis > row.cpuMillis) return undefined;
+      if (taken.memoryBytes + container.memoryBytes > row.memoryBytes) return undefined;
       const expected = { from: ["pending"], attempt: container.attempt } as const;
-      return transitionIn(tx, container.id, expected, "scheduled", { workerId, leaseMs });
+      const placed = await transitionIn(tx, container.id, expected, "scheduled", { workerId, leaseMs });
+      // Placed by another scheduler meanwhile, which also hands it over.
+      return placed.changed ? placed : undefined;
     });
   }
 
