@@ -90,7 +90,7 @@ static int blob_create(const char *span_path, const char *cache_path, const char
                        char *error) {
   struct blob *blob = calloc(1, sizeof *blob);
   if (blob == NULL) return -ENOMEM;
-  blob->cache_fd = blob->map_fd = -1;
+  blob->cache_fd = blob->map_fd = blob->spans.fd = -1;
   blob->refs = 1;
   pthread_mutex_init(&blob->map_lock, NULL);
   TAILQ_INIT(&blob->parked);

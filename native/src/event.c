@@ -11,6 +11,8 @@ static struct event *queue;
 static size_t queue_start, queue_length, queue_capacity;
 static void (*doorbell)(void);
 static bool rung, quiet;
+static pthread_cond_t ringer_wakes = PTHREAD_COND_INITIALIZER;
+static bool ringer_runs, ringer_wanted;
 /* Serializes ringing against oci_engine_quiet: after it has returned the callback is never entered again. */
 static pthread_mutex_t ring_lock = PTHREAD_MUTEX_INITIALIZER;
 
@@ -26,14 +28,41 @@ static bool grow(void) {
   return true;
 }
 
+static void ring_locked(void) {
+  pthread_mutex_lock(&ring_lock);
+  if (doorbell != NULL && !quiet) doorbell();
+  pthread_mutex_unlock(&ring_lock);
+}
+
+static void *ring_for_others(void *unused) {
+  pthread_mutex_lock(&engine_lock);
+  for (;;) {
+    while (!ringer_wanted) pthread_cond_wait(&ringer_wakes, &engine_lock);
+    ringer_wanted = false;
+    ring_locked();
+  }
+  return unused;
+}
+
+int ringer_start(void) {
+  pthread_mutex_lock(&engine_lock);
+  int error = ringer_runs ? 0 : spawn_thread(ring_for_others, NULL);
+  if (error == 0) ringer_runs = true;
+  pthread_mutex_unlock(&engine_lock);
+  return error;
+}
+
 void post_event_locked(struct event event) {
   if (queue_length == queue_capacity && !grow()) abort(); /* a lost event would be a reader that waits for ever */
   queue[(queue_start + queue_length++) % queue_capacity] = event;
   if (rung) return;
   rung = true;
-  pthread_mutex_lock(&ring_lock);
-  if (doorbell != NULL && !quiet) doorbell();
-  pthread_mutex_unlock(&ring_lock);
+  if (!thread_is_without_files()) {
+    ring_locked();
+  } else {
+    ringer_wanted = true;
+    pthread_cond_signal(&ringer_wakes);
+  }
 }
 
 void post_done(uint32_t job, int32_t result) {

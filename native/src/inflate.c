@@ -9,7 +9,7 @@
 
 #include "oci.h"
 
-enum { WINDOW_MAX = 32768, KEEP_MAX = 8 << 20, GZIP_TRAILER = 8, RAW = -15, GZIP = 31 };
+enum { KEEP_MAX = 8 << 20, GZIP_TRAILER = 8, RAW = -15, GZIP = 31 };
 
 struct worker {
   z_stream zlib;
@@ -18,6 +18,7 @@ struct worker {
   uint8_t *out;
   size_t capacity;
   uint8_t window[WINDOW_MAX];
+  uint8_t stored[WINDOW_STORED_MAX];
 };
 
 struct worker *worker_create(void) { return calloc(1, sizeof(struct worker)); }
@@ -48,8 +49,8 @@ static void feed(z_stream *z, const uint8_t *bytes, size_t length, uint8_t *out,
 
 /* The window is stored as raw deflate and must inflate to exactly its length. */
 static bool load_window(struct worker *w, const struct span_file *file, const struct span *span) {
-  if (!zlib_begin(w, RAW)) return false;
-  feed(&w->zlib, file->windows + span->window_offset, span->window_stored, w->window, span->window_length);
+  if (!span_file_window(file, span, w->stored) || !zlib_begin(w, RAW)) return false;
+  feed(&w->zlib, w->stored, span->window_stored, w->window, span->window_length);
   int code = inflate(&w->zlib, Z_FINISH);
   return code == Z_STREAM_END && w->zlib.avail_out == 0;
 }

@@ -48,6 +48,8 @@ struct event {
 /* Call with engine_lock held. */
 void post_event_locked(struct event event);
 void post_done(uint32_t job, int32_t result);
+/* Starts the thread that rings for threads which cannot: see linuxio.c. 0 or an errno. */
+int ringer_start(void);
 
 /* ---- blob.c: a layer's aligned blob ---- */
 struct parked;
@@ -185,6 +187,7 @@ void *session_serve(void *session);
 /* ---- linuxio.c ---- */
 /* Runs on a thread of its own, whose table of descriptors is its own and empty: see the file. 0 or an errno. */
 int spawn_detached_from_files(void *(*run)(void *), void *argument);
+bool thread_is_without_files(void);
 int write_text(const char *path, const char *text);
 
 #endif

@@ -1,14 +1,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "oci.h"
 
-enum { BLOCK = 4096, WINDOW_MAX = 32768, WINDOW_STORED_MAX = 65536 };
+enum { BLOCK = 4096 };
 static const uint64_t span_bytes_max = 1ull << 30;
 static const uint64_t file_bytes_max = 1ull << 50;
 
@@ -91,43 +91,71 @@ static int check_extents(const struct span_file *f, uint64_t tar_end, char *erro
   return 0;
 }
 
+static int read_exactly(int fd, void *out, size_t length, uint64_t offset) {
+  uint8_t *at = out;
+  while (length > 0) {
+    ssize_t got = pread(fd, at, length, (off_t)offset);
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) return -errno;
+    if (got == 0) return -EIO;
+    at += got;
+    offset += (uint64_t)got;
+    length -= (size_t)got;
+  }
+  return 0;
+}
+
+static int read_table(int fd, void **table, size_t length, uint64_t offset) {
+  *table = malloc(length + 1);
+  return *table == NULL ? -ENOMEM : read_exactly(fd, *table, length, offset);
+}
+
+static int read_header(struct span_file *file, char *error) {
+  struct stat st;
+  if (fstat(file->fd, &st) != 0) return -errno;
+  if (!S_ISREG(st.st_mode) || st.st_size < (off_t)sizeof(struct span_header))
+    return refuse(error, "shorter than its header", 0);
+  file->size = (uint64_t)st.st_size;
+  int result = read_table(file->fd, (void **)&file->header, sizeof *file->header, 0);
+  return result != 0 ? result : check_header(file, error);
+}
+
+static int read_tables(struct span_file *file, char *error) {
+  const struct span_header *h = file->header;
+  uint64_t tar_end = 0;
+  int result = read_table(file->fd, (void **)&file->spans, h->span_count * sizeof(struct span), h->spans_offset);
+  if (result == 0)
+    result = read_table(file->fd, (void **)&file->extents, h->extent_count * sizeof(struct extent), h->extents_offset);
+  if (result == 0) result = check_spans(file, &tar_end, error);
+  return result != 0 ? result : check_extents(file, tar_end, error);
+}
+
 int span_file_open(const char *path, struct span_file *file, char *error) {
   memset(file, 0, sizeof *file);
-  int fd = open(path, O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return -errno;
-  struct stat st;
-  if (fstat(fd, &st) != 0) {
-    int saved = errno;
-    close(fd);
-    return -saved;
+  file->fd = open(path, O_RDONLY | O_CLOEXEC);
+  if (file->fd < 0) return -errno;
+  int result = read_header(file, error);
+  if (result == 0) result = read_tables(file, error);
+  if (result != 0) {
+    span_file_close(file);
+  } else if (file->header->windows_length == 0) {
+    close(file->fd);
+    file->fd = -1;
   }
-  if (!S_ISREG(st.st_mode) || st.st_size < (off_t)sizeof(struct span_header)) {
-    close(fd);
-    return refuse(error, "shorter than its header", 0);
-  }
-  void *base = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, fd, 0);
-  int saved = errno;
-  close(fd);
-  if (base == MAP_FAILED) return -saved;
-  file->base = base;
-  file->size = (size_t)st.st_size;
-  file->header = base;
-  int result = check_header(file, error);
-  uint64_t tar_end = 0;
-  if (result == 0) {
-    file->spans = (const struct span *)(file->base + file->header->spans_offset);
-    file->extents = (const struct extent *)(file->base + file->header->extents_offset);
-    file->windows = file->base + file->header->windows_offset;
-    result = check_spans(file, &tar_end, error);
-  }
-  if (result == 0) result = check_extents(file, tar_end, error);
-  if (result != 0) span_file_close(file);
   return result;
 }
 
 void span_file_close(struct span_file *file) {
-  if (file->base != NULL) munmap((void *)file->base, file->size);
+  if (file->fd >= 0) close(file->fd);
+  free(file->header);
+  free(file->spans);
+  free(file->extents);
   memset(file, 0, sizeof *file);
+  file->fd = -1;
+}
+
+bool span_file_window(const struct span_file *file, const struct span *span, uint8_t *out) {
+  return read_exactly(file->fd, out, span->window_stored, file->header->windows_offset + span->window_offset) == 0;
 }
 
 void span_file_fingerprint(const struct span_file *file, uint8_t digest[32]) {

@@ -12,6 +12,7 @@
 
 enum span_kind { SPAN_PLAIN = 0, SPAN_GZIP = 1, SPAN_ZSTD_FRAMES = 2, SPAN_ZSTD_STREAM = 3 };
 enum { SPAN_FLAG_MEMBER_START = 1 };
+enum { WINDOW_MAX = 32768, WINDOW_STORED_MAX = 65536 };
 
 struct span_header {
   char magic[8];
@@ -39,17 +40,19 @@ _Static_assert(sizeof(struct span) == 96, "span");
 _Static_assert(sizeof(struct extent) == 24, "extent");
 
 struct span_file {
-  const uint8_t *base;
-  size_t size;
-  const struct span_header *header;
-  const struct span *spans;
-  const struct extent *extents;
-  const uint8_t *windows;
+  int fd; /* for the windows; -1: none */
+  uint64_t size;
+  struct span_header *header;
+  struct span *spans;
+  struct extent *extents;
 };
 
-/* Maps and checks a span file. 0, -errno, or -EBADMSG with the reason in `error`. */
+/* Reads and checks a span file. The tables are copied, not mapped: a file that is cut or changed later cannot kill the
+ * process or change what was checked. 0, -errno, or -EBADMSG with the reason in `error`. */
 int span_file_open(const char *path, struct span_file *file, char *error);
 void span_file_close(struct span_file *file);
+/* Reads a span's window as it is stored. False: it cannot be read. */
+bool span_file_window(const struct span_file *file, const struct span *span, uint8_t *out);
 /* SHA-256 of header, spans and extents: two files with the same one cut the layer alike. */
 void span_file_fingerprint(const struct span_file *file, uint8_t digest[32]);
 /* The first extent that ends after the tar offset; the extent count when there is none. */

@@ -1,0 +1,177 @@
+import { afterEach, expect, test } from "bun:test";
+import { readFileSync, rmSync, writeFileSync } from "node:fs";
+import { run } from "../std/spawn.ts";
+import { LayerBlob } from "./blob.ts";
+import { Engine } from "./engine.ts";
+import {
+  Bench,
+  blobOf,
+  encodeSpanFile,
+  fetched,
+  patterned,
+  plainLayer,
+  type TestLayer,
+} from "./layer.test-kit.ts";
+
+const layer = plainLayer(patterned(300_000), 65_536);
+const layerFor = (seed: number): TestLayer => plainLayer(patterned(300_000, seed), 65_536);
+const bootIdAt = 64;
+const flagsAt = 12;
+
+let bench = new Bench();
+afterEach(() => {
+  bench[Symbol.dispose]();
+  bench = new Bench();
+});
+
+async function fillSpans(blob: LayerBlob, of: TestLayer, first: number, last = first): Promise<void> {
+  const results = await Engine.get().fill(blob, first, last, fetched(of, first, last));
+  for (const result of results) expect(result.status).toBe("present");
+}
+
+test("knows a layer's spans and what is missing", async () => {
+  const blob = bench.open(layer);
+  expect([blob.sizeBytes, blob.spanCount, blob.presentCount(), blob.complete]).toEqual([
+    303_104,
+    5,
+    0,
+    false,
+  ]);
+  expect(blob.span(1)).toEqual({
+    compOffset: 65_536,
+    compLength: 65_536,
+    tarOffset: 65_536,
+    tarLength: 65_536,
+    blobOffset: 65_536,
+  });
+  expect(() => blob.span(5)).toThrow("ERANGE");
+  await fillSpans(blob, layer, 0, 1);
+  expect([blob.isPresent(1), blob.isPresent(2), blob.nextMissing(0), blob.nextMissing(3)]).toEqual([
+    true,
+    false,
+    2,
+    3,
+  ]);
+  await blob.release();
+});
+
+test("a cache file whose spans are all present is the plain blob", async () => {
+  const blob = bench.open(layer);
+  await fillSpans(blob, layer, 0, 4);
+  expect([blob.complete, blob.nextMissing(0)]).toEqual([true, -1]);
+  expect(readFileSync(bench.path("layer.blob")).equals(blobOf(layer))).toBe(true);
+  await blob.release();
+});
+
+test("spans are still present after a release and a new open", async () => {
+  const first = bench.open(layer);
+  await fillSpans(first, layer, 2);
+  await first.release();
+  expect(readFileSync(bench.path("layer.map"))[flagsAt]).toBe(1);
+  const second = bench.open(layer);
+  expect([second.isPresent(2), second.presentCount()]).toEqual([true, 1]);
+  await second.release();
+});
+
+async function mapAfter(change: (map: Buffer) => void): Promise<number> {
+  const first = bench.open(layer);
+  await fillSpans(first, layer, 2);
+  await first.release();
+  const map = readFileSync(bench.path("layer.map"));
+  change(map);
+  writeFileSync(bench.path("layer.map"), map);
+  const second = bench.open(layer);
+  const present = second.presentCount();
+  await second.release();
+  return present;
+}
+
+test("a bitmap of another boot is believed when it was closed cleanly", async () => {
+  expect(await mapAfter((map) => map.write("0".repeat(36), bootIdAt))).toBe(1);
+});
+
+test("a bitmap of another boot that was not closed cleanly is discarded with its data", async () => {
+  const present = await mapAfter((map) => {
+    map.write("0".repeat(36), bootIdAt);
+    map[flagsAt] = 0;
+  });
+  expect(present).toBe(0);
+  expect(readFileSync(bench.path("layer.blob")).every((byte) => byte === 0)).toBe(true);
+});
+
+test("a bitmap of this boot is believed after a crash", async () => {
+  expect(await mapAfter((map) => void (map[flagsAt] = 0))).toBe(1);
+});
+
+test("a bitmap with bits beyond the last span is discarded", async () => {
+  expect(await mapAfter((map) => void (map[256] = 0xff))).toBe(0);
+});
+
+test("a bitmap whose cache file was replaced is discarded", async () => {
+  const first = bench.open(layer);
+  await fillSpans(first, layer, 2);
+  await first.release();
+  rmSync(bench.path("layer.blob"));
+  const second = bench.open(layer);
+  expect(second.presentCount()).toBe(0);
+  await second.release();
+});
+
+test("a bitmap made for another layer is discarded", async () => {
+  const first = bench.open(layer);
+  await fillSpans(first, layer, 2);
+  await first.release();
+  const second = bench.open(layerFor(2));
+  expect(second.presentCount()).toBe(0);
+  await second.release();
+});
+
+test("blobs of one cache path share what is present", async () => {
+  const first = bench.open(layer);
+  const second = bench.open(layer);
+  await fillSpans(first, layer, 3);
+  expect(second.isPresent(3)).toBe(true);
+  await first.release();
+  expect(second.isPresent(3)).toBe(true);
+  expect(() => first.isPresent(3)).toThrow("released");
+  await second.release();
+});
+
+test("a span file that is cut or overwritten while in use does no harm", async () => {
+  const blob = bench.open(layer);
+  writeFileSync(bench.path("layer.spans"), "");
+  await fillSpans(blob, layer, 0, 4);
+  expect(blob.complete).toBe(true);
+  await blob.release();
+});
+
+test("one cache path cannot be used with two span files at once", async () => {
+  const first = bench.open(layer);
+  writeFileSync(bench.path("other.spans"), encodeSpanFile(layerFor(2)));
+  const other = { ...bench.paths("layer"), spanPath: bench.path("other.spans") };
+  expect(() => LayerBlob.open(other)).toThrow("another span file");
+  await first.release();
+});
+
+test("another process that serves the cache file is not disturbed", async () => {
+  const blob = bench.open(layer);
+  const script = `import { LayerBlob } from ${JSON.stringify(import.meta.resolve("./blob.ts"))};
+    try { LayerBlob.open(${JSON.stringify(bench.paths("layer"))}); } catch (error) { console.log(error.code); }`;
+  const { stdout } = await run([process.execPath, "-e", script]);
+  expect(stdout.trim()).toBe("EBUSY");
+  await blob.release();
+});
+
+test("release may be called twice, and a deleted cache file is not shared with a new one", async () => {
+  const blob = bench.open(layer);
+  await fillSpans(blob, layer, 0, 4);
+  rmSync(bench.path("layer.blob"));
+  rmSync(bench.path("layer.map"));
+  const fresh = bench.open(layer);
+  expect([fresh.presentCount(), blob.presentCount()]).toEqual([0, 5]);
+  await Promise.all([blob.release(), blob.release(), fresh.release()]);
+});
+
+test("a missing span file is named with its errno", () => {
+  expect(() => LayerBlob.open(bench.paths("nowhere"))).toThrow("ENOENT");
+});
