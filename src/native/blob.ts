@@ -3,7 +3,6 @@
  * that says how to get the rest. Blobs of one cache path are shared inside the process; each `LayerBlob` is a user of
  * its own, and a miss is reported to the user whose mount it came from.
  */
-import type { SpanKind } from "../index/types.ts";
 import { checked, errnoName, runJob } from "./doorbell.ts";
 import { NativeError } from "./error.ts";
 import { cText, loadShim } from "./shim.ts";
@@ -20,6 +19,10 @@ const { symbols } = loadShim({
 });
 
 const errorTextBytes = 512;
+
+/** How a layer's spans are packed; the numbers of the span file. */
+export const spanKinds = { plain: 0, gzip: 1, zstdFrames: 2, zstdStream: 3 } as const;
+export type SpanKind = (typeof spanKinds)[keyof typeof spanKinds];
 
 /** Where a span's bytes are: in the compressed layer, in the tar stream, in the blob. All in bytes. */
 export interface Span {

@@ -1,7 +1,6 @@
 /** Misses out, fetched bytes in: what turns compressed spans into parts of a blob, off the JavaScript thread. */
 import { constants } from "node:os";
-import { spanFile } from "../index/types.ts";
-import { type LayerBlob, livingBlob } from "./blob.ts";
+import { type LayerBlob, livingBlob, spanKinds } from "./blob.ts";
 import { checked, receiveMisses, runJob, startDoorbell } from "./doorbell.ts";
 import { loadShim } from "./shim.ts";
 import { StreamedSpans, type StreamFill, ZstdStream } from "./stream.ts";
@@ -41,8 +40,8 @@ export class Engine {
   private constructor() {
     receiveMisses((view, span) => {
       const blob = livingBlob(view);
-      if (blob === undefined) return;
-      if (this.#onMiss === undefined) this.fail(blob, span, "EIO");
+      if (blob === undefined) symbols.oci_fail(view, span, constants.errno.EIO);
+      else if (this.#onMiss === undefined) this.fail(blob, span, "EIO");
       else this.#onMiss(blob, span);
     });
     startDoorbell();
@@ -84,7 +83,7 @@ export class Engine {
 
   /** A pass over the whole layer from its first byte, for layers or registries without random access. */
   streamOpen(blob: LayerBlob): StreamFill {
-    return blob.kind === spanFile.kinds.zstdStream
+    return blob.kind === spanKinds.zstdStream
       ? ZstdStream.open(blob)
       : new StreamedSpans(blob, (first, last, bytes) => this.fill(blob, first, last, bytes));
   }

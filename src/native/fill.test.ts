@@ -1,7 +1,7 @@
 import { expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import { deflateRawSync, gzipSync } from "node:zlib";
-import { spanFile } from "../index/types.ts";
+import { spanKinds } from "./blob.ts";
 import { Engine, type FillStatus } from "./engine.ts";
 import {
   Bench,
@@ -71,7 +71,7 @@ test("a gzip span goes on after the end of its member with the next one", async 
 function midMember(first: Buffer, window: Buffer, second: Buffer, rest: Buffer, bits: number): TestLayer {
   const tar = Buffer.concat([window, rest]);
   return {
-    kind: spanFile.kinds.gzip,
+    kind: spanKinds.gzip,
     compressed: Buffer.concat([first, second]),
     tar,
     blobSize: Math.ceil(tar.length / 4096) * 4096,
@@ -102,7 +102,7 @@ test("a span of several gzip members is read through to its end", async () => {
   const tar = patterned(90_000);
   const compressed = Buffer.concat([0, 30_000, 60_000].map((at) => gzipSync(tar.subarray(at, at + 30_000))));
   await expectWhole({
-    kind: spanFile.kinds.gzip,
+    kind: spanKinds.gzip,
     compressed,
     tar,
     blobSize: 90_112,
@@ -185,12 +185,12 @@ test("one bad span does not spoil its neighbours", async () => {
 test("refuses bytes that match the digest but not the length or the format", async () => {
   const tar = patterned(50_000);
   for (const [kind, compressed] of [
-    [spanFile.kinds.gzip, gzipSync(tar.subarray(1))],
-    [spanFile.kinds.gzip, Buffer.alloc(500, 7)],
-    [spanFile.kinds.gzip, gzipSync(tar).subarray(0, 20_000)],
-    [spanFile.kinds.zstdFrames, Buffer.from(Bun.zstdCompressSync(tar.subarray(1)))],
-    [spanFile.kinds.zstdFrames, Buffer.from(Bun.zstdCompressSync(Buffer.concat([tar, tar])))],
-    [spanFile.kinds.zstdFrames, Buffer.alloc(500, 7)],
+    [spanKinds.gzip, gzipSync(tar.subarray(1))],
+    [spanKinds.gzip, Buffer.alloc(500, 7)],
+    [spanKinds.gzip, gzipSync(tar).subarray(0, 20_000)],
+    [spanKinds.zstdFrames, Buffer.from(Bun.zstdCompressSync(tar.subarray(1)))],
+    [spanKinds.zstdFrames, Buffer.from(Bun.zstdCompressSync(Buffer.concat([tar, tar])))],
+    [spanKinds.zstdFrames, Buffer.alloc(500, 7)],
   ] as const) {
     using bench = new Bench();
     const layer: TestLayer = {

@@ -4,8 +4,7 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { deflateRawSync, gzipSync } from "node:zlib";
-import { spanFile } from "../index/types.ts";
-import { LayerBlob } from "./blob.ts";
+import { LayerBlob, spanKinds } from "./blob.ts";
 import { Engine } from "./engine.ts";
 
 export interface TestSpan {
@@ -35,6 +34,8 @@ export interface TestLayer {
   readonly extents: readonly TestExtent[];
 }
 
+const [headerBytes, spanBytes, extentBytes] = [128, 96, 24];
+
 const sha256 = (bytes: Uint8Array): Buffer => createHash("sha256").update(bytes).digest();
 
 /** Bytes that differ everywhere and compress a little. */
@@ -54,14 +55,14 @@ export function encodeSpanFile(layer: TestLayer): Buffer {
     span.window === undefined ? undefined : deflateRawSync(span.window),
   );
   const windows = Buffer.concat(stored.filter((window) => window !== undefined));
-  const spansAt = spanFile.headerBytes;
-  const extentsAt = spansAt + layer.spans.length * spanFile.spanBytes;
-  const windowsAt = extentsAt + layer.extents.length * spanFile.extentBytes;
+  const spansAt = headerBytes;
+  const extentsAt = spansAt + layer.spans.length * spanBytes;
+  const windowsAt = extentsAt + layer.extents.length * extentBytes;
   const out = Buffer.alloc(windowsAt + windows.length);
   const numbers = (at: number, values: readonly number[]) =>
     void values.forEach((value, i) => void out.writeBigUInt64LE(BigInt(value), at + 8 * i));
-  out.write(spanFile.magic);
-  out.writeUInt32LE(spanFile.version, 8);
+  out.write("OCISPAN1");
+  out.writeUInt32LE(1, 8);
   out.writeUInt32LE(layer.kind, 12);
   numbers(16, [layer.compressed.length, layer.tar.length, layer.blobSize]);
   out.writeUInt32LE(layer.spans.length, 40);
@@ -70,7 +71,7 @@ export function encodeSpanFile(layer: TestLayer): Buffer {
   sha256(layer.compressed).copy(out, 80);
   let windowAt = 0;
   layer.spans.forEach((span, i) => {
-    const at = spansAt + i * spanFile.spanBytes;
+    const at = spansAt + i * spanBytes;
     const window = stored[i];
     numbers(at, [
       span.compOffset,
@@ -88,14 +89,14 @@ export function encodeSpanFile(layer: TestLayer): Buffer {
     windowAt += window?.length ?? 0;
   });
   layer.extents.forEach((extent, i) => {
-    numbers(extentsAt + i * spanFile.extentBytes, [extent.tarOffset, extent.blobOffset, extent.length]);
+    numbers(extentsAt + i * extentBytes, [extent.tarOffset, extent.blobOffset, extent.length]);
   });
   windows.copy(out, windowsAt);
   return out;
 }
 
 function digestOf(layer: TestLayer, span: TestSpan): Buffer {
-  return layer.kind === spanFile.kinds.zstdStream
+  return layer.kind === spanKinds.zstdStream
     ? sha256(layer.tar.subarray(span.tarOffset, span.tarOffset + span.tarLength))
     : sha256(layer.compressed.subarray(span.compOffset, span.compOffset + span.compLength));
 }
@@ -145,13 +146,13 @@ export function layerOf(
 }
 
 export const plainLayer = (tar: Buffer, spanSize: number): TestLayer =>
-  layerOf(spanFile.kinds.plain, tar, spanSize, (piece) => piece);
+  layerOf(spanKinds.plain, tar, spanSize, (piece) => piece);
 
 export const gzipMembersLayer = (tar: Buffer, spanSize: number): TestLayer =>
-  layerOf(spanFile.kinds.gzip, tar, spanSize, (piece) => gzipSync(piece), 1);
+  layerOf(spanKinds.gzip, tar, spanSize, (piece) => gzipSync(piece), 1);
 
 export const zstdFramesLayer = (tar: Buffer, spanSize: number): TestLayer =>
-  layerOf(spanFile.kinds.zstdFrames, tar, spanSize, (piece) => Bun.zstdCompressSync(piece), 1);
+  layerOf(spanKinds.zstdFrames, tar, spanSize, (piece) => Bun.zstdCompressSync(piece), 1);
 
 /** One zstd frame over all: spans are pieces of the tar stream. */
 export function zstdStreamLayer(tar: Buffer, spanSize: number): TestLayer {
@@ -159,7 +160,7 @@ export function zstdStreamLayer(tar: Buffer, spanSize: number): TestLayer {
   const cut = plainLayer(tar, spanSize);
   return {
     ...cut,
-    kind: spanFile.kinds.zstdStream,
+    kind: spanKinds.zstdStream,
     compressed,
     spans: cut.spans.map((span) => ({ ...span, compOffset: 0, compLength: compressed.length })),
   };
