@@ -156,3 +156,18 @@ test("a start that is given up leaves no server behind", async () => {
   expect(await Bun.file(pidFile()).exists()).toBe(false);
   await (await start()).stop();
 });
+
+test("of two nodes that make the same database at once, one serves and the other says so", async () => {
+  const folder = await mkdtemp(join(tmpdir(), "oci-node-embedded-"));
+  const starts = await Promise.allSettled([start(folder), start(folder)]);
+  const served = starts.filter((each) => each.status === "fulfilled");
+  const failed = starts.filter((each) => each.status === "rejected");
+  try {
+    expect([served.length, failed.length]).toEqual([1, 1]);
+    expect((failed[0]?.reason as DbError).code).toBe("unavailable");
+    await (await Database.connect(served[0]?.value.url ?? "")).close();
+  } finally {
+    for (const each of served) await each.value.stop();
+    await rm(folder, { recursive: true, force: true });
+  }
+});

@@ -184,7 +184,9 @@ async function initialise(
     await rename(beside, places.data);
   } catch (error) {
     await rm(beside, { recursive: true, force: true });
-    if (error instanceof DbError || errnoOf(error) === "ENOTEMPTY" || signal.aborted) throw error;
+    // Another node has made it meanwhile; whether that one may be joined is seen next.
+    if (errnoOf(error) === "ENOTEMPTY" || errnoOf(error) === "EEXIST") return;
+    if (error instanceof DbError || signal.aborted) throw error;
     throw new DbError(
       "unavailable",
       `the database in ${places.data} could not be made: ${messageOf(error)}`,

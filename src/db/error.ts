@@ -30,6 +30,9 @@ export class DbError extends CodedError<DbErrorCode> {
 export function toDbError(thrown: unknown): Error {
   if (thrown instanceof CodedError) return thrown;
   if (thrown instanceof DOMException && thrown.name === "AbortError") return thrown;
+  // A mistake in our own code; those that come from a statement are wrapped by Drizzle, with its parameters.
+  if (thrown instanceof TypeError || thrown instanceof ReferenceError || thrown instanceof RangeError)
+    return thrown;
   const source = innermost(thrown);
   const code = typeof source.code === "string" ? source.code : "";
   if (isConnectionCode(code)) {

@@ -21,7 +21,9 @@ export async function unpackServer(parent: string, durable: boolean): Promise<st
     await mkdir(beside, { recursive: true });
     await chmod(beside, 0o755);
     const archive: Uint8Array = await promisify(zstdDecompress)(packed);
-    for (const entry of readUstar(archive)) await writeEntry(beside, entry, durable);
+    for (const entry of readUstar(archive)) await writeEntry(beside, entry);
+    // Before the rename: a power cut must not leave the folder with empty files in it.
+    if (durable) await syncFiles(beside);
     await rename(beside, target);
   } catch (error) {
     await rm(beside, { recursive: true, force: true });
@@ -40,7 +42,7 @@ export async function removeLeftovers(parent: string, current: string): Promise<
   }
 }
 
-async function writeEntry(folder: string, entry: TarEntry, durable: boolean): Promise<void> {
+async function writeEntry(folder: string, entry: TarEntry): Promise<void> {
   if (entry.name === "") return;
   const path = join(folder, entry.name);
   if (entry.type === "symlink") return symlink(entry.link, path);
@@ -52,11 +54,21 @@ async function writeEntry(folder: string, entry: TarEntry, durable: boolean): Pr
   try {
     await file.writeFile(entry.data);
     await file.chmod(entry.mode & 0o755);
-    // Before the rename: a power cut must not leave the folder with empty files in it.
-    if (durable) await file.sync();
   } finally {
     await file.close();
   }
+}
+
+/** All at once, so that the file system can commit them together. */
+async function syncFiles(folder: string): Promise<void> {
+  const entries = await readdir(folder, { recursive: true, withFileTypes: true });
+  const paths = entries.filter((entry) => entry.isFile()).map((entry) => join(entry.parentPath, entry.name));
+  await Promise.all(
+    paths.map(async (path) => {
+      const file = await open(path, "r");
+      await file.sync().finally(() => file.close());
+    }),
+  );
 }
 
 async function exists(path: string): Promise<boolean> {

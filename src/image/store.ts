@@ -98,7 +98,7 @@ export class ImageStore {
       return {
         image,
         indexUnused: others.length === 0,
-        unusedLayers: unused.map((layer) => layer.digest),
+        unusedLayers,
       };
     });
   }

@@ -79,7 +79,7 @@ export class GzipScan implements LayerScan {
       this.#insideMember = true;
     }
     this.#meter.add(consumed, produced);
-    this.#meter.checkSpan(this.#span.tarOffset);
+    this.#meter.checkSpan(this.#span.compOffset, this.#span.tarOffset);
     if (status === "memberEnd") {
       this.#insideMember = false;
       this.#members += 1;

@@ -89,7 +89,7 @@ class FrameSpans {
   #end: { comp: number; tar: number; hasher: Bun.CryptoHasher } | undefined;
 
   get tooLong(): boolean {
-    return this.#tar - this.#tarOffset > frameSpanBytesMax;
+    return Math.max(this.#tar - this.#tarOffset, this.#comp - this.#compOffset) > frameSpanBytesMax;
   }
 
   add(compressed: Uint8Array, tarLength: number): void {

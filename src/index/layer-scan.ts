@@ -45,14 +45,10 @@ export class InflationMeter {
     checkLimit(this.#limits, "ratioMax", ratio, () => "the layer's uncompressed bytes per compressed byte");
   }
 
-  /** @throws {IndexError} `limit_exceeded` when a span that began at `tarOffset` is too long by now */
-  checkSpan(tarOffset: number): void {
-    checkLimit(
-      this.#limits,
-      "spanBytesMax",
-      this.tarBytes - tarOffset,
-      () => "a piece without a place to begin in it",
-    );
+  /** @throws {IndexError} `limit_exceeded` when a span that began at these places is too long by now */
+  checkSpan(compOffset: number, tarOffset: number): void {
+    const length = Math.max(this.compressedBytes - compOffset, this.tarBytes - tarOffset);
+    checkLimit(this.#limits, "spanBytesMax", length, () => "a piece without a place to begin in it");
   }
 }
 

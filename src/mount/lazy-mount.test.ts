@@ -27,7 +27,10 @@ test("the mounted tree holds what the layers hold, for every compression", async
   const mounts = await room.mounts();
   for (const compression of ["none", "gzip", "zstd"] as const) {
     const made = await room.image(
-      [{ "a/one": noise(3 * MiB + 17), "a/small": noise(5) }, { "b/two": noise(2 * MiB), empty: Buffer.alloc(0) }],
+      [
+        { "a/one": noise(3 * MiB + 17), "a/small": noise(5) },
+        { "b/two": noise(2 * MiB), empty: Buffer.alloc(0) },
+      ],
       compression,
     );
     const image = await acquire(mounts, made);
@@ -40,7 +43,10 @@ test("the mounted tree holds what the layers hold, for every compression", async
 
 test("only what is read is fetched", async () => {
   const mounts = await room.mounts();
-  const made = await room.image([{ first: noise(6 * MiB), second: noise(6 * MiB) }, { third: noise(4 * MiB) }]);
+  const made = await room.image([
+    { first: noise(6 * MiB), second: noise(6 * MiB) },
+    { third: noise(4 * MiB) },
+  ]);
   const image = await acquire(mounts, made);
   expect(image.stats()).toMatchObject({ fetchedBytes: 0, requests: 0, spansPresent: 0, complete: false });
   expect((await run(["ls", "-R", image.root])).stdout).toContain("second");
@@ -84,7 +90,9 @@ test("users of one image share its mount, and the last one's release ends it", a
   const made = await room.image([{ file: noise(1000) }]);
   const [first, second] = await Promise.all([acquire(mounts, made), acquire(mounts, made)]);
   expect(second.root).toBe(first.root);
-  expect(mounts.status()).toMatchObject([{ users: 2, workspace: "ws", root: first.root, servedByProcess: true }]);
+  expect(mounts.status()).toMatchObject([
+    { users: 2, workspace: "ws", root: first.root, servedByProcess: true },
+  ]);
   await first.release();
   await first.release();
   expect(await readFile(join(second.root, "file"))).toEqual(made.files.get("file") as Buffer);
@@ -95,7 +103,7 @@ test("users of one image share its mount, and the last one's release ends it", a
 
 test("workspaces have mounts of their own over one cache, and each pays for its own misses", async () => {
   const mounts = await room.mounts();
-  const made = await room.image([{ one: noise(3 * MiB), two: noise(3 * MiB) }]);
+  const made = await room.image([{ one: noise(3 * MiB) }, { two: noise(3 * MiB) }]);
   const [a, b] = await Promise.all([
     acquire(mounts, made, { workspace: "a" }),
     acquire(mounts, made, { workspace: "b" }),
@@ -153,7 +161,9 @@ test("loop devices serve a tree like files do, and none is left", async () => {
 });
 
 async function loops(): Promise<string[]> {
-  return (await run(["losetup", "--list", "--noheadings", "--output", "BACK-FILE"])).stdout.split("\n").filter(Boolean);
+  return (await run(["losetup", "--list", "--noheadings", "--output", "BACK-FILE"])).stdout
+    .split("\n")
+    .filter(Boolean);
 }
 
 /** Waits for something that other code brings about, looking at each turn of the event loop. */

@@ -8,6 +8,8 @@ interface Tail {
 }
 
 const tailsMax = 16;
+/** Below this a reader may still turn out to want one file only: it is not read ahead of before it asks. */
+const pipelinedWindow = 4;
 
 /**
  * Finds sequential readers of one layer among its misses and says how far to read ahead of each: 1, 2, 4 … spans.
@@ -43,7 +45,7 @@ export class SequenceDetector {
    */
   caughtUp(run: SpanRun): { from: number; spans: number } | undefined {
     const tail = this.#tails.find((candidate) => candidate.next === run.last + 1);
-    if (tail === undefined || tail.window < 2) return undefined;
+    if (tail === undefined || tail.window < pipelinedWindow) return undefined;
     tail.window = Math.min(tail.window * 2, this.#windowMax);
     const from = tail.next;
     tail.next = from + tail.window;

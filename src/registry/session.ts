@@ -71,9 +71,9 @@ export class Session {
 
   /** The header for the next request. @throws RegistryError, CredentialError */
   async ticket(signal: AbortSignal): Promise<Ticket> {
-    if (this.#refused !== undefined && this.#clock.now() < this.#refused.untilMs) throw this.#refused.error;
-    this.#refused = undefined;
+    if (this.#refused !== undefined && this.#clock.now() >= this.#refused.untilMs) this.#refused = undefined;
     if (this.#scheme.kind === "bearer") return this.#bearerTicket(this.#scheme.request, signal);
+    if (this.#refused !== undefined) throw this.#refused.error;
     const before = this.#generation;
     const authorization = await this.#authorization(signal);
     const ticket = { generation: before, fresh: this.#clock.now() - this.#renewedAtMs < freshForMs };
@@ -166,9 +166,12 @@ export class Session {
     const kept = this.#token;
     const age = kept === undefined ? 0 : this.#clock.now() - kept.madeAtMs;
     if (kept !== undefined && age < kept.lifeMs / 2) return this.#ticketOf(kept, false);
-    const renewal = this.#flights.run("token", () => this.#exchange(request));
     try {
-      await waitFor(renewal, signal);
+      if (this.#refused !== undefined) throw this.#refused.error;
+      await waitFor(
+        this.#flights.run("token", () => this.#exchange(request)),
+        signal,
+      );
     } catch (error) {
       signal.throwIfAborted();
       if (kept === undefined || this.#clock.now() - kept.madeAtMs >= kept.lifeMs) throw error;
@@ -223,12 +226,12 @@ export class Session {
     const insufficient = challenges.some((one) => one.parameters.get("error") === "insufficient_scope");
     const denied = insufficient && this.#subject.withCredential;
     const error = denied ? noPullRight(this.#subject) : badCredential(this.#subject);
+    this.#token = undefined;
     this.#keepRefusal(error);
     return error;
   }
 
   #keepRefusal(error: RegistryError): void {
     this.#refused = { error, untilMs: this.#clock.now() + refusedForMs };
-    this.#token = undefined;
   }
 }

@@ -2,8 +2,8 @@ import { afterAll, afterEach, beforeAll, expect, test } from "bun:test";
 import { mkdir, readFile, watch, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { writeFileAtomic } from "../std/atomic-file.ts";
-import type { ContainerState } from "./state.ts";
 import { TestHost, textOf } from "./runtime.test-kit.ts";
+import type { ContainerState } from "./state.ts";
 
 let host: TestHost;
 

@@ -49,6 +49,11 @@ export class Cgroups {
     return new Cgroups(mode, v1, v2, controllers.sort());
   }
 
+  /** Whether the host can limit the resource. A hybrid host's v1 controllers count. */
+  limits(resource: "memory" | "cpu" | "pids"): boolean {
+    return this.controllers.includes(resource);
+  }
+
   /** Whether swap can be limited together with memory. */
   async limitsSwap(): Promise<boolean> {
     const memory = this.#v1.get("memory");

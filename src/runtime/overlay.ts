@@ -57,10 +57,14 @@ export async function unmountOverlay(target: string): Promise<void> {
       await sleep(Math.min(unmountPauseMsMax, 10 * 2 ** tries));
     }
   }
-  throw new RuntimeError("overlay_failed", `the writable layer could not be unmounted: ${messageOf(failure)}`, {
-    cause: failure,
-    next: "Find who uses it with `fuser -vm`, then try again.",
-  });
+  throw new RuntimeError(
+    "overlay_failed",
+    `the writable layer could not be unmounted: ${messageOf(failure)}`,
+    {
+      cause: failure,
+      next: "Find who uses it with `fuser -vm`, then try again.",
+    },
+  );
 }
 
 async function isMounted(target: string): Promise<boolean> {

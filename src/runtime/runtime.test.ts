@@ -2,9 +2,9 @@ import { afterAll, beforeAll, expect, test } from "bun:test";
 import { chmod, mkdir, open, readdir, readFile, readlink, rm, symlink, writeFile } from "node:fs/promises";
 import { hostname } from "node:os";
 import { join } from "node:path";
+import { imageConfig, TestHost, textOf } from "./runtime.test-kit.ts";
 import type { Runtime } from "./runtime.ts";
 import type { ContainerSpec, ExitStatus } from "./spec.ts";
-import { imageConfig, TestHost, textOf } from "./runtime.test-kit.ts";
 
 let host: TestHost;
 let runtime: Runtime;

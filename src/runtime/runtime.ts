@@ -10,6 +10,7 @@ import { containerPaths, statePaths } from "./layout.ts";
 import { removeLogFiles } from "./log-holder.ts";
 import { readLog } from "./log-reader.ts";
 import { findProgram, OciRuntime, type RuntimeName } from "./oci-runtime.ts";
+import { cgroupProblem } from "./probe.ts";
 import { bootId, isAlive } from "./process-identity.ts";
 import { type ContainerSpec, checkSpec, isContainerId, type LogChunk } from "./spec.ts";
 import { removeContainer, startSteps } from "./start-steps.ts";
@@ -41,15 +42,19 @@ export class Runtime {
     this.#host = host;
   }
 
-  /** @throws RuntimeError `runtime_missing` */
+  /** @throws RuntimeError `runtime_missing`, or `cgroup` when the runtime cannot work with this host's cgroups */
   static async create(options: RuntimeOptions): Promise<Runtime> {
     const paths = statePaths(options.stateDir);
     for (const directory of Object.values(paths)) await mkdir(directory, { recursive: true, mode: 0o700 });
+    const cgroups = await Cgroups.detect();
+    const problem = cgroupProblem(options.runtime, cgroups.mode);
+    if (problem !== undefined)
+      throw new RuntimeError("cgroup", problem, { next: "Use runc: `--runtime runc`." });
     return new Runtime({
       paths,
       oci: new OciRuntime(options.runtime, findProgram(options.runtime), paths.runtimeRoot),
       monitorProgram: findProgram(options.conmon ?? "conmon"),
-      cgroups: await Cgroups.detect(),
+      cgroups,
       cgroupParent: options.cgroupParent ?? "oci-node",
       exits: new ExitWatch(paths.exits),
       logWatch: new DirectoryWatch(paths.logs),

@@ -43,6 +43,7 @@ const readonlyPaths = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc
 /** What this host can limit; asking a runtime for what it cannot fails the start. */
 export interface LimitSupport {
   readonly swap: boolean;
+  readonly pids: boolean;
 }
 
 /** The `mounts` of the bundle. */
@@ -117,7 +118,7 @@ function resources(spec: ContainerSpec, support: LimitSupport): object {
   const cpuMillis = spec.cpuMillis ?? 0;
   return {
     devices: [{ allow: false, access: "rwm" }],
-    pids: { limit: spec.pidsLimit || pidsLimitDefault },
+    ...(support.pids ? { pids: { limit: spec.pidsLimit || pidsLimitDefault } } : {}),
     ...(memoryBytes > 0
       ? { memory: { limit: memoryBytes, ...(support.swap ? { swap: memoryBytes } : {}) } }
       : {}),

@@ -13,7 +13,8 @@ export function signalNumber(text: string): number | undefined {
   const full = name.startsWith("SIG") ? name : `SIG${name}`;
   const realTime = /^SIGRT(MIN|MAX)([+-]\d{1,2})?$/.exec(full);
   if (realTime !== null) {
-    return inRange((realTime[1] === "MIN" ? realTimeMin : realTimeMax) + Number(realTime[2] ?? 0));
+    const number = (realTime[1] === "MIN" ? realTimeMin : realTimeMax) + Number(realTime[2] ?? 0);
+    return number < realTimeMin ? undefined : inRange(number);
   }
   return byName[full];
 }

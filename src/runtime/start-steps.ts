@@ -35,7 +35,7 @@ export function startSteps(
   const draft: Draft = {};
   const undo = undos(host, paths);
   const steps: Step[] = [
-    { name: "check", do: () => check(spec, draft, signal), undo: async () => undefined },
+    { name: "check", do: () => check(host, spec, draft, signal), undo: async () => undefined },
     { name: "directory", do: () => makeHome(host, spec, paths), undo: undo.home },
     {
       name: "overlay",
@@ -46,7 +46,7 @@ export function startSteps(
     {
       name: "bundle",
       do: async () => {
-        const support = { swap: await host.cgroups.limitsSwap() };
+        const support = { swap: await host.cgroups.limitsSwap(), pids: host.cgroups.limits("pids") };
         await writeBundle(spec, draft.user!, paths, cgroupOf(host, spec.id), support);
       },
       undo: async () => undefined,
@@ -82,11 +82,21 @@ function undos(host: Host, paths: ContainerPaths) {
   };
 }
 
-async function check(spec: ContainerSpec, draft: Draft, signal: AbortSignal): Promise<void> {
+async function check(host: Host, spec: ContainerSpec, draft: Draft, signal: AbortSignal): Promise<void> {
   containerArgv(spec.imageConfig, spec.command);
   stopSignal(spec);
+  checkLimit(host, "memory", spec.memoryBytes);
+  checkLimit(host, "cpu", spec.cpuMillis);
+  checkLimit(host, "pids", spec.pidsLimit);
   // The image's files may be far away: leaving the wait is safe, because it only reads.
   draft.user = await waitFor(resolveUser(spec.imageRoot, spec.imageConfig.config.User), signal);
+}
+
+function checkLimit(host: Host, resource: "memory" | "cpu" | "pids", wanted: number | undefined): void {
+  if (!wanted || host.cgroups.limits(resource)) return;
+  throw new RuntimeError("cgroup", `this host cannot limit the ${resource} of a container`, {
+    next: `Enable the ${resource} cgroup controller, or run without the limit; see \`oci-node doctor\`.`,
+  });
 }
 
 async function makeHome(host: Host, spec: ContainerSpec, paths: ContainerPaths): Promise<void> {

@@ -2,9 +2,9 @@ import { afterAll, beforeAll, expect, test } from "bun:test";
 import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { RunningContainer } from "./container.ts";
+import { imageConfig, TestHost } from "./runtime.test-kit.ts";
 import type { Runtime } from "./runtime.ts";
 import type { ContainerSpec } from "./spec.ts";
-import { imageConfig, TestHost } from "./runtime.test-kit.ts";
 
 let host: TestHost;
 let runtime: Runtime;

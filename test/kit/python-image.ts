@@ -1,4 +1,4 @@
-import { mkdir, mkdtemp, readdir, rm, symlink, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readdir, rm, stat, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { run, tryRun } from "../../src/std/spawn.ts";
@@ -39,7 +39,7 @@ export const pythonImports = ["python3", "-c", "import numpy, pandas; print(nump
  * five gzip layers, about 75 MB compressed. Kept in `.cache` for as long as apt names the same packages.
  */
 export async function pythonImage(log: (line: string) => void = () => {}): Promise<LocalImage> {
-  const plan = await planGroups();
+  const plan = await cachedPlan();
   const dir = await cachedFolder("python", { version: 3, plan, program }, async (beside) => {
     const scratch = await mkdtemp(join(tmpdir(), "oci-node-python-"));
     try {
@@ -84,6 +84,17 @@ function apt(scratch: string, ...args: string[]): string[] {
     "Debug::NoLocking=true",
   ];
   return ["apt-get", "-qq", "-y", ...options.flatMap((option) => ["-o", option]), ...args];
+}
+
+/** The plan, made anew when apt's lists have changed; apt takes some seconds to make it. */
+async function cachedPlan(): Promise<string[][]> {
+  const lists = "/var/lib/apt/lists";
+  const names = (await readdir(lists).catch(() => [])).filter((name) => name.includes("Packages")).sort();
+  const times = await Promise.all(names.map(async (name) => (await stat(join(lists, name))).mtimeMs));
+  const dir = await cachedFolder("python-plan", { groups, names, times }, async (beside) => {
+    await writeFile(join(beside, "plan.json"), JSON.stringify(await planGroups()));
+  });
+  return (await Bun.file(join(dir, "plan.json")).json()) as string[][];
 }
 
 /** File names of the packages of each group, less those of the groups before. */
