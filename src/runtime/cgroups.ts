@@ -93,7 +93,7 @@ export class Cgroups {
 
   /**
    * Moves a container's monitor out of the worker's own unit, in the hierarchy by which the service manager knows whom
-   * to end with the unit. The monitor's memory stays the worker's.
+   * to end with the unit.
    */
   async moveMonitor(cgroup: string, pid: number): Promise<void> {
     for (const hierarchy of [this.#v1.get("name=systemd"), this.#v2]) {

@@ -68,8 +68,8 @@ export async function removeContainer(host: Host, paths: ContainerPaths): Promis
 function undos(host: Host, paths: ContainerPaths) {
   return {
     create: async (): Promise<void> => {
-      await host.oci.delete(paths.id);
       await endMonitor(paths);
+      await host.oci.delete(paths.id);
       await host.cgroups.remove(cgroupOf(host, paths.id));
     },
     overlay: (): Promise<void> => unmountOverlay(paths.merged),
@@ -149,7 +149,7 @@ function stopSignal(spec: ContainerSpec): number {
   throw new RuntimeError("bad_config", `the image's stop signal ${JSON.stringify(text)} is not a signal`);
 }
 
-/** The monitor ends by itself with its container; one that hangs is ended. */
+/** A monitor ends by itself with its container; one that hangs is ended, with the runtime that it may still wait for. */
 async function endMonitor(paths: ContainerPaths): Promise<void> {
   const monitor = await identify(await readPid(paths.monitorPidFile));
   if (monitor === undefined) return;
@@ -159,7 +159,8 @@ async function endMonitor(paths: ContainerPaths): Promise<void> {
   // The number may be another process's by now.
   if (!commandLine.split("\0").includes(paths.home)) return;
   try {
-    process.kill(monitor.pid, "SIGKILL");
+    // It leads a session, and so a process group, of its own.
+    process.kill(-monitor.pid, "SIGKILL");
   } catch (error) {
     if (errnoOf(error) !== "ESRCH") throw error;
   }
