@@ -8,7 +8,9 @@ import { parseSize } from "./std/size.ts";
 export type ConfigErrorCode = "unreadable" | "loose_mode" | "syntax" | "invalid";
 
 /** A configuration that cannot be used; the message names the file and the field. */
-export class ConfigError extends CodedError<ConfigErrorCode> {}
+export class ConfigError extends CodedError<ConfigErrorCode> {
+  override readonly name = "ConfigError";
+}
 
 /** Where a server listens: `HOST:PORT`, `[::1]:PORT`; port 0 takes any free one. */
 const address = z

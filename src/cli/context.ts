@@ -9,7 +9,9 @@ import { CodedError } from "../std/error.ts";
 export type CliErrorCode = "no_context" | "bad_context" | "usage" | "failed";
 
 /** Something that the command line cannot do as asked; `usage` ends with exit code 2. */
-export class CliError extends CodedError<CliErrorCode> {}
+export class CliError extends CodedError<CliErrorCode> {
+  override readonly name = "CliError";
+}
 
 /** Where the gateway is and the token that opens it. */
 export interface Context {

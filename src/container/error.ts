@@ -10,4 +10,6 @@ export type ContainerErrorCode =
   | "stale_attempt";
 
 /** A container that is not there, or is not where the caller takes it to be. */
-export class ContainerError extends CodedError<ContainerErrorCode> {}
+export class ContainerError extends CodedError<ContainerErrorCode> {
+  override readonly name = "ContainerError";
+}

@@ -10,4 +10,6 @@ export type CredentialErrorCode =
   | "no_credentials";
 
 /** A credential that is incomplete, malformed, meant for another registry, or that its issuer does not honour. */
-export class CredentialError extends CodedError<CredentialErrorCode> {}
+export class CredentialError extends CodedError<CredentialErrorCode> {
+  override readonly name = "CredentialError";
+}

@@ -11,6 +11,7 @@ export type DbErrorCode = "unavailable" | "conflict" | "constraint" | "serializa
  * parameters in their message, the server's carry rows in `detail`. Neither is kept, not even as `cause`.
  */
 export class DbError extends CodedError<DbErrorCode> {
+  override readonly name = "DbError";
   /** SQLSTATE, where the server answered. PostgreSQL documentation, appendix A. */
   readonly sqlState: string | undefined;
   readonly constraint: string | undefined;

@@ -28,7 +28,9 @@ export const indexErrorCodes = [
 export type IndexErrorCode = (typeof indexErrorCodes)[number];
 
 /** An image or a layer that cannot be indexed, or an index that cannot be used. */
-export class IndexError extends CodedError<IndexErrorCode> {}
+export class IndexError extends CodedError<IndexErrorCode> {
+  override readonly name = "IndexError";
+}
 
 /** The {@link IndexError} for a failed write to `path`; an error that is one already is returned as it is. */
 export function writeError(path: string, thrown: unknown): unknown {

@@ -25,6 +25,7 @@ export type MountErrorCode = (typeof mountErrorCodes)[number];
 
 /** An image that cannot be mounted, or a mount that cannot give a file's bytes. Never holds a URL or a credential. */
 export class MountError extends CodedError<MountErrorCode> {
+  override readonly name = "MountError";
   /** The layer (`sha256:…`) that it is about, if it is about one. */
   readonly layer: string | undefined;
 

@@ -34,6 +34,7 @@ export interface RegistryErrorOptions {
  * token or a header, and no `cause`: the platform's errors carry all of these.
  */
 export class RegistryError extends CodedError<RegistryErrorCode> {
+  override readonly name = "RegistryError";
   readonly registry: string;
   readonly repository: string;
   readonly retryAfterMs: number | undefined;

@@ -9,7 +9,9 @@ import { CodedError, errnoOf } from "../std/error.ts";
 export type ListenErrorCode = "address_in_use" | "cannot_listen";
 
 /** An address that a role was told to listen on and cannot. */
-export class ListenError extends CodedError<ListenErrorCode> {}
+export class ListenError extends CodedError<ListenErrorCode> {
+  override readonly name = "ListenError";
+}
 
 export interface ServerTls {
   readonly certFile: string;

@@ -34,7 +34,9 @@ export const runtimeErrorCodes = [
 export type RuntimeErrorCode = (typeof runtimeErrorCodes)[number];
 
 /** A container that could not be started, watched, stopped or removed. */
-export class RuntimeError extends CodedError<RuntimeErrorCode> {}
+export class RuntimeError extends CodedError<RuntimeErrorCode> {
+  override readonly name = "RuntimeError";
+}
 
 /** The {@link RuntimeError} of an aborted wait. */
 export function cancelled(id: string, cause?: unknown): RuntimeError {

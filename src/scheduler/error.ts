@@ -7,4 +7,6 @@ export type SchedulerErrorCode =
   | "network_not_allowed";
 
 /** A worker that is not (or no longer) what it says, or a request that no worker may get. */
-export class SchedulerError extends CodedError<SchedulerErrorCode> {}
+export class SchedulerError extends CodedError<SchedulerErrorCode> {
+  override readonly name = "SchedulerError";
+}

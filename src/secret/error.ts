@@ -13,4 +13,6 @@ export type SecretErrorCode =
   | "expired";
 
 /** What went wrong with a secret, a key or a token. Never holds a value, a key or a token. */
-export class SecretError extends CodedError<SecretErrorCode> {}
+export class SecretError extends CodedError<SecretErrorCode> {
+  override readonly name = "SecretError";
+}

@@ -5,13 +5,14 @@
  * that translate codes, both exhaustively. Messages are read by users and must never hold a credential.
  */
 export abstract class CodedError<Code extends string = string> extends Error {
+  /** Written out in each subclass: a minified build has no class names to take it from. */
+  abstract override readonly name: string;
   readonly code: Code;
   /** One sentence in the imperative: what the reader can do about it. */
   readonly next: string | undefined;
 
   constructor(code: Code, message: string, options: { next?: string | undefined; cause?: unknown } = {}) {
     super(message, options.cause === undefined ? undefined : { cause: options.cause });
-    this.name = new.target.name;
     this.code = code;
     this.next = options.next;
   }

@@ -3,7 +3,9 @@ import { CodedError } from "./error.ts";
 export type SpawnErrorCode = "not_found" | "failed" | "timeout";
 
 /** A helper program that could not be started, failed, or ran past its time. */
-export class SpawnError extends CodedError<SpawnErrorCode> {}
+export class SpawnError extends CodedError<SpawnErrorCode> {
+  override readonly name = "SpawnError";
+}
 
 /** The environment that our children get: nothing of the caller's but where programs and the locale are. */
 export const cleanEnvironment: Readonly<Record<string, string>> = {
