@@ -169,8 +169,10 @@ export function toConnectError(thrown: unknown): ConnectError {
       return new ConnectError(thrown.message, code, undefined, [{ desc: ErrorDetailSchema, value: detail }]);
     }
   }
-  log.error("a call failed unexpectedly", { error: thrown instanceof Error ? thrown.name : typeof thrown });
-  log.debug("the unexpected failure", { error: thrown });
+  // Where it was thrown, but not its message: a foreign error's may hold what must not be logged.
+  const { name, stack = "" } = thrown instanceof Error ? thrown : { name: typeof thrown };
+  const frames = stack.split("\n").filter((line) => line.trimStart().startsWith("at "));
+  log.error("a call failed unexpectedly", { error: name, at: frames.slice(0, 8).map((line) => line.trim()) });
   return new ConnectError("the node failed unexpectedly", Code.Internal);
 }
 
