@@ -66,7 +66,16 @@ export class TestHost {
     const homes = await readdir(join(this.stateDir, "containers"));
     const exits = await readdir(join(this.stateDir, "exits"));
     const known = await readdir(join(this.stateDir, "runtime"));
-    return [...mounts, ...cgroups, ...homes, ...exits, ...known];
+    return [...mounts, ...cgroups, ...homes, ...exits, ...known, ...(await this.#processes())];
+  }
+
+  /** Command lines that name our directory: monitors, runtimes. */
+  async #processes(): Promise<string[]> {
+    const pids = (await readdir("/proc")).filter((name) => /^\d+$/.test(name));
+    const lines = await Promise.all(
+      pids.map((pid) => readFile(`/proc/${pid}/cmdline`, "utf8").catch(() => "")),
+    );
+    return lines.filter((line) => line.includes(this.directory));
   }
 
   async close(): Promise<void> {

@@ -1,4 +1,5 @@
 import { mkdir, rm, rmdir } from "node:fs/promises";
+import { waitForExit } from "../native/process.ts";
 import { errnoOf } from "../std/error.ts";
 import { waitFor } from "../std/wait.ts";
 import { writeBundle } from "./bundle.ts";
@@ -164,6 +165,7 @@ async function endMonitor(paths: ContainerPaths): Promise<void> {
   } catch (error) {
     if (errnoOf(error) !== "ESRCH") throw error;
   }
+  await waitForExit(monitor.pid);
 }
 
 async function removeEmpty(directory: string): Promise<void> {
