@@ -101,8 +101,9 @@ export class Egress {
     if (isIP(hostname) !== 0) return [hostname];
     const known = this.#addresses.get(hostname);
     if (known !== undefined && this.#now() < known.untilMs) return known.list;
+    const limit = AbortSignal.timeout(this.policy.requestTimeoutMs);
     try {
-      const list = await waitFor(this.#resolveHost(hostname), signal);
+      const list = await waitFor(this.#resolveHost(hostname), AbortSignal.any([signal, limit]));
       if (this.#addresses.size >= namesMax) this.#addresses.clear();
       this.#addresses.set(hostname, { list, untilMs: this.#now() + addressLifeMs });
       return list;
@@ -110,7 +111,7 @@ export class Egress {
       signal.throwIfAborted();
       throw new RegistryError(
         "unreachable",
-        `${url.hostname} cannot be found (${errnoOf(error) ?? "DNS"})`,
+        `${url.hostname} cannot be found (${errnoOf(error) ?? "no answer from DNS"})`,
         where,
         {
           next: `Check the name ${url.hostname} and this machine's DNS.`,
