@@ -1,11 +1,9 @@
 import { statfs } from "node:fs/promises";
 import { release } from "node:os";
 const probeTransport = async () => ({ file: true, loop: true, fuse: true, kernel: release(), detail: [] as string[] });
-import { Cgroups } from "../runtime/cgroups.ts";
-import { findProgram } from "../runtime/oci-runtime.ts";
+import { probeRuntime } from "../runtime/probe.ts";
 import { messageOf } from "../std/error.ts";
 import { formatSize } from "../std/size.ts";
-import { tryRun } from "../std/spawn.ts";
 import { version } from "../std/version.ts";
 import { command } from "./action.ts";
 import { printJson, printLine } from "./output.ts";
@@ -36,9 +34,7 @@ export const doctor = command<{ json: boolean; dataDir: string }>({
     const findings = [
       user(),
       ...(await mounting()),
-      await program("runc", ["--version"], "containers run by it"),
-      await program("conmon", ["--version"], "holds each container's output and exit code"),
-      await cgroups(),
+      ...(await runtime()),
       await disk(flags.dataDir),
       restarts(),
     ];
@@ -103,34 +99,19 @@ async function mounting(): Promise<Finding[]> {
   ];
 }
 
-async function program(name: string, argv: readonly string[], purpose: string): Promise<Finding> {
-  try {
-    const { stdout } = await tryRun([findProgram(name), ...argv], { timeoutMs: 5_000 });
-    return { check: name, state: "ok", found: stdout.split("\n")[0] ?? name };
-  } catch (error) {
-    return {
-      check: name,
-      state: "bad",
-      found: `${messageOf(error)} (${purpose})`,
-      next: `apt-get install ${name}`,
-    };
-  }
-}
-
-async function cgroups(): Promise<Finding> {
-  const { mode, controllers } = await Cgroups.detect();
-  const missing = ["cpu", "memory", "pids"].filter((name) => !controllers.includes(name));
-  const found = `${mode}: ${controllers.join(", ")}`;
-  if (missing.length === 0) {
-    const note = mode === "hybrid" ? "; crun refuses hybrid hosts, runc runs" : "";
-    return { check: "cgroups", state: "ok", found: found + note };
-  }
-  return {
-    check: "cgroups",
-    state: "limited",
-    found: `${found}; without ${missing.join(", ")}`,
-    next: "Limits of these kinds cannot be set for containers on this host.",
-  };
+async function runtime(): Promise<Finding[]> {
+  const probe = await probeRuntime("runc");
+  const programs = [probe.runtime, probe.conmon].map(
+    ({ name, version: found }): Finding =>
+      found === undefined
+        ? { check: name, state: "bad", found: "not installed or does not run", next: `apt-get install ${name}` }
+        : { check: name, state: "ok", found },
+  );
+  const limits = probe.warnings;
+  const others = probe.problems.filter((problem) => !problem.includes("not installed"));
+  const state = others.length > 0 ? "bad" : limits.length > 0 ? "limited" : "ok";
+  const found = [`${probe.cgroupMode}: ${probe.controllers.join(", ")}`, ...others, ...limits].join("; ");
+  return [...programs, { check: "cgroups", state, found }];
 }
 
 async function disk(dataDir: string): Promise<Finding> {
