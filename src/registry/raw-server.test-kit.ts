@@ -102,3 +102,12 @@ function reply(socket: Socket, request: RawRequest, { status, headers, body = ""
   if (sizeBytes > 0) socket.write(bytes.subarray(0, sizeBytes));
   if (how.cutAfterBytes !== undefined) socket.end(() => socket.destroy());
 }
+
+/** What a sound store answers to a request, ranged or not. */
+export function rangeReply({ headers }: RawRequest, content: Uint8Array): RawReply {
+  const range = /^bytes=(\d+)-(\d+)$/.exec(headers.get("range") ?? "");
+  if (range === null) return { status: 200, body: content };
+  const [start, end] = [Number(range[1]), Number(range[2])];
+  const body = content.subarray(start, end + 1);
+  return { status: 206, headers: { "content-range": `bytes ${start}-${end}/${content.length}` }, body };
+}
