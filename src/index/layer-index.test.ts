@@ -103,7 +103,7 @@ function skippableFrame(content: Buffer): Buffer {
   return Buffer.concat([head, content]);
 }
 
-const { tar, files } = randomTar(1, 12_000_000);
+const { tar, files } = randomTar(1, 8_000_000);
 
 test.each([
   ["level 6", { level: 6 }],
@@ -114,7 +114,7 @@ test.each([
 ] as const)("cuts a gzip layer of %s into spans that inflate alone", async (_, options) => {
   const { file } = await check(gzipSync(tar, options), tar, files);
   expect(file.header.kind).toBe(spanFile.kinds.gzip);
-  expect(file.spans.length).toBeGreaterThanOrEqual(5);
+  expect(file.spans.length).toBeGreaterThanOrEqual(3);
   for (const span of file.spans.slice(0, -1)) {
     expect(span.tarLength).toBeGreaterThanOrEqual(2 ** 21);
     expect(span.tarLength).toBeLessThan(2 ** 21 + 2 ** 20);
@@ -124,7 +124,7 @@ test.each([
 test.each([["-1"], ["-9"]])("cuts what gzip %s makes", async (level) => {
   const child = Bun.spawn(["gzip", "-c", level], { stdin: tar, stdout: "pipe" });
   const { file } = await check(Buffer.from(await new Response(child.stdout).arrayBuffer()), tar, files);
-  expect(file.spans.length).toBeGreaterThanOrEqual(5);
+  expect(file.spans.length).toBeGreaterThanOrEqual(3);
 });
 
 test("keeps a layer that is one deflate block, as some fast compressors make them, as one span", async () => {
@@ -217,7 +217,7 @@ test("passes over skippable frames before, between and behind; the last span doe
 });
 
 test("gives the same files however the layer is cut into chunks", async () => {
-  const small = randomTar(3, 400_000);
+  const small = randomTar(3, 150_000);
   for (const layer of [
     gzipMembers(small.tar, 100_000),
     Buffer.concat(await zstdFrames(small.tar, 100_000)),

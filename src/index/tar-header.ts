@@ -38,9 +38,9 @@ export function isZeroBlock(block: Uint8Array): boolean {
  */
 export function parseTarHeader(block: Buffer, where: number): TarHeader {
   checkChecksum(block, where);
-  const magic = block.toString("latin1", 257, 263);
-  const ustar = magic === "ustar\0";
-  const devices = ustar || magic === "ustar ";
+  const extended = magicAt(block);
+  const ustar = extended && block[262] === 0;
+  const devices = ustar || (extended && block[262] === 0x20);
   const name = tarText(block, 0, 100);
   const prefix = ustar ? tarText(block, 345, block.toString("latin1", 508, 512) === "tar\0" ? 131 : 155) : "";
   const number = (field: string, start: number, length: number): number => {
@@ -90,21 +90,36 @@ export function parseTarNumber(block: Uint8Array, start: number, length: number)
 
 /** Text up to the first NUL, as latin1. */
 export function tarText(block: Buffer, start: number, length: number): string {
-  const end = block.indexOf(0, start);
-  return block.toString("latin1", start, end < 0 || end > start + length ? start + length : end);
+  let end = start;
+  while (end < start + length && block[end] !== 0) end += 1;
+  return end === start ? "" : block.toString("latin1", start, end);
+}
+
+/** Whether `ustar` stands where POSIX and GNU tar put it; a NUL (POSIX) or a blank (GNU) follows. */
+function magicAt(block: Uint8Array): boolean {
+  return (
+    block[257] === 0x75 &&
+    block[258] === 0x73 &&
+    block[259] === 0x74 &&
+    block[260] === 0x61 &&
+    block[261] === 0x72
+  );
 }
 
 function checkChecksum(block: Uint8Array, where: number): void {
-  let unsigned = 0x20 * checksumBytes;
+  const stored = parseTarNumber(block, checksumAt, checksumBytes);
+  const blanks = 0x20 * checksumBytes;
+  let unsigned = blanks;
+  for (let at = 0; at < checksumAt; at += 1) unsigned += block[at] as number;
+  for (let at = checksumAt + checksumBytes; at < tarBlockBytes; at += 1) unsigned += block[at] as number;
+  if (stored === unsigned) return;
+  // Some old programs summed signed bytes.
   let signed = unsigned;
   for (let at = 0; at < tarBlockBytes; at += 1) {
-    if (at === checksumAt) at += checksumBytes;
-    const byte = block[at] ?? 0;
-    unsigned += byte;
-    signed += byte < 128 ? byte : byte - 256;
+    const inField = at >= checksumAt && at < checksumAt + checksumBytes;
+    if (!inField && (block[at] ?? 0) > 127) signed -= 256;
   }
-  const stored = parseTarNumber(block, checksumAt, checksumBytes);
-  if (stored !== unsigned && stored !== signed) throw badHeader(where, "its checksum is wrong");
+  if (stored !== signed) throw badHeader(where, "its checksum is wrong");
 }
 
 function badHeader(where: number, why: string): IndexError {

@@ -1,6 +1,16 @@
 import { expect, test } from "bun:test";
 import { readTar } from "./layer.test-kit.ts";
-import { gnuLong, header, type KitMember, makeTar, octal, padded, paxRecord } from "./tar.test-kit.ts";
+import {
+  gnuLong,
+  header,
+  type KitMember,
+  makeTar,
+  octal,
+  padded,
+  paxRecord,
+  SeededRandom,
+  sealHeader,
+} from "./tar.test-kit.ts";
 import type { TocEntry } from "./types.ts";
 
 function one(members: readonly KitMember[]): TocEntry {
@@ -374,4 +384,44 @@ test("gives the same entries however the stream is cut into chunks", () => {
   ]);
   const whole = readTar(tar, {}, tar.length);
   for (const size of [1, 7, 511, 512, 513, 1025]) expect(readTar(tar, {}, size)).toEqual(whole);
+});
+
+test("throws its own errors alone, whatever bytes of an archive change", () => {
+  const base = makeTar([
+    { name: "a/", type: "5" },
+    {
+      name: "x",
+      pax: [
+        ["path", "p/q"],
+        ["mtime", "1.5"],
+        ["SCHILY.xattr.user.x", "v"],
+      ],
+      data: Buffer.from("hello"),
+    },
+    gnuLong("L", "long/".repeat(40)),
+    { name: "l", format: "gnu", data: Buffer.alloc(600, 3) },
+    { name: "h", type: "1", link: "x" },
+    {
+      name: "s",
+      data: Buffer.alloc(512),
+      pax: [
+        ["GNU.sparse.size", "4096"],
+        ["GNU.sparse.map", "0,512"],
+      ],
+    },
+    { name: "g", type: "g", data: paxRecord("uid", "5") },
+    { name: "dir/.wh.z" },
+  ]);
+  const likely = [...Buffer.from("0179 /.=SLxg\n\0\x80\xff", "latin1")];
+  for (let seed = 0; seed < 1500; seed += 1) {
+    const random = new SeededRandom(seed);
+    const tar = Buffer.from(base);
+    for (let changes = 1 + random.next(3); changes > 0; changes -= 1) {
+      tar[random.next(tar.length)] = random.next(3) === 0 ? random.next(256) : random.pick(likely);
+    }
+    for (let at = 0; at < tar.length; at += 512) {
+      if (base.toString("latin1", at + 257, at + 262) === "ustar") sealHeader(tar.subarray(at, at + 512));
+    }
+    expect(["none", "bad_tar", "limit_exceeded"]).toContain(failure(tar).code as string);
+  }
 });

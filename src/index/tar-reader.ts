@@ -29,10 +29,19 @@ export interface TarMember {
 }
 
 /** What the next block is. */
-type Expect = "header" | "pax" | "globalPax" | "longName" | "longLink" | "oldSparse" | "paxSparse" | "end";
+type Expect = "header" | "oldSparse" | "paxSparse" | "end";
+
+type Extension = "pax" | "globalPax" | "longName" | "longLink";
+
+/** The data of an extended header, as far as they came. */
+interface Capture {
+  readonly what: Extension;
+  readonly bytes: Buffer;
+  filled: number;
+}
 
 /** Type flags of headers that extend the one that follows them. */
-const extensions: Readonly<Record<string, Expect>> = {
+const extensions: Readonly<Record<string, Extension>> = {
   x: "pax",
   g: "globalPax",
   L: "longName",
@@ -60,8 +69,7 @@ export class TarReader {
   /** Bytes to pass over, and how many of them are padding that may be missing at the archive's end. */
   #skip = 0;
   #padding = 0;
-  #captured = Buffer.alloc(0);
-  #capturedBytes = 0;
+  #capture: Capture | undefined;
   #longName: string | undefined;
   #longLink: string | undefined;
   #pending: { header: TarHeader; name: string; size: number } | undefined;
@@ -81,24 +89,31 @@ export class TarReader {
   }
 
   /** @throws {IndexError} `bad_tar`, `limit_exceeded` */
-  push(chunk: Uint8Array): void {
+  push(bytes: Uint8Array): void {
+    const chunk = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
     let at = 0;
     while (at < chunk.length && this.#expect !== "end") {
+      const left = chunk.length - at;
+      let taken: number;
       if (this.#skip > 0) {
-        const skipped = Math.min(this.#skip, chunk.length - at);
-        this.#skip -= skipped;
-        this.#offset += skipped;
-        at += skipped;
-        continue;
+        taken = Math.min(this.#skip, left);
+        this.#skip -= taken;
+        this.#offset += taken;
+      } else if (this.#capture !== undefined) {
+        taken = chunk.copy(this.#capture.bytes, this.#capture.filled, at);
+        this.#capture.filled += taken;
+        this.#offset += taken;
+        if (this.#capture.filled === this.#capture.bytes.length) this.#onCaptured(this.#capture);
+      } else if (this.#blockFilled === 0 && left >= tarBlockBytes) {
+        taken = tarBlockBytes;
+        this.#offset += taken;
+        this.#onBlock(chunk.subarray(at, at + taken));
+      } else {
+        taken = chunk.copy(this.#block, this.#blockFilled, at);
+        this.#blockFilled += taken;
+        if (this.#blockFilled === tarBlockBytes) this.#onFilledBlock();
       }
-      const taken = Math.min(tarBlockBytes - this.#blockFilled, chunk.length - at);
-      this.#block.set(chunk.subarray(at, at + taken), this.#blockFilled);
-      this.#blockFilled += taken;
       at += taken;
-      if (this.#blockFilled < tarBlockBytes) return;
-      this.#blockFilled = 0;
-      this.#offset += tarBlockBytes;
-      this.#onBlock(this.#block);
     }
   }
 
@@ -106,9 +121,10 @@ export class TarReader {
   finish(): void {
     if (this.#expect === "end") return;
     const inside = this.#skip > this.#padding || this.#blockFilled > 0 || this.#expect !== "header";
+    const capturing = this.#capture !== undefined;
     const extended =
       this.#longName !== undefined || this.#longLink !== undefined || this.#pax.local.length > 0;
-    if (!inside && !extended) return;
+    if (!inside && !capturing && !extended) return;
     throw new IndexError(
       "bad_tar",
       `the tar stream ends at byte ${this.#offset + this.#blockFilled}, inside of or after ${quoteName(this.#lastName)}`,
@@ -116,11 +132,16 @@ export class TarReader {
     );
   }
 
+  #onFilledBlock(): void {
+    this.#blockFilled = 0;
+    this.#offset += tarBlockBytes;
+    this.#onBlock(this.#block);
+  }
+
   #onBlock(block: Buffer): void {
     if (this.#expect === "header") this.#onHeader(block);
     else if (this.#expect === "oldSparse") this.#onOldSparse(block);
     else if (this.#expect === "paxSparse") this.#onPaxSparse(block);
-    else this.#onCaptured(block, this.#expect);
   }
 
   #onHeader(block: Buffer): void {
@@ -134,27 +155,24 @@ export class TarReader {
     const header = parseTarHeader(block, where);
     const extension = extensions[header.type];
     if (extension === undefined) this.#onMemberHeader(header, block);
-    else this.#capture(extension, header);
+    else this.#beginCapture(extension, header);
   }
 
   /** Collects the data of an extended header. */
-  #capture(expect: Expect, header: TarHeader): void {
+  #beginCapture(what: Extension, header: TarHeader): void {
     if (header.size < 0) throw this.#bad(header.name, "its size is negative");
     checkLimit(this.#limits, "paxBytesMax", header.size, () => `the header ${quoteName(header.name)}`);
-    this.#captured = Buffer.allocUnsafe(header.size);
-    this.#capturedBytes = 0;
-    this.#expect = expect;
-    if (header.size === 0) this.#onCaptured(this.#block.subarray(0, 0), expect);
+    this.#capture = { what, bytes: Buffer.allocUnsafe(header.size), filled: 0 };
+    if (header.size === 0) this.#onCaptured(this.#capture);
   }
 
-  #onCaptured(block: Buffer, expect: Expect): void {
-    this.#capturedBytes += block.copy(this.#captured, this.#capturedBytes);
-    if (this.#capturedBytes < this.#captured.length) return;
-    const bytes = this.#captured;
-    this.#expect = "header";
-    if (expect === "pax") this.#pax.setLocal(parsePax(bytes));
-    else if (expect === "longName") this.#longName = tarText(bytes, 0, bytes.length);
-    else if (expect === "longLink") this.#longLink = tarText(bytes, 0, bytes.length);
+  #onCaptured({ what, bytes }: Capture): void {
+    this.#capture = undefined;
+    this.#setPadding(bytes.length);
+    this.#skip = this.#padding;
+    if (what === "pax") this.#pax.setLocal(parsePax(bytes));
+    else if (what === "longName") this.#longName = tarText(bytes, 0, bytes.length);
+    else if (what === "longLink") this.#longLink = tarText(bytes, 0, bytes.length);
     else
       checkLimit(
         this.#limits,
@@ -162,6 +180,11 @@ export class TarReader {
         this.#pax.mergeGlobal(parsePax(bytes)),
         () => "the global pax headers",
       );
+  }
+
+  /** What is missing to whole blocks after so many bytes. */
+  #setPadding(bytes: number): void {
+    this.#padding = (tarBlockBytes - (bytes % tarBlockBytes)) % tarBlockBytes;
   }
 
   #onMemberHeader(header: TarHeader, block: Buffer): void {
@@ -238,7 +261,7 @@ export class TarReader {
       dataBytes,
       segments,
     });
-    this.#padding = (tarBlockBytes - (dataBytes % tarBlockBytes)) % tarBlockBytes;
+    this.#setPadding(dataBytes);
     this.#skip = dataBytes + this.#padding;
     this.#expect = "header";
     this.#pending = undefined;
