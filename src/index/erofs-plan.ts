@@ -1,4 +1,4 @@
-import { setImmediate as yieldToOthers } from "node:timers/promises";
+import { Turns } from "../std/turns.ts";
 import { directorySize } from "./erofs-directory.ts";
 import { alignUp, erofs, unitsOf } from "./erofs-format.ts";
 import { xattrBodyBytes } from "./erofs-xattr.ts";
@@ -6,9 +6,6 @@ import { IndexError } from "./error.ts";
 import { inodeOf, type Tree } from "./tree.ts";
 import { inodeTypes } from "./tree-inode.ts";
 import { blockBytes } from "./types.ts";
-
-/** Entries planned before others get a turn: a few milliseconds of work. */
-const entriesPerTurn = 8192;
 
 /**
  * Where everything of an image goes: inodes one after the other from behind the device table on, then whole blocks.
@@ -42,10 +39,13 @@ export interface PlannedDirectory {
 /** Plans an image. @throws IndexError `limit_exceeded` when the tree is larger than the format can hold */
 export async function planErofs(tree: Tree, deviceCount: number, signal?: AbortSignal): Promise<ErofsPlan> {
   const planner = new Planner(tree, erofs.deviceTableOffset + deviceCount * erofs.deviceSlotBytes);
-  for (const turn of planner.placeAll()) {
-    if (turn) await yieldToOthers();
+  const turns = new Turns();
+  for (const _ of planner.placeAll()) {
+    if (!turns.over) continue;
+    await turns.next();
     signal?.throwIfAborted();
   }
+  signal?.throwIfAborted();
   return planner.plan();
 }
 
@@ -68,19 +68,16 @@ class Planner {
     this.#linkCounts = new Uint32Array(tree.count);
   }
 
-  /** Places every inode that is reached from the root; yields true now and then, for the caller to make a pause. */
-  *placeAll(): Generator<boolean, void, undefined> {
+  /** Places every inode that is reached from the root; after each directory the caller may make a pause. */
+  *placeAll(): Generator<void, void, undefined> {
     const tree = this.#tree;
     this.#openDirectory(tree.root, tree.root);
     this.#place(tree.root);
     const todo = [tree.root];
-    let entries = 0;
     for (let directory = todo.pop(); directory !== undefined; directory = todo.pop()) {
       const below = this.#placeEntries(directory);
       for (let at = below.length - 1; at >= 0; at -= 1) todo.push(below[at] ?? 0);
-      entries += tree.entries(directory).size + 1;
-      yield entries > entriesPerTurn;
-      if (entries > entriesPerTurn) entries = 0;
+      yield;
     }
   }
 

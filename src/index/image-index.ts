@@ -1,12 +1,12 @@
 import { mkdir, mkdtemp, rm } from "node:fs/promises";
 import { join } from "node:path";
-import { setImmediate as yieldToOthers } from "node:timers/promises";
 import { digestOf } from "../reference/digest.ts";
 import { formatPlatform, normalizePlatform } from "../reference/platform.ts";
 import type { BlobSource } from "../registry/blob-source.ts";
 import type { Descriptor } from "../registry/descriptor.ts";
 import type { ResolvedImage } from "../registry/repository.ts";
 import { logger } from "../std/log.ts";
+import { Turns } from "../std/turns.ts";
 import { writeErofs } from "./erofs.ts";
 import { IndexError, writeError } from "./error.ts";
 import { openToc } from "./layer-toc.ts";
@@ -15,9 +15,6 @@ import type { IndexStore, StoredLayer } from "./store.ts";
 import type { LayerPaths } from "./store-layer.ts";
 import type { Tree } from "./tree.ts";
 import type { ImageIndex } from "./types.ts";
-
-/** Entries merged before others get a turn: a few milliseconds of work. */
-const entriesPerTurn = 8192;
 
 /** Reads a layer once and writes its span file and table of contents; in this process or, better, in a child. */
 export type IndexLayer = (
@@ -190,14 +187,13 @@ async function putImage(
 
 async function merge(layers: readonly StoredLayer[], signal: AbortSignal): Promise<Tree> {
   const merger = new LayerMerger();
-  let entries = 0;
+  const turns = new Turns();
   for (const layer of layers) {
     merger.startLayer();
     for (const entry of openToc(layer.tocPath)) {
       merger.add(entry);
-      entries += 1;
-      if (entries % entriesPerTurn !== 0) continue;
-      await yieldToOthers();
+      if (!turns.over) continue;
+      await turns.next();
       signal.throwIfAborted();
     }
     merger.endLayer();

@@ -7,6 +7,9 @@ const linksPerPathMax = 255;
 /** As many parts of link targets are walked for one image: hostile links cannot hold up the merge. */
 const linkStepsMax = 20_000_000;
 
+/** As many directories may exist by being named in paths only: each takes memory, and one path can name 2,000. */
+const impliedMaxDefault = 500_000;
+
 /** Whether directories that are missing on the way are made, or the search ends there. */
 export type Missing = "make" | "stop";
 
@@ -17,12 +20,15 @@ export type Missing = "make" | "stop";
  */
 export class PathFinder {
   readonly #tree: Tree;
+  readonly #impliedMax: number;
   readonly #found = new Map<string, number>();
   #layer = 0;
   #linkSteps = 0;
+  #implied = 0;
 
-  constructor(tree: Tree) {
+  constructor(tree: Tree, impliedMax = impliedMaxDefault) {
     this.#tree = tree;
+    this.#impliedMax = impliedMax;
   }
 
   /** Starts a layer: directories on the way to what is put from now on count as touched by it. */
@@ -40,7 +46,8 @@ export class PathFinder {
    * The inode of the directory at `path`. With `make`, missing ones are made (0755, root's), a file on the way gives
    * place to a directory, and all on the way are marked as the layer's. With `stop`, `undefined` if it is not there.
    *
-   * @throws IndexError `bad_layer` when links lead in a circle, or through a link to what is no directory
+   * @throws IndexError `bad_layer` when links lead in a circle, or through a link to what is no directory;
+   *   `limit_exceeded`
    */
   directory(path: string, missing: Missing): number | undefined {
     if (path === "") return this.#tree.root;
@@ -105,6 +112,8 @@ export class PathFinder {
       let inode = way.inodes[at + 1] ?? notThere;
       const entry = tree.entry(here, name);
       if (inode === notThere) {
+        this.#implied += 1;
+        if (this.#implied > this.#impliedMax) throw tooManyImplied(this.#impliedMax);
         inode = tree.add({ ...impliedDirectory, layer: this.#layer });
         tree.put(here, name, inode, this.#layer);
         if (entry !== undefined) this.forget();
@@ -162,4 +171,11 @@ function noDirectory(path: string): IndexError {
     `${JSON.stringify(path)} leads through a symbolic link to something that is no directory`,
     { next: "Build the image so that the symbolic link points to a directory, or replace the link by one." },
   );
+}
+
+function tooManyImplied(impliedMax: number): IndexError {
+  const message = `the image has more than ${impliedMax} directories that no entry describes`;
+  return new IndexError("limit_exceeded", message, {
+    next: "Check where this image comes from; it asks for more than images do.",
+  });
 }

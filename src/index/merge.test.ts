@@ -1,7 +1,8 @@
 import { expect, test } from "bun:test";
 import { IndexError } from "./error.ts";
 import { mergeLayers } from "./merge.ts";
-import { inodeOf, type Tree } from "./tree.ts";
+import { PathFinder } from "./merge-path.ts";
+import { inodeOf, Tree } from "./tree.ts";
 import { inodeTypes } from "./tree-inode.ts";
 import { indexTestLayer, type TestEntry, type TestLayer } from "./tree-layers.test-kit.ts";
 
@@ -249,6 +250,30 @@ test("chains of hardlinks are followed in any order", () => {
     hardlink("e", "d"),
   ]);
   for (const path of ["b", "c", "d", "e"]) expect(inodeAt(tree, path)).toBe(inodeAt(tree, "a"));
+});
+
+test("a chain of ten thousand hardlinks in the worst order is settled, or refused, in one walk", () => {
+  const count = 10_000;
+  const links = Array.from({ length: count }, (_, at) => hardlink(`l${at}`, `l${at + 1}`));
+  const tree = merge([...links, file(`l${count}`)]);
+  expect(inodeAt(tree, "l0")).toBe(inodeAt(tree, `l${count}`));
+  expect(failure(() => merge(links)).code).toBe("bad_layer");
+});
+
+test("a hardlink to a waiting hardlink of a symbolic link leads through it", () => {
+  const tree = merge([hardlink("x", "h/f"), hardlink("h", "s"), dir("d"), file("d/f"), symlink("s", "d")]);
+  expect(inodeAt(tree, "x")).toBe(inodeAt(tree, "d/f"));
+});
+
+test("opaque markers without end are walked once", () => {
+  const entries = Array.from({ length: 10_000 }, (_, at) => [file(`d/${at}`), opaque("d")]).flat();
+  expect(merge([file("d/old")], entries).entries(inodeAt(merge([dir("d")]), "d")).size).toBe(10_000);
+});
+
+test("directories that only paths name are limited in number", () => {
+  const finder = new PathFinder(new Tree(), 100);
+  expect(finder.directory("d/".repeat(100).slice(0, -1), "make")).toBeGreaterThan(0);
+  expect(failure(() => finder.directory("e", "make")).code).toBe("limit_exceeded");
 });
 
 test("a hardlink to a file of a lower layer shares its inode, which survives the removal of the first name", () => {

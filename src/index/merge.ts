@@ -7,6 +7,8 @@ import type { TocEntry } from "./types.ts";
 /** Linux: the longest name of a directory entry, and the longest target of a symbolic link that can be followed. */
 const nameBytesMax = 255;
 const targetBytesMax = 4095;
+/** Rounds over the hardlinks that wait for something else to be settled first. */
+const roundsMax = 8;
 
 /**
  * The tree that the layers make together, given their tables of contents from the lowest layer to the highest.
@@ -41,7 +43,9 @@ export class LayerMerger {
   readonly tree = new Tree();
   readonly #paths = new PathFinder(this.tree);
   /** Hardlinks of the current layer without a target so far. */
-  #pending: PendingLink[] = [];
+  #pending = new Map<number, PendingLink>();
+  /** Directories below which the current layer has hidden all that was lower. */
+  readonly #hidden = new Set<number>();
   #layer = -1;
 
   startLayer(): void {
@@ -62,12 +66,19 @@ export class LayerMerger {
     else this.#put(entry);
   }
 
+  /** Gives the hardlinks that wait for their targets an inode. @throws IndexError `bad_layer` */
   endLayer(): void {
+    this.#hidden.clear();
     let waiting = this.#pending;
-    this.#pending = [];
-    while (waiting.length > 0) {
-      const left = waiting.filter((link) => !this.#settle(link));
-      if (left.length === waiting.length) throw this.#noTarget(left[0]);
+    this.#pending = new Map();
+    // One round settles chains of any length and order; more are needed only for targets behind hardlinks to links.
+    for (let round = 0; waiting.size > 0; round += 1) {
+      const stuck = new Set<number>();
+      const left = new Map([...waiting].filter(([, link]) => !this.#settleChain(link, waiting, stuck)));
+      const [unsettled] = left.values();
+      if (unsettled !== undefined && (left.size === waiting.size || round === roundsMax)) {
+        throw this.#noTarget(unsettled);
+      }
       waiting = left;
     }
   }
@@ -107,13 +118,34 @@ export class LayerMerger {
     let inode = target;
     if (target === undefined || this.tree.typeOf(target) === inodeTypes.pending) {
       inode = this.tree.add({ ...impliedDirectory, mode: inodeTypes.pending, layer: this.#layer });
-      this.#pending.push({ inode, directory, name, path: entry.path, target: entry.link ?? "" });
+      this.#pending.set(inode, { inode, directory, name, path: entry.path, target: entry.link ?? "" });
     } else if (this.tree.isDirectory(target)) {
       throw linkToDirectory(entry);
     }
     if (inode === undefined) return;
     this.tree.put(directory, name, inode, this.#layer);
     if (before !== undefined) this.#paths.forget();
+  }
+
+  /**
+   * Settles the link that a link names before the link itself, down the chain; true when it is done with. Links of a
+   * chain that leads nowhere are `stuck`, so that a long one is walked once.
+   */
+  #settleChain(link: PendingLink, waiting: ReadonlyMap<number, PendingLink>, stuck: Set<number>): boolean {
+    const chain: PendingLink[] = [];
+    const seen = new Set<number>();
+    for (let next: PendingLink | undefined = link; next !== undefined && !seen.has(next.inode); ) {
+      chain.push(next);
+      seen.add(next.inode);
+      const target = this.#find(next.target);
+      next = target === undefined || stuck.has(target) ? undefined : waiting.get(target);
+    }
+    let settled = false;
+    for (let next = chain.pop(); next !== undefined; next = chain.pop()) {
+      settled = this.#settle(next);
+      if (!settled) stuck.add(next.inode);
+    }
+    return settled;
   }
 
   /** Gives a waiting hardlink its inode; true when it is done with. */
@@ -156,6 +188,8 @@ export class LayerMerger {
     const todo = [directory];
     let removed = false;
     for (let next = todo.pop(); next !== undefined; next = todo.pop()) {
+      if (this.#hidden.has(next)) continue;
+      this.#hidden.add(next);
       for (const [name, entry] of this.tree.entries(next)) {
         if (layerOf(entry) !== this.#layer) {
           this.tree.remove(next, name);

@@ -1,5 +1,9 @@
+import { IndexError } from "./error.ts";
 import { type InodeFields, impliedDirectory, inodeTypes } from "./tree-inode.ts";
 import { type TreeXattr, TreeXattrs } from "./tree-xattrs.ts";
+
+/** Inodes of one tree, replaced ones included: two million files take about a gigabyte while they are merged. */
+const inodesMax = 8 * 1024 * 1024;
 
 /** The most layers that a tree can tell apart. */
 export const layersMax = 65535;
@@ -35,9 +39,10 @@ export class Tree {
     return this.#count;
   }
 
-  /** Makes an inode, which has no name yet; of a directory, with nothing in it. */
+  /** Makes an inode, which has no name yet; of a directory, with nothing in it. @throws IndexError `limit_exceeded` */
   add(fields: InodeFields): number {
     const inode = this.#count;
+    if (inode === inodesMax) throw tooManyInodes();
     if (inode === this.mode.length) this.#grow();
     this.#count += 1;
     this.set(inode, fields);
@@ -136,6 +141,12 @@ export function layerOf(entry: number): number {
 function grown<T extends Uint16Array | Uint32Array | Float64Array>(from: T, to: T): T {
   to.set(from);
   return to;
+}
+
+function tooManyInodes(): IndexError {
+  return new IndexError("limit_exceeded", `the image's layers have more than ${inodesMax} files altogether`, {
+    next: "Check where this image comes from; it asks for more than images do.",
+  });
 }
 
 /** A copy of a name that does not keep alive the whole path that it was cut from. */
