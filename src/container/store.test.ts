@@ -19,7 +19,7 @@ beforeEach(async () => {
   workspaceId = await insertWorkspace(server.database);
   imageId = await insertImage(server.database, workspaceId);
 });
-afterAll(() => server.end());
+afterAll(() => server.end(), 60_000);
 
 const wanted = (change: Partial<NewContainer> = {}): NewContainer => ({
   workspaceId,

@@ -4,6 +4,7 @@ import type { PgDatabase } from "drizzle-orm/pg-core";
 import { drizzle, type PostgresJsQueryResultHKT } from "drizzle-orm/postgres-js";
 import postgres from "postgres";
 import { logger } from "../std/log.ts";
+import { sleep } from "../std/wait.ts";
 import { DbError, toDbError } from "./error.ts";
 import { migrations } from "./migrations.ts";
 import * as schema from "./schema.ts";
@@ -23,6 +24,7 @@ export interface Subscription {
 }
 
 const log = logger("db");
+const transactionAttemptsMax = 5;
 const migrationLock = 7_362_019_443;
 
 /**
@@ -64,15 +66,17 @@ export class Database {
     }
   }
 
-  /** All or nothing (READ COMMITTED). Lost against a deadlock it is repeated, at most 3 times: `work` must allow that. */
+  /** All or nothing (READ COMMITTED). Lost against a deadlock it is repeated, a few times: `work` must allow that. */
   async transaction<T>(work: (queries: Queries) => Promise<T>): Promise<T> {
     for (let attempt = 1; ; attempt += 1) {
       try {
         return await this.#queries.transaction((transaction) => work(transaction));
       } catch (error) {
         const failure = toDbError(error);
-        if (failure instanceof DbError && failure.code === "serialization" && attempt < 3) continue;
-        throw failure;
+        const lost = failure instanceof DbError && failure.code === "serialization";
+        if (!lost || attempt === transactionAttemptsMax) throw failure;
+        // Apart from each other, so that the same two do not meet again at once.
+        await sleep(Math.random() * 50 * attempt);
       }
     }
   }

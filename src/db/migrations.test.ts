@@ -31,4 +31,4 @@ test("the migrations say all that the schema says", async () => {
   } finally {
     await rm(copy, { recursive: true, force: true });
   }
-});
+}, 60_000);

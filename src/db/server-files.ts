@@ -1,4 +1,4 @@
-import { createHash } from "node:crypto";
+import { createHash, randomBytes } from "node:crypto";
 import { chmod, mkdir, open, readdir, rename, rm, stat, symlink } from "node:fs/promises";
 import { join } from "node:path";
 import { promisify } from "node:util";
@@ -16,7 +16,7 @@ export async function unpackServer(parent: string, durable: boolean): Promise<st
   const name = `server-${createHash("sha256").update(packed).digest("hex").slice(0, 16)}`;
   const target = join(parent, name);
   if (await exists(target)) return target;
-  const beside = join(parent, `.${name}.${process.pid}.tmp`);
+  const beside = join(parent, `.${name}.${process.pid}.${randomBytes(4).toString("hex")}.tmp`);
   try {
     await mkdir(beside, { recursive: true });
     await chmod(beside, 0o755);
@@ -37,8 +37,10 @@ export async function unpackServer(parent: string, durable: boolean): Promise<st
 export async function removeLeftovers(parent: string, current: string): Promise<void> {
   for (const name of await readdir(parent)) {
     const path = join(parent, name);
-    if (/^(\.?server-[0-9a-f]{16}|\.data\..*\.tmp$)/.test(name) && path !== current)
-      await rm(path, { recursive: true, force: true });
+    const maker = /^\.(?:server|data).*\.(\d+)\.[0-9a-f]{8}\.tmp$/.exec(name)?.[1];
+    const halfMade = maker !== undefined && !(await exists(`/proc/${maker}`));
+    const otherServer = /^server-[0-9a-f]{16}$/.test(name) && path !== current;
+    if (halfMade || otherServer) await rm(path, { recursive: true, force: true });
   }
 }
 

@@ -19,7 +19,7 @@ beforeAll(async () => {
 beforeEach(async () => {
   workspaceId = await insertWorkspace(server.database);
 });
-afterAll(() => server.end());
+afterAll(() => server.end(), 60_000);
 
 let serial = 0;
 const unique = (kind: string) => {

@@ -26,7 +26,7 @@ beforeEach(async () => {
   await server.database.query((db) => db.delete(containers));
   await server.database.query((db) => db.delete(workers));
 });
-afterAll(() => server.end());
+afterAll(() => server.end(), 60_000);
 
 const queue = (change: { cpuMillis?: number; memoryBytes?: number } = {}) =>
   containerStore.create({

@@ -21,7 +21,7 @@ beforeAll(async () => {
   await rm(keyPath);
   workspaceId = (await new WorkspaceStore(server.database, kek).ensure("tokens")).id;
 }, 60_000);
-afterAll(() => server.end());
+afterAll(() => server.end(), 60_000);
 
 test("a token speaks for its workspace and role; the database has its hash only", async () => {
   const made = await store.create({ workspaceId, role: "developer", name: "laptop" });

@@ -30,7 +30,7 @@ beforeEach(async () => {
 afterAll(async () => {
   await server.end();
   await rm(keyPath);
-});
+}, 60_000);
 
 const text = (value: string) => new Redacted(value);
 const create = (name: string, value = "value") => vault.create({ workspaceId, name, value: text(value) });
