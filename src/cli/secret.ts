@@ -2,7 +2,7 @@ import { createClient } from "@connectrpc/connect";
 import { buildRouteMap } from "@stricli/core";
 import { credentialsToWire } from "../credential/wire.ts";
 import { SecretService } from "../gen/oci_node/v1/secret_service_pb.ts";
-import { parseRegistry } from "../reference/reference.ts";
+import { normalizeRegistry, parseRegistry } from "../reference/reference.ts";
 import { command, words } from "./action.ts";
 import { CliError, connectTransport } from "./context.ts";
 import { type CredentialFlags, credentialFlags, readCredentials } from "./credentials.ts";
@@ -35,7 +35,7 @@ const create = command<ValueFlags & { name?: string }, [string]>({
   },
   positional: words({ placeholder: "REGISTRY", brief: "Registry host, or an image reference in it" }),
   async run(flags, text) {
-    const registry = text.includes("/") ? parseRegistry(text) : parseRegistry(`${text}/x`);
+    const registry = text.includes("/") ? parseRegistry(text) : normalizeRegistry(text);
     const credentials = credentialsToWire(await readValues(flags, registry));
     const client = createClient(SecretService, connectTransport());
     const { secret } = await client.createSecret({ name: flags.name ?? "", registry, credentials });

@@ -11,7 +11,7 @@ import {
   type SecretService,
   type Secret as WireSecret,
 } from "../gen/oci_node/v1/secret_service_pb.ts";
-import { parseRegistry } from "../reference/reference.ts";
+import { normalizeRegistry } from "../reference/reference.ts";
 import { workspaceOf } from "../rpc/authentication.ts";
 import { SecretError } from "./error.ts";
 import type { SecretMetadata, Vault } from "./vault.ts";
@@ -20,7 +20,7 @@ import type { SecretMetadata, Vault } from "./vault.ts";
 export function secretService(vault: Vault): ServiceImpl<typeof SecretService> {
   return {
     async createSecret(request, context) {
-      const registry = parseRegistry(`${request.registry}/x`);
+      const registry = normalizeRegistry(request.registry);
       const { value, type, principal } = sealable(registry, request.credentials);
       const names = request.name === "" ? secretNameCandidates(registry, principal) : [request.name];
       for (const name of names) {
