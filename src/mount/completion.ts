@@ -37,11 +37,12 @@ export class Completion {
       const lanes = Array.from({ length: this.#limits.eagerConnections }, () =>
         this.#eagerLane(onProgress, signal),
       );
-      await Promise.all(lanes);
+      await unlessAborted(Promise.all(lanes), signal);
       // What is left is under way for readers.
-      await Promise.all(
-        this.#layers.flatMap((layer) => [...layer.inFlight.values()].map((fetch) => fetch.ended)),
+      const underWay = this.#layers.flatMap((layer) =>
+        [...layer.inFlight.values()].map(({ ended }) => ended),
       );
+      await unlessAborted(Promise.all(underWay), signal);
     }
     onProgress();
   }
@@ -142,5 +143,17 @@ export class Completion {
     if (run === undefined) return undefined;
     const { start, end } = runRange(layer.blob, run);
     return { outcome: this.#fetcher.fetchRun(layer, run), bytes: end - start };
+  }
+}
+
+/** Waits for work no longer than the signal allows; the work itself goes on, or is ended by the fetcher. */
+async function unlessAborted(work: Promise<unknown>, signal: AbortSignal): Promise<void> {
+  const { promise: aborted, reject } = Promise.withResolvers<never>();
+  const onAbort = () => reject(signal.reason);
+  signal.addEventListener("abort", onAbort, { once: true });
+  try {
+    await Promise.race([work, aborted]);
+  } finally {
+    signal.removeEventListener("abort", onAbort);
   }
 }

@@ -50,7 +50,7 @@ export class Fetcher {
   }) {
     this.#engine = options.engine;
     this.#limits = options.limits;
-    this.#requests = new SourceRequests(options.source, options.limits.deadlineMs);
+    this.#requests = new SourceRequests(options.source, options.limits);
     this.#onFailure = options.onFailure;
     this.#onKept = options.onKept;
   }

@@ -55,6 +55,8 @@ export class ImageMount implements MountedImage {
   readonly #completion: Completion;
   readonly #endRoutes: () => void;
   #mount: LayeredMount | undefined;
+  /** Set when the layers are given up. */
+  #lastStats: MountStats | undefined;
   #background: { readonly stop: AbortController; readonly ended: Promise<void> } | undefined;
 
   private constructor(parts: ImageMountParts, request: ImageMountRequest, layers: readonly CachedLayer[]) {
@@ -124,6 +126,10 @@ export class ImageMount implements MountedImage {
   }
 
   stats(): MountStats {
+    return this.#lastStats ?? this.#currentStats();
+  }
+
+  #currentStats(): MountStats {
     const sum = (of: (fetch: LayerFetch) => number) =>
       this.#fetches.reduce((total, fetch) => total + of(fetch), 0);
     const spansTotal = sum((fetch) => fetch.spanCount);
@@ -172,6 +178,7 @@ export class ImageMount implements MountedImage {
   async #dismantle(): Promise<void> {
     await this.#endFetching(released(this.root));
     await this.#mount?.dismantle();
+    this.#lastStats = this.#currentStats();
     for (const layer of this.#layers) await layer.release();
     await removeMountDir(this.#dir, this.root);
     void this.#parts.cache.evict();

@@ -1,9 +1,17 @@
 import { afterEach, beforeEach, expect, test } from "bun:test";
-import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { run } from "../std/spawn.ts";
 import type { LazyImage } from "./lazy-mount.ts";
-import { acquire, MiB, mountsBelow, noise, type TestImage, TestRoom } from "./mount.test-kit.ts";
+import {
+  acquire,
+  contentAt,
+  contentOf,
+  MiB,
+  mountsBelow,
+  noise,
+  type TestImage,
+  TestRoom,
+} from "./mount.test-kit.ts";
 
 let room: TestRoom;
 
@@ -18,7 +26,7 @@ afterEach(async () => {
 /** Every file of the tree, compared with what the image was made of. */
 async function expectAllFiles(image: LazyImage, made: TestImage): Promise<void> {
   for (const [path, content] of made.files) {
-    const read = await readFile(join(image.root, path));
+    const read = await contentAt(join(image.root, path));
     expect([path, Bun.hash(read), read.length]).toEqual([path, Bun.hash(content), content.length]);
   }
 }
@@ -51,7 +59,7 @@ test("only what is read is fetched", async () => {
   expect(image.stats()).toMatchObject({ fetchedBytes: 0, requests: 0, spansPresent: 0, complete: false });
   expect((await run(["ls", "-R", image.root])).stdout).toContain("second");
   expect(image.stats().requests).toBe(0);
-  expect(await readFile(join(image.root, "third"))).toEqual(made.files.get("third") as Buffer);
+  expect(await contentAt(join(image.root, "third"))).toEqual(contentOf(made, "third"));
   const { fetchedBytes, compressedBytes, complete } = image.stats();
   expect(fetchedBytes).toBeGreaterThanOrEqual(4 * MiB);
   expect(fetchedBytes).toBeLessThan(5 * MiB);
@@ -67,10 +75,10 @@ test("readers who wait for the same bytes share one request", async () => {
   made.source.beforeRead = (bytes) => gate.promise.then(() => bytes);
   const image = await acquire(mounts, made);
   const asked = until(() => made.source.reads.length > 0);
-  const readers = Promise.all(Array.from({ length: 8 }, () => readFile(join(image.root, "file"))));
+  const readers = Promise.all(Array.from({ length: 8 }, () => contentAt(join(image.root, "file"))));
   await asked;
   gate.resolve();
-  for (const read of await readers) expect(read).toEqual(made.files.get("file") as Buffer);
+  for (const read of await readers) expect(read).toEqual(contentOf(made, "file"));
   expect(made.source.reads).toHaveLength(1);
   await image.release();
 });
@@ -79,7 +87,7 @@ test("a sequential reader is served by few requests", async () => {
   const mounts = await room.mounts();
   const made = await room.image([{ file: noise(40 * MiB) }], "none");
   const image = await acquire(mounts, made);
-  expect(Bun.hash(await readFile(join(image.root, "file")))).toBe(Bun.hash(made.files.get("file") as Buffer));
+  expect(Bun.hash(await contentAt(join(image.root, "file")))).toBe(Bun.hash(contentOf(made, "file")));
   expect(image.stats().spansTotal).toBeGreaterThanOrEqual(20);
   expect(image.stats().requests).toBeLessThanOrEqual(9);
   await image.release();
@@ -95,7 +103,7 @@ test("users of one image share its mount, and the last one's release ends it", a
   ]);
   await first.release();
   await first.release();
-  expect(await readFile(join(second.root, "file"))).toEqual(made.files.get("file") as Buffer);
+  expect(await contentAt(join(second.root, "file"))).toEqual(contentOf(made, "file"));
   await second.release();
   expect(await mountsBelow(room.dir)).toEqual([]);
   expect(mounts.status()).toEqual([]);
@@ -109,11 +117,11 @@ test("workspaces have mounts of their own over one cache, and each pays for its 
     acquire(mounts, made, { workspace: "b" }),
   ]);
   expect(b.root).not.toBe(a.root);
-  await readFile(join(a.root, "one"));
-  await readFile(join(b.root, "one"));
+  await contentAt(join(a.root, "one"));
+  await contentAt(join(b.root, "one"));
   expect(a.stats().fetchedBytes).toBeGreaterThan(0);
   expect(b.stats().fetchedBytes).toBe(0);
-  await readFile(join(b.root, "two"));
+  await contentAt(join(b.root, "two"));
   expect(b.stats().fetchedBytes).toBeGreaterThan(0);
   await a.release();
   await b.release();

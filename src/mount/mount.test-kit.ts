@@ -184,12 +184,15 @@ export async function mountsBelow(dir: string): Promise<string[]> {
 
 function addBlob(source: TestSource, bytes: Uint8Array, type: string): Descriptor {
   const digest = digestOf(bytes);
-  source.blobs.set(digest, bytes);
+  source.blobs.set(digest, new Uint8Array(bytes));
   return { mediaType: type, digest, size: bytes.length };
 }
 
 function compress(tar: Buffer, compression: TestCompression): Uint8Array {
-  if (compression === "gzip") return Bun.gzipSync(new Uint8Array(tar), { level: 1 });
+  if (compression === "gzip") {
+    // Not 1: at that level the whole stream may be one block, which cannot be entered in the middle.
+    return Bun.gzipSync(new Uint8Array(tar), { level: 2 });
+  }
   if (compression === "zstd") return zstdCompressSync(tar, { level: 1 });
   return tar;
 }
@@ -200,4 +203,14 @@ function mediaType(compression: TestCompression): string {
 
 function digestOf(bytes: Uint8Array): string {
   return `sha256:${createHash("sha256").update(bytes).digest("hex")}`;
+}
+
+/** What a file of an image holds. */
+export function contentOf(made: TestImage, path: string): Uint8Array {
+  return new Uint8Array(made.files.get(path) ?? []);
+}
+
+/** Reads a file without keeping this thread, which has to answer the misses, from its work. */
+export async function contentAt(path: string): Promise<Uint8Array> {
+  return new Uint8Array(await readFile(path));
 }

@@ -1,22 +1,23 @@
 import type { BlobSource } from "../registry/blob-source.ts";
 import type { Descriptor } from "../registry/descriptor.ts";
 import { MountError } from "./error.ts";
+import type { FetchLimits } from "./limits.ts";
 
 /**
  * The requests of one mount to its source: counted, each with a deadline, all ended by {@link close}. A source that
  * ignores its signal is left behind: the request counts as ended when the deadline passes.
  */
 export class SourceRequests {
-  readonly #deadlineMs: number;
+  readonly #limits: FetchLimits;
   readonly #running = new Set<AbortController>();
   #source: BlobSource;
   #closed: MountError | undefined;
   #bytes = 0;
   #requests = 0;
 
-  constructor(source: BlobSource, deadlineMs: number) {
+  constructor(source: BlobSource, limits: FetchLimits) {
     this.#source = source;
-    this.#deadlineMs = deadlineMs;
+    this.#limits = limits;
   }
 
   /** From the next request on, bytes come from another source (a rotated credential). */
@@ -36,7 +37,11 @@ export class SourceRequests {
   async read(layer: Descriptor, start: number, end: number): Promise<Uint8Array> {
     this.#requests += 1;
     const what = `reading bytes ${start} to ${end} of layer ${layer.digest}`;
-    const bytes = await this.#within(what, layer, (signal) => this.#source.read(layer, start, end, signal));
+    // A span that is larger than a request should be has as much more time.
+    const patience = Math.max(1, Math.ceil((end - start) / this.#limits.rangeBytes));
+    const bytes = await this.#within(what, layer, patience, (signal) =>
+      this.#source.read(layer, start, end, signal),
+    );
     this.#bytes += bytes.length;
     if (bytes.length === end - start) return bytes;
     throw new MountError("corrupt_blob", `${what}: the registry sent ${bytes.length} bytes`, {
@@ -52,7 +57,7 @@ export class SourceRequests {
     const chunks = this.#source.stream(layer, 0, ended.signal)[Symbol.asyncIterator]();
     try {
       for (;;) {
-        const result = await this.#within(what, layer, () => chunks.next());
+        const result = await this.#within(what, layer, 1, () => chunks.next());
         if (result.done === true) return;
         this.#bytes += result.value.length;
         yield result.value;
@@ -68,11 +73,17 @@ export class SourceRequests {
     for (const request of this.#running) request.abort(reason);
   }
 
-  async #within<T>(what: string, layer: Descriptor, call: (signal: AbortSignal) => Promise<T>): Promise<T> {
+  async #within<T>(
+    what: string,
+    layer: Descriptor,
+    patience: number,
+    call: (signal: AbortSignal) => Promise<T>,
+  ): Promise<T> {
     if (this.#closed !== undefined) throw this.#closed;
+    const deadlineMs = this.#limits.deadlineMs * patience;
     const request = new AbortController();
     this.#running.add(request);
-    const timer = setTimeout(() => request.abort(this.#tooLate(what, layer)), this.#deadlineMs);
+    const timer = setTimeout(() => request.abort(this.#tooLate(what, layer, deadlineMs)), deadlineMs);
     const aborted = new Promise<never>((_, reject) => {
       request.signal.addEventListener("abort", () => reject(request.signal.reason), { once: true });
     });
@@ -86,8 +97,8 @@ export class SourceRequests {
     }
   }
 
-  #tooLate(what: string, layer: Descriptor): MountError {
-    return new MountError("source_failed", `${what}: no answer within ${this.#deadlineMs} ms`, {
+  #tooLate(what: string, layer: Descriptor, deadlineMs: number): MountError {
+    return new MountError("source_failed", `${what}: no answer within ${deadlineMs} ms`, {
       layer: layer.digest,
       next: "Check the registry and the way to it; the read can be tried again.",
     });

@@ -1,0 +1,194 @@
+import { afterEach, beforeEach, expect, test } from "bun:test";
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { RegistryError } from "../registry/error.ts";
+import { acquire, contentAt, contentOf, MiB, mountsBelow, noise, TestRoom } from "./mount.test-kit.ts";
+
+let room: TestRoom;
+
+beforeEach(async () => {
+  room = await TestRoom.create();
+});
+
+afterEach(async () => {
+  await room.end();
+});
+
+/** The errno that reading a file ends with; none when it can be read. */
+async function errnoOfReading(path: string): Promise<string | undefined> {
+  try {
+    await readFile(path);
+    return undefined;
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code;
+  }
+}
+
+function corrupted(bytes: Uint8Array): Uint8Array {
+  const wrong = bytes.slice();
+  const middle = wrong.length >> 1;
+  wrong[middle] = (wrong[middle] ?? 0) ^ 1;
+  return wrong;
+}
+
+test("bytes that are wrong once are asked for again, and no reader notices", async () => {
+  const mounts = await room.mounts();
+  const made = await room.image([{ file: noise(MiB) }]);
+  let bad = 1;
+  made.source.beforeRead = (bytes) => (bad-- > 0 ? corrupted(bytes) : bytes);
+  const image = await acquire(mounts, made);
+  expect(await contentAt(join(image.root, "file"))).toEqual(contentOf(made, "file"));
+  expect(made.source.reads).toHaveLength(2);
+  await image.release();
+});
+
+test("bytes that stay wrong are an error for the reader, and a later good read heals", async () => {
+  const mounts = await room.mounts();
+  const made = await room.image([{ file: noise(MiB) }]);
+  made.source.beforeRead = corrupted;
+  const image = await acquire(mounts, made);
+  expect(await errnoOfReading(join(image.root, "file"))).toBe("EIO");
+  const failure = await image.failure;
+  expect(failure.code).toBe("corrupt_blob");
+  expect(failure.layer).toBe(made.opened.index.layers[0]?.digest);
+  expect(image.stats().spansPresent).toBe(0);
+  made.source.beforeRead = (bytes) => bytes;
+  expect(await contentAt(join(image.root, "file"))).toEqual(contentOf(made, "file"));
+  await image.release();
+});
+
+test("a refusal of the registry is the failure that the container hears of, with its cause", async () => {
+  const mounts = await room.mounts();
+  const made = await room.image([{ file: noise(MiB) }]);
+  const refusal = new RegistryError("denied", "the registry refuses the credential", {
+    registry: "registry.test",
+    repository: "app",
+  });
+  made.source.beforeRead = () => Promise.reject(refusal);
+  const image = await acquire(mounts, made);
+  expect(await errnoOfReading(join(image.root, "file"))).toBe("EIO");
+  const failure = await image.failure;
+  expect(failure.code).toBe("source_failed");
+  expect(failure.cause).toBe(refusal);
+  await image.release();
+});
+
+test("a rotated credential serves the next read", async () => {
+  const mounts = await room.mounts();
+  const made = await room.image([{ file: noise(MiB) }]);
+  const rotated = {
+    ...made,
+    source: (await room.image([{ file: made.files.get("file") ?? Buffer.alloc(0) }])).source,
+  };
+  made.source.beforeRead = () => Promise.reject(new Error("expired"));
+  const image = await acquire(mounts, made);
+  expect(await errnoOfReading(join(image.root, "file"))).toBe("EIO");
+  image.replaceSource(rotated.source);
+  expect(await contentAt(join(image.root, "file"))).toEqual(contentOf(made, "file"));
+  await image.release();
+});
+
+test("a source that hangs, deaf to its signal, is an error within the deadline", async () => {
+  const mounts = await room.mounts({ limits: { deadlineMs: 200 } });
+  const made = await room.image([{ file: noise(MiB) }]);
+  made.source.beforeRead = () => new Promise(() => undefined);
+  const image = await acquire(mounts, made);
+  const started = performance.now();
+  expect(await errnoOfReading(join(image.root, "file"))).toBe("EIO");
+  expect(performance.now() - started).toBeLessThan(5_000);
+  expect((await image.failure).message).toContain("200 ms");
+  made.source.beforeRead = (bytes) => bytes;
+  expect(await contentAt(join(image.root, "file"))).toEqual(contentOf(made, "file"));
+  await image.release();
+});
+
+test("a registry without ranged reads is read as one stream that all readers join", async () => {
+  const mounts = await room.mounts();
+  const made = await room.image([{ a: noise(3 * MiB), b: noise(3 * MiB) }]);
+  made.source.ranges = false;
+  const image = await acquire(mounts, made);
+  const [a, b] = await Promise.all([contentAt(join(image.root, "a")), contentAt(join(image.root, "b"))]);
+  expect(a).toEqual(contentOf(made, "a"));
+  expect(b).toEqual(contentOf(made, "b"));
+  expect(made.source.streams).toHaveLength(1);
+  await image.release();
+});
+
+test("readers of a stream are answered as their bytes go by", async () => {
+  const mounts = await room.mounts();
+  const made = await room.image([{ a: noise(3 * MiB), b: noise(9 * MiB) }]);
+  made.source.ranges = false;
+  const gate = Promise.withResolvers<void>();
+  let passed = 0;
+  made.source.beforeChunk = async (chunk) => {
+    if (passed > 7 * MiB) await gate.promise;
+    passed += chunk.length;
+    return chunk;
+  };
+  const image = await acquire(mounts, made);
+  expect(await contentAt(join(image.root, "a"))).toEqual(contentOf(made, "a"));
+  gate.resolve();
+  expect(await contentAt(join(image.root, "b"))).toEqual(contentOf(made, "b"));
+  await image.release();
+});
+
+/** A layer that can only be read from its start: one frame that inflates to more than a span may hold. */
+function oneFrame(): Record<string, Buffer> {
+  return { a: noise(3 * MiB), b: Buffer.concat([noise(3 * MiB), Buffer.alloc(62 * MiB)]) };
+}
+
+test("a single zstd frame is inflated in one pass, started again after it broke", async () => {
+  const mounts = await room.mounts();
+  const made = await room.image([oneFrame()], "zstd");
+  let chunks = 0;
+  made.source.beforeChunk = (chunk) => {
+    chunks += 1;
+    if (chunks === 5)
+      throw new RegistryError("unreachable", "the connection broke", { registry: "r", repository: "a" });
+    return chunk;
+  };
+  const image = await acquire(mounts, made);
+  const [a, b] = await Promise.all(["a", "b"].map((name) => errnoOfReading(join(image.root, name))));
+  expect([a, b]).toEqual(["EIO", "EIO"]);
+  expect((await image.failure).code).toBe("source_failed");
+  expect(await contentAt(join(image.root, "b"))).toEqual(contentOf(made, "b"));
+  expect(made.source.streams).toHaveLength(2);
+  expect(made.source.reads).toHaveLength(0);
+  await image.release();
+});
+
+test("a stream whose bytes are wrong is an error for who waits, and leaves nothing wrong behind", async () => {
+  const mounts = await room.mounts();
+  for (const compression of ["gzip", "zstd"] as const) {
+    const made = await room.image([oneFrame()], compression);
+    made.source.ranges = false;
+    made.source.beforeChunk = corrupted;
+    const image = await acquire(mounts, made);
+    expect(await errnoOfReading(join(image.root, "a"))).toBe("EIO");
+    expect((await image.failure).code).toBe("corrupt_blob");
+    made.source.beforeChunk = (chunk) => chunk;
+    expect(await contentAt(join(image.root, "a"))).toEqual(contentOf(made, "a"));
+    await image.release();
+  }
+});
+
+test("an eager mount that cannot be completed fails by name and leaves nothing", async () => {
+  const mounts = await room.mounts();
+  const made = await room.image([{ file: noise(5 * MiB) }]);
+  made.source.beforeRead = corrupted;
+  const failed = await acquire(mounts, made, { eager: true }).catch((error: unknown) => error);
+  expect(failed).toMatchObject({ name: "MountError", code: "corrupt_blob" });
+  expect(await mountsBelow(room.dir)).toEqual([]);
+  expect(mounts.status()).toEqual([]);
+});
+
+test("an index whose span files are swapped is refused before anything is mounted", async () => {
+  const mounts = await room.mounts();
+  const made = await room.image([{ a: noise(5000) }, { b: noise(50_000) }]);
+  const [first, second] = made.opened.layers;
+  if (first === undefined || second === undefined) throw new Error("two layers were built");
+  const swapped = { ...made.opened, layers: [{ ...first, spanPath: second.spanPath }, second] };
+  const failed = await acquire(mounts, { ...made, opened: swapped }).catch((error: unknown) => error);
+  expect(failed).toMatchObject({ code: "corrupt_index" });
+  expect(await mountsBelow(room.dir)).toEqual([]);
+});
