@@ -6,14 +6,10 @@ import type { BlobSource } from "../registry/blob-source.ts";
 import type { Descriptor } from "../registry/descriptor.ts";
 import type { ResolvedImage } from "../registry/repository.ts";
 import { logger } from "../std/log.ts";
-import { Turns } from "../std/turns.ts";
-import { writeErofs } from "./erofs.ts";
 import { IndexError, writeError } from "./error.ts";
-import { openToc } from "./layer-toc.ts";
-import { LayerMerger } from "./merge.ts";
+import { type MergeImage, mergeImage } from "./merge-image.ts";
 import type { IndexStore, StoredLayer } from "./store.ts";
 import type { LayerPaths } from "./store-layer.ts";
-import type { Tree } from "./tree.ts";
 import type { ImageIndex } from "./types.ts";
 
 /** Reads a layer once and writes its span file and table of contents; in this process or, better, in a child. */
@@ -42,6 +38,8 @@ export interface BuildImageIndexOptions {
   /** A folder for files in the making, best on the store's file system; each build makes one of its own in it. */
   readonly scratchDir: string;
   readonly indexLayer: IndexLayer;
+  /** Merges the layers. Default: in this process; servers pass `mergeImageInChild`. */
+  readonly mergeImage?: MergeImage;
   /** Layers indexed at the same time. Default 2. */
   readonly concurrency?: number;
   readonly onProgress?: (progress: LayerProgress) => void;
@@ -158,9 +156,11 @@ async function putImage(
 ): Promise<BuiltImageIndex> {
   const { resolved, signal } = options;
   const { os, architecture, variant } = resolved.imageConfig;
-  const tree = await merge(layers, signal);
   const erofsPath = join(scratch, "erofs");
-  const erofs = await writeErofs(tree, layers, erofsPath, signal);
+  const erofs = await (options.mergeImage ?? mergeImage)({ layers, erofsPath }, signal);
+  if (erofs.droppedXattrs.length > 0) {
+    logger("index").info("left out extended attributes that are not shown", { names: erofs.droppedXattrs });
+  }
   const index: ImageIndex = {
     version: 1,
     repository: options.repository,
@@ -183,24 +183,4 @@ async function putImage(
     })),
   };
   return { index, ...(await options.store.putImage(index, erofsPath)) };
-}
-
-async function merge(layers: readonly StoredLayer[], signal: AbortSignal): Promise<Tree> {
-  const merger = new LayerMerger();
-  const turns = new Turns();
-  for (const layer of layers) {
-    merger.startLayer();
-    for (const entry of openToc(layer.tocPath)) {
-      merger.add(entry);
-      if (!turns.over) continue;
-      await turns.next();
-      signal.throwIfAborted();
-    }
-    merger.endLayer();
-  }
-  const { dropped } = merger.tree.xattrs;
-  if (dropped.size > 0) {
-    logger("index").info("left out extended attributes that are not shown", { names: [...dropped.keys()] });
-  }
-  return merger.tree;
 }

@@ -1,0 +1,37 @@
+import { messageOf } from "../std/error.ts";
+import { IndexError } from "./error.ts";
+import type { MergeAnswer, MergeOrder } from "./merge-child.ts";
+import { mergeImage } from "./merge-image.ts";
+
+/**
+ * The merging process: reads a {@link MergeOrder} from standard input, writes the EROFS image, and prints one line, a
+ * {@link MergeAnswer}.
+ *
+ * @returns the exit code: 0, or 1 when the layers cannot be merged
+ */
+export async function runMergeChild(): Promise<number> {
+  let answer: MergeAnswer;
+  try {
+    const { memoryBytes, ...request } = JSON.parse(await Bun.stdin.text()) as MergeOrder;
+    const never = new AbortController().signal;
+    answer = { image: await mergeImage(request, never, () => checkMemory(memoryBytes)) };
+  } catch (error) {
+    const code = error instanceof IndexError ? error.code : "child_failed";
+    const next = error instanceof IndexError ? error.next : undefined;
+    answer = { error: { code, message: messageOf(error), ...(next === undefined ? {} : { next }) } };
+  }
+  process.stdout.write(`${JSON.stringify(answer)}\n`);
+  return "error" in answer ? 1 : 0;
+}
+
+/** Between two turns, since what one turn can add is small. @throws IndexError `limit_exceeded` */
+function checkMemory(memoryBytes: number): void {
+  const resident = process.memoryUsage.rss();
+  if (resident <= memoryBytes) return;
+  const message = `merging the layers took ${resident} bytes of memory, more than ${memoryBytes}`;
+  throw new IndexError("limit_exceeded", message, {
+    next: "Check where this image comes from; it asks for more than images do.",
+  });
+}
+
+if (import.meta.main) process.exitCode = await runMergeChild();
