@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, expect, test } from "bun:test";
-import { readdir, readFile, writeFile } from "node:fs/promises";
+import { mkdir, readdir, readFile, utimes, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { gunzipSync } from "node:zlib";
 import { MemorySource, type TestImage, testImage } from "./image-index.test-kit.ts";
@@ -217,6 +217,15 @@ test("no more layers than allowed are indexed at the same time, and the first fa
   );
   await build(image, { store: fresh, indexLayer: failing, concurrency: 1 }).catch(() => undefined);
   expect(started).toBe(2);
+});
+
+test("what a killed build left is removed after a day, what a living one uses stays", async () => {
+  const [left, used] = [bench.path("scratch/build-left"), bench.path("scratch/build-used")];
+  for (const path of [left, used]) await mkdir(path, { recursive: true });
+  const past = new Date(Date.now() - 25 * 60 * 60 * 1000);
+  await utimes(left, past, past);
+  await build(testImage([base]));
+  expect(await scratchLeft()).toEqual(["build-used"]);
 });
 
 test("an image config that is not the manifest's is refused", async () => {

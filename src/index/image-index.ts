@@ -1,4 +1,4 @@
-import { mkdir, mkdtemp, rm } from "node:fs/promises";
+import { mkdir, mkdtemp, readdir, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { digestOf } from "../reference/digest.ts";
 import { formatPlatform, normalizePlatform } from "../reference/platform.ts";
@@ -11,6 +11,9 @@ import { type MergeImage, mergeImage } from "./merge-image.ts";
 import type { IndexStore, StoredLayer } from "./store.ts";
 import type { LayerPaths } from "./store-layer.ts";
 import type { ImageIndex } from "./types.ts";
+
+const scratchPrefix = "build-";
+const abandonedMs = 24 * 60 * 60 * 1000;
 
 /** Reads a layer once and writes its span file and table of contents; in this process or, better, in a child. */
 export type IndexLayer = (
@@ -72,7 +75,8 @@ export async function buildImageIndex(options: BuildImageIndexOptions): Promise<
   try {
     signal.throwIfAborted();
     await mkdir(options.scratchDir, { recursive: true });
-    scratch = await mkdtemp(join(options.scratchDir, "build-"));
+    await removeAbandoned(options.scratchDir);
+    scratch = await mkdtemp(join(options.scratchDir, scratchPrefix));
     const layers = await indexLayers(options, scratch);
     return await putImage(options, layers, scratch);
   } catch (error) {
@@ -86,6 +90,20 @@ export async function buildImageIndex(options: BuildImageIndexOptions): Promise<
     );
   } finally {
     if (scratch !== undefined) await rm(scratch, { recursive: true, force: true });
+  }
+}
+
+/** Removes what builds left that were killed: no build takes as long. */
+async function removeAbandoned(scratchDir: string): Promise<void> {
+  for (const name of await readdir(scratchDir)) {
+    if (!name.startsWith(scratchPrefix)) continue;
+    const path = join(scratchDir, name);
+    const modified = await stat(path).then(
+      ({ mtimeMs }) => mtimeMs,
+      () => undefined,
+    );
+    if (modified === undefined || Date.now() - modified < abandonedMs) continue;
+    await rm(path, { recursive: true, force: true });
   }
 }
 
