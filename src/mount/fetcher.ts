@@ -78,6 +78,11 @@ export class Fetcher {
       return;
     }
     if (layer.blob.isPresent(span) || layer.waiting.has(span)) return;
+    const refusal = layer.missed(span);
+    if (refusal !== undefined) {
+      this.#engine.fail(layer.blob, span, readErrno(refusal));
+      return;
+    }
     const running = layer.inFlight.get(span);
     if (running !== undefined) {
       (running.late ?? running.demanded).add(span);
@@ -222,7 +227,7 @@ export class Fetcher {
         error = fill.status === "inflate_error" ? notInflatable(digest, span) : wrongBytes(digest, span);
         if (fetch.demanded.delete(span)) this.#failSpan(layer, span, error);
       } else {
-        layer.suspects.delete(span);
+        layer.served(span);
         fetch.demanded.delete(span);
         if (fill.status === "present") this.#onKept(layer.blob.span(span).tarLength);
       }
@@ -267,7 +272,7 @@ export class Fetcher {
   }
 
   #failSpan(layer: LayerFetch, span: number, error: MountError): void {
-    layer.waiting.delete(span);
+    layer.refused(span, error);
     this.#engine.fail(layer.blob, span, readErrno(error));
     if (error !== this.#closed) this.#onFailure(error);
   }

@@ -28,6 +28,18 @@ export interface RunFetch {
   readonly end: () => void;
 }
 
+interface Refusal {
+  readonly error: MountError;
+  readonly untilMs: number;
+}
+
+/**
+ * When a read-ahead fails, the kernel asks at once for the page that its reader wants: the second answer must not take
+ * as long as the first. Failures that came quickly are looked into again.
+ */
+const slowFailureMs = 1_000;
+const refusalMs = 500;
+
 /** What one mount knows of the fetching of one of its layers. No request is made here. */
 export class LayerFetch {
   readonly blob: LayerBlob;
@@ -38,6 +50,8 @@ export class LayerFetch {
   /** Spans whose bytes were wrong once: they are asked for once more before readers get an error. */
   readonly suspects = new Set<number>();
   readonly sequence: SequenceDetector;
+  readonly #missedAt = new Map<number, number>();
+  readonly #refusals = new Map<number, Refusal>();
   /** No ranges: the layer comes as one stream, because it cannot be entered in the middle or the registry will not. */
   whole: boolean;
   /** The stream under way, which every reader of a {@link whole} layer joins. */
@@ -69,6 +83,32 @@ export class LayerFetch {
 
   fetchable(span: number): boolean {
     return !this.blob.isPresent(span) && !this.inFlight.has(span);
+  }
+
+  /** A reader misses the span. An error when it would only be told again, after a long wait, what was found out just now. */
+  missed(span: number): MountError | undefined {
+    const now = performance.now();
+    const refusal = this.#refusals.get(span);
+    if (refusal !== undefined && now < refusal.untilMs) return refusal.error;
+    this.#refusals.delete(span);
+    if (!this.#missedAt.has(span)) this.#missedAt.set(span, now);
+    return undefined;
+  }
+
+  /** The readers of a span got their bytes. */
+  served(span: number): void {
+    this.waiting.delete(span);
+    this.suspects.delete(span);
+    this.#missedAt.delete(span);
+  }
+
+  /** The readers of a span get an error. */
+  refused(span: number, error: MountError): void {
+    const now = performance.now();
+    const waitedMs = now - (this.#missedAt.get(span) ?? now);
+    this.waiting.delete(span);
+    this.#missedAt.delete(span);
+    if (waitedMs >= slowFailureMs) this.#refusals.set(span, { error, untilMs: now + refusalMs });
   }
 
   /** The run to request for a reader's miss, grown over other waiting spans and ahead of a sequential reader. */

@@ -80,17 +80,12 @@ export class LayerStream {
 
   #servedFromMemory(span: number): void {
     this.#noSpace = true;
-    this.#layer.waiting.delete(span);
+    this.#layer.served(span);
   }
 
   /** Forgets the waiting spans that are there by now: the engine has answered their readers. */
   #sweep(): void {
-    const { blob, waiting, suspects } = this.#layer;
-    for (const span of waiting)
-      if (blob.isPresent(span)) {
-        waiting.delete(span);
-        suspects.delete(span);
-      }
+    for (const span of this.#layer.waiting) if (this.#layer.blob.isPresent(span)) this.#layer.served(span);
   }
 
   #lookAgain(): boolean {
