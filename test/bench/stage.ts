@@ -1,4 +1,4 @@
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { chmod, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { buildBinary } from "../../native/binary.ts";
@@ -50,6 +50,7 @@ export class Stage {
     const proxy = await TestProxy.start(registry.host, link);
     const reference = await push(image, registry, "bench/python:1");
     const dir = await mkdtemp(join(tmpdir(), "oci-node-bench-"));
+    await chmod(dir, 0o755);
     return new Stage(binary, image, registry, proxy, reference.replace(registry.host, proxy.host), dir);
   }
 

@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, expect, test } from "bun:test";
-import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { chmod, mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { leftovers, mounts, sweep } from "../kit/leftovers.ts";
@@ -12,6 +12,7 @@ let next: TestNode | undefined;
 
 beforeEach(async () => {
   dataDir = await mkdtemp(join(tmpdir(), "oci-node-crash-"));
+  await chmod(dataDir, 0o755);
   world = await World.start({ node: { dataDir } });
 });
 afterEach(async () => {

@@ -33,7 +33,7 @@ describe("image build refuses by name", () => {
   });
 
   test("no credentials for a private image", async () => {
-    const told = refusal(await build(image.reference, [], {}));
+    const told = refusal(await build(await world.push("other/private:1"), [], {}));
     expect(told).toContain(world.registry.host);
     expect(told).toMatch(/credential|--creds/);
   });

@@ -1,4 +1,4 @@
-import { mkdtemp, rm } from "node:fs/promises";
+import { chmod, mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { containerShape, imageShape, secretShape } from "../../src/cli/shape.ts";
@@ -114,6 +114,7 @@ export function refusal(result: CliResult, secrets: readonly string[] = []): str
 /** A folder for a test, with whatever is mounted in it taken away at the end; what is left behind is an error. */
 export async function inScratch<T>(action: (dir: string) => Promise<T>): Promise<T> {
   const dir = await mkdtemp(join(tmpdir(), "oci-node-scratch-"));
+  await chmod(dir, 0o755);
   try {
     const result = await action(dir);
     const left = await leftovers(dir);
