@@ -319,6 +319,7 @@ test("stops bombs at the limits", async () => {
       ["ratioMax", limits],
       ["tarBytesMax", { tarBytesMax: 20_000_000 }],
       ["blobBytesMax", { blobBytesMax: 20_000_000 }],
+      ["tocBytesMax", { tocBytesMax: 50 }],
     ] as const) {
       const { code, message } = await failureOf(indexBytes(layer, out, { limits: set }));
       expect(code).toBe("limit_exceeded");

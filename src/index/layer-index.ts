@@ -7,7 +7,7 @@ import { GzipScan } from "./layer-scan-gzip.ts";
 import { PlainScan } from "./layer-scan-plain.ts";
 import { ZstdScan } from "./layer-scan-zstd.ts";
 import { TocWriter } from "./layer-toc.ts";
-import type { IndexLimits } from "./limits.ts";
+import { checkLimit, type IndexLimits } from "./limits.ts";
 import { SpanFileWriter } from "./span-file.ts";
 import { ExtentTable } from "./span-table.ts";
 import { TarReader } from "./tar-reader.ts";
@@ -79,7 +79,10 @@ export class LayerIndexing {
     this.#toc = toc;
     this.#spanFile = spanFile;
     this.#extents = new ExtentTable(limits);
-    this.#entries = new LayerEntries(limits, this.#extents, (entry) => toc.add(entry));
+    this.#entries = new LayerEntries(limits, this.#extents, (entry) => {
+      toc.add(entry);
+      checkLimit(limits, "tocBytesMax", toc.sizeBytes, () => "the layer's table of contents");
+    });
     this.#tar = new TarReader(limits, (member) => this.#entries.add(member));
   }
 

@@ -25,6 +25,7 @@ export class TocWriter {
   readonly #hasher = new Bun.CryptoHasher("sha256");
   #fd: number;
   #entries = 0;
+  #written = 0;
   #buffer: TocRecordBuffer;
 
   private constructor(path: string, fd: number) {
@@ -44,6 +45,11 @@ export class TocWriter {
 
   get entries(): number {
     return this.#entries;
+  }
+
+  /** Bytes so far, written or about to be. */
+  get sizeBytes(): number {
+    return this.#written + this.#buffer.length;
   }
 
   /** Adds one entry; the file is written in pieces of a megabyte, synchronously. */
@@ -75,6 +81,7 @@ export class TocWriter {
     const pending = this.#buffer.bytes.subarray(0, this.#buffer.length);
     this.#hasher.update(pending);
     this.#write(pending);
+    this.#written += pending.length;
     this.#buffer.length = 0;
   }
 

@@ -21,6 +21,8 @@ export interface IndexLimits {
   readonly sparseSegmentsMax: number;
   /** Runs of file data in a layer: one per regular file, more for sparse ones. */
   readonly extentsMax: number;
+  /** Bytes of the table of contents: what merging the layers has to read, and mostly to hold. */
+  readonly tocBytesMax: number;
   /** Uncompressed bytes of a layer. */
   readonly tarBytesMax: number;
   /** Uncompressed bytes per compressed byte, enforced once a layer inflated to more than `ratioFreeBytes`. */
@@ -44,6 +46,7 @@ export const defaultIndexLimits: IndexLimits = {
   paxBytesMax: mebi,
   sparseSegmentsMax: mebi,
   extentsMax: 4 * mebi,
+  tocBytesMax: gibi,
   tarBytesMax: 256 * gibi,
   ratioMax: 1100,
   ratioFreeBytes: gibi,
