@@ -1,6 +1,14 @@
 import { statfs } from "node:fs/promises";
 import { release } from "node:os";
-const probeTransport = async () => ({ file: true, loop: true, fuse: true, kernel: release(), detail: [] as string[] });
+
+const probeTransport = async () => ({
+  file: true,
+  loop: true,
+  fuse: true,
+  kernel: release(),
+  detail: [] as string[],
+});
+
 import { probeRuntime } from "../runtime/probe.ts";
 import { messageOf } from "../std/error.ts";
 import { formatSize } from "../std/size.ts";
@@ -104,7 +112,12 @@ async function runtime(): Promise<Finding[]> {
   const programs = [probe.runtime, probe.conmon].map(
     ({ name, version: found }): Finding =>
       found === undefined
-        ? { check: name, state: "bad", found: "not installed or does not run", next: `apt-get install ${name}` }
+        ? {
+            check: name,
+            state: "bad",
+            found: "not installed or does not run",
+            next: `apt-get install ${name}`,
+          }
         : { check: name, state: "ok", found },
   );
   const limits = probe.warnings;

@@ -14,6 +14,7 @@ import { dateOf, imageShape } from "./shape.ts";
 interface BuildFlags extends CredentialFlags {
   readonly json: boolean;
   readonly platform?: string;
+  readonly secret?: string;
 }
 
 const build = command<BuildFlags, [string]>({
@@ -22,6 +23,13 @@ const build = command<BuildFlags, [string]>({
     "Prints the image id. Building again is cheap: what is indexed stays, an equal credential makes no new version.",
   flags: {
     ...credentialFlags,
+    secret: {
+      kind: "parsed",
+      parse: String,
+      optional: true,
+      brief: "Secret of the workspace to use in place of credentials",
+      placeholder: "NAME",
+    },
     platform: {
       kind: "parsed",
       parse: String,
@@ -47,6 +55,7 @@ const build = command<BuildFlags, [string]>({
           reference: formatReference(reference),
           baseImageCreds: credentials === undefined ? {} : credentialsToWire(credentials),
           platform: flags.platform ?? "",
+          secretName: flags.secret ?? "",
         },
         { signal: interrupted.signal },
       )) {

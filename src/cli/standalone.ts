@@ -3,8 +3,8 @@ import { join } from "node:path";
 import { createProvider } from "../credential/create-provider.ts";
 import { detectCredentialType } from "../credential/detect.ts";
 import { anonymousProvider, type CredentialMap } from "../credential/provider.ts";
-import { type BuiltImageIndex, buildImageIndex } from "../index/image-index.ts";
 import { indexLayerInChild } from "../index/child.ts";
+import { type BuiltImageIndex, buildImageIndex } from "../index/image-index.ts";
 import { defaultIndexLimits } from "../index/limits.ts";
 import { IndexStore } from "../index/store.ts";
 import { hostPlatform, parsePlatform } from "../reference/platform.ts";
@@ -84,7 +84,8 @@ export async function indexInto(
     source: blobSource(repository),
     store,
     scratchDir: join(storeDir, "scratch"),
-    indexLayer: (layer, bytes, out, signal) => indexLayerInChild(layer, bytes, out, defaultIndexLimits, signal),
+    indexLayer: (layer, bytes, out, signal) =>
+      indexLayerInChild(layer, bytes, out, defaultIndexLimits, signal),
     onProgress: options.onProgress,
     signal: options.signal,
   });

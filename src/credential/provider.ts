@@ -55,3 +55,16 @@ export function anonymousProvider(registry: string): CredentialProvider {
     authorization: async () => ({ kind: "anonymous" }),
   };
 }
+
+/**
+ * The same credential under a fingerprint of its own: tokens that were got with it earlier do not count, so the next
+ * request proves the credential itself. What a build needs before it keeps one.
+ */
+export function provedAnew(provider: CredentialProvider): CredentialProvider {
+  return {
+    registry: provider.registry,
+    type: provider.type,
+    fingerprint: `${provider.fingerprint}-${crypto.randomUUID()}`,
+    authorization: (signal, options) => provider.authorization(signal, options),
+  };
+}

@@ -1,9 +1,15 @@
 import { createProvider } from "../credential/create-provider.ts";
 import { detectCredentialType } from "../credential/detect.ts";
+import { CredentialError } from "../credential/error.ts";
 import { unmarshalCredentials } from "../credential/marshal.ts";
-import { anonymousProvider, type CredentialMap, type RegistryCredential } from "../credential/provider.ts";
-import { type BuiltImageIndex, buildImageIndex } from "../index/image-index.ts";
+import {
+  anonymousProvider,
+  type CredentialMap,
+  provedAnew,
+  type RegistryCredential,
+} from "../credential/provider.ts";
 import { indexLayerInChild } from "../index/child.ts";
+import { type BuiltImageIndex, buildImageIndex } from "../index/image-index.ts";
 import { defaultIndexLimits } from "../index/limits.ts";
 import type { IndexStore } from "../index/store.ts";
 import { formatPlatform, type Platform } from "../reference/platform.ts";
@@ -31,6 +37,8 @@ export interface BuildRequest {
   readonly reference: Reference;
   /** Undefined: none were given. */
   readonly credentials: CredentialMap | undefined;
+  /** A secret of the workspace to use in place of credentials. */
+  readonly secretName: string | undefined;
   readonly platform: Platform;
 }
 
@@ -63,10 +71,12 @@ export async function buildImage(
   const provider =
     access.credential === undefined
       ? anonymousProvider(reference.registry)
-      : createProvider(access.credential);
+      : provedAnew(createProvider(access.credential));
   onProgress({ step: "resolve", message: `resolving ${shown} ${access.description}` });
   const repository = dependencies.registry.repository(reference, provider);
-  const resolved = await withHint(access, () => repository.resolve(request.platform, signal));
+  const resolved = await withHint(access, dependencies, workspaceId, () =>
+    repository.resolve(request.platform, signal),
+  );
 
   onProgress({ step: "index", message: `indexing ${resolved.layers.length} layers` });
   const built = await buildImageIndex({
@@ -76,7 +86,8 @@ export async function buildImage(
     source: blobSource(repository),
     store: dependencies.index,
     scratchDir: dependencies.scratchDir,
-    indexLayer: (layer, bytes, out, signal) => indexLayerInChild(layer, bytes, out, defaultIndexLimits, signal),
+    indexLayer: (layer, bytes, out, signal) =>
+      indexLayerInChild(layer, bytes, out, defaultIndexLimits, signal),
     onProgress: ({ digest, bytesDone, bytesTotal }) =>
       onProgress({ step: "index", message: "indexing", layerDigest: digest, bytesDone, bytesTotal }),
     signal,
@@ -101,48 +112,52 @@ export async function buildImage(
 interface Access {
   readonly credential: RegistryCredential | undefined;
   readonly description: string;
-  /** Several secrets would do and none was chosen. */
-  readonly candidates: readonly string[];
 }
 
-/** The credentials given; else the workspace's only secret for the registry; else none. */
+/** The credentials given, or those of the secret named, or none: nothing is guessed. */
 async function chooseAccess(dependencies: BuildDependencies, request: BuildRequest): Promise<Access> {
   const { registry } = request.reference;
-  const { credentials } = request;
-  if (credentials !== undefined && Object.keys(credentials).length > 0) {
-    const type = detectCredentialType(registry, credentials);
-    return {
-      credential: { registry, type, credentials },
-      description: "with the credentials given",
-      candidates: [],
-    };
+  const { credentials, secretName } = request;
+  const given = credentials !== undefined && Object.keys(credentials).length > 0;
+  if (given && secretName !== undefined) {
+    throw new CredentialError("bad_value", "both credentials and the name of a secret were given", {
+      next: "Give one of them.",
+    });
   }
-  const secrets = (await dependencies.vault.list(request.workspaceId)).filter(
-    (secret) => secret.registry === registry,
-  );
-  const [only] = secrets;
-  if (only === undefined || secrets.length > 1) {
-    return {
-      credential: undefined,
-      description: "without credentials",
-      candidates: secrets.map(({ name }) => name),
-    };
+  if (secretName !== undefined) {
+    const { value } = await dependencies.vault.read(request.workspaceId, secretName);
+    const credential = unmarshalCredentials(value);
+    if (credential.registry !== registry) {
+      throw new CredentialError(
+        "registry_mismatch",
+        `the secret ${secretName} is for ${credential.registry}, not ${registry}`,
+        {
+          next: "Choose a secret of the image's registry: see `oci-node secret ls`.",
+        },
+      );
+    }
+    return { credential, description: `with secret ${secretName}` };
   }
-  const { value } = await dependencies.vault.read(request.workspaceId, only.name);
-  return { credential: unmarshalCredentials(value), description: `with secret ${only.name}`, candidates: [] };
+  if (!given) return { credential: undefined, description: "without credentials" };
+  const type = detectCredentialType(registry, credentials);
+  return { credential: { registry, type, credentials }, description: "with the credentials given" };
 }
 
-/** An anonymous refusal says that there are secrets, when there are. */
-async function withHint<T>(access: Access, call: () => Promise<T>): Promise<T> {
+/** A refusal without credentials says how to give some, and which secrets there are. */
+async function withHint<T>(
+  access: Access,
+  { vault }: BuildDependencies,
+  workspaceId: string,
+  call: () => Promise<T>,
+): Promise<T> {
   try {
     return await call();
   } catch (error) {
     if (!(error instanceof RegistryError) || access.credential !== undefined) throw error;
     if (error.code !== "unauthorized" && error.code !== "denied") throw error;
-    const next =
-      access.candidates.length > 1
-        ? `The workspace has several secrets for ${error.registry} (${access.candidates.join(", ")}): give the credentials with --creds.`
-        : "Give credentials with --creds KEY,KEY, --creds-file FILE or --creds-from docker.";
+    const names = (await vault.list(workspaceId)).filter(({ registry }) => registry === error.registry);
+    const use = names.length === 0 ? "" : `, or --secret ${names.map(({ name }) => name).join(" or ")}`;
+    const next = `Give credentials with --creds KEY,KEY, --creds-file FILE or --creds-from docker${use}.`;
     throw new RegistryError(error.code, error.message, error, { next });
   }
 }

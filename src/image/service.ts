@@ -27,7 +27,13 @@ export function imageService(dependencies: BuildDependencies): ServiceImpl<typeo
       const progress = new Channel<BuildProgress>(256);
       const building = buildImage(
         dependencies,
-        { workspaceId: workspaceOf(context), reference, credentials, platform },
+        {
+          workspaceId: workspaceOf(context),
+          reference,
+          credentials,
+          secretName: request.secretName === "" ? undefined : request.secretName,
+          platform,
+        },
         (update) => progress.offer(update),
         context.signal,
       ).finally(() => progress.close());
