@@ -7,6 +7,8 @@ import type { Database, Queries, Subscription } from "../db/database.ts";
 import { containers, workers } from "../db/schema.ts";
 import type { NewWorker, Worker, WorkerState } from "./worker.ts";
 
+export type { Subscription } from "../db/database.ts";
+
 const ago = (ms: number) => sql`now() - ${ms} * interval '1 millisecond'`;
 const ahead = (ms: number) => sql`now() + ${ms} * interval '1 millisecond'`;
 
