@@ -13,10 +13,26 @@
 
 enum { FIRST_INODE = FUSE_ROOT_ID + 1, READ_MAX = 1 << 20 };
 static const double for_ever_seconds = 365.0 * 86400;
-/* Each serving thread's buffer. Not __thread: that would make the library need the dynamic loader by name. */
-static pthread_key_t buffer_key;
+/* Reply buffers, shared by all mounts: a thousand idle ones must not each keep megabytes. */
+enum { BUFFERS_KEPT = 16 };
+static uint8_t *buffers[BUFFERS_KEPT];
+static uint32_t buffer_count;
+static pthread_mutex_t buffer_lock = PTHREAD_MUTEX_INITIALIZER;
 
-__attribute__((constructor)) static void make_key(void) { pthread_key_create(&buffer_key, free); }
+static uint8_t *buffer_take(void) {
+  pthread_mutex_lock(&buffer_lock);
+  uint8_t *buffer = buffer_count > 0 ? buffers[--buffer_count] : NULL;
+  pthread_mutex_unlock(&buffer_lock);
+  return buffer != NULL ? buffer : malloc(READ_MAX);
+}
+
+static void buffer_give(uint8_t *buffer) {
+  pthread_mutex_lock(&buffer_lock);
+  bool kept = buffer != NULL && buffer_count < BUFFERS_KEPT;
+  if (kept) buffers[buffer_count++] = buffer;
+  pthread_mutex_unlock(&buffer_lock);
+  if (!kept) free(buffer);
+}
 
 static struct view *view_of(const struct session *session, fuse_ino_t inode) {
   if (inode < FIRST_INODE || inode - FIRST_INODE >= session->view_count) return NULL;
@@ -114,13 +130,14 @@ static void on_readdir(fuse_req_t req, fuse_ino_t inode, size_t size, off_t offs
 
 static void reply_present(struct session *session, fuse_req_t req, const struct blob *blob, uint64_t offset,
                           size_t length) {
-  uint8_t *buffer = pthread_getspecific(buffer_key);
-  if (blob_read(blob, buffer, offset, length) != 0) {
+  uint8_t *buffer = buffer_take();
+  if (buffer == NULL || blob_read(blob, buffer, offset, length) != 0) {
     fuse_reply_err(req, EIO);
-    return;
+  } else {
+    atomic_fetch_add_explicit(&session->bytes_served, length, memory_order_relaxed);
+    fuse_reply_buf(req, (const char *)buffer, length);
   }
-  atomic_fetch_add_explicit(&session->bytes_served, length, memory_order_relaxed);
-  fuse_reply_buf(req, (const char *)buffer, length);
+  buffer_give(buffer);
 }
 
 static void on_read(fuse_req_t req, fuse_ino_t inode, size_t size, off_t offset, struct fuse_file_info *info) {
@@ -173,9 +190,7 @@ void *session_serve(void *argument) {
   struct session *session = argument;
   struct fuse_session *fuse = session->fuse;
   struct fuse_buf request = {.mem = NULL};
-  uint8_t *buffer = malloc(READ_MAX);
-  pthread_setspecific(buffer_key, buffer);
-  while (buffer != NULL && !fuse_session_exited(fuse)) {
+  while (!fuse_session_exited(fuse)) {
     int got = fuse_session_receive_buf(fuse, &request);
     if (got == -EINTR || got == -EAGAIN) continue;
     if (got <= 0) break;

@@ -1,4 +1,4 @@
-import { afterEach, expect, test } from "bun:test";
+import { afterEach, beforeEach, expect, test } from "bun:test";
 import { readFileSync, rmSync, writeFileSync } from "node:fs";
 import { run } from "../std/spawn.ts";
 import { LayerBlob } from "./blob.ts";
@@ -18,10 +18,12 @@ const layerFor = (seed: number): TestLayer => plainLayer(patterned(300_000, seed
 const bootIdAt = 64;
 const flagsAt = 12;
 
-let bench = new Bench();
+let bench: Bench;
+beforeEach(() => {
+  bench = new Bench();
+});
 afterEach(() => {
   bench[Symbol.dispose]();
-  bench = new Bench();
 });
 
 async function fillSpans(blob: LayerBlob, of: TestLayer, first: number, last = first): Promise<void> {

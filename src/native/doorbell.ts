@@ -4,7 +4,6 @@
  * queue is empty would starve timers and sockets under load.
  */
 import { JSCallback } from "bun:ffi";
-import { logger } from "../std/log.ts";
 import { NativeError } from "./error.ts";
 import { loadShim } from "./shim.ts";
 
@@ -18,7 +17,6 @@ const { symbols } = loadShim({
 const eventsPerTurn = 64;
 const wordsPerEvent = 4;
 const missEvent = 1;
-const log = logger("native");
 
 interface Job {
   readonly resolve: (result: number) => void;
@@ -53,7 +51,7 @@ function drain(): void {
     const at = i * wordsPerEvent;
     const id = events[at + 1]!;
     if (events[at] === missEvent) {
-      deliverMiss(id, events[at + 2]!);
+      missHandler?.(id, events[at + 2]!);
     } else {
       const job = jobs.get(id);
       jobs.delete(id);
@@ -61,14 +59,6 @@ function drain(): void {
     }
   }
   if (count === eventsPerTurn) setImmediate(drain);
-}
-
-function deliverMiss(view: number, span: number): void {
-  try {
-    missHandler?.(view, span);
-  } catch (error) {
-    log.error("the miss handler threw", { error, span });
-  }
 }
 
 /** Starts the doorbell; needed before the first job or mount. Idempotent. */
@@ -79,7 +69,7 @@ export function startDoorbell(): void {
   process.on("exit", () => symbols.oci_engine_quiet());
 }
 
-/** Where misses go: view number, span. One receiver per process (the engine). */
+/** Where misses go: view number, span. One receiver per process (the engine); it must not throw. */
 export function receiveMisses(handler: (view: number, span: number) => void): void {
   missHandler = handler;
 }

@@ -1,5 +1,6 @@
 /** Misses out, fetched bytes in: what turns compressed spans into parts of a blob, off the JavaScript thread. */
 import { constants } from "node:os";
+import { logger } from "../std/log.ts";
 import { type LayerBlob, livingBlob, spanKinds } from "./blob.ts";
 import { checked, receiveMisses, runJob, startDoorbell } from "./doorbell.ts";
 import { loadShim } from "./shim.ts";
@@ -31,6 +32,7 @@ const statusOf: Readonly<Record<number, FillStatus>> = {
 
 export type MissHandler = (blob: LayerBlob, span: number) => void;
 
+const log = logger("native");
 let engine: Engine | undefined;
 
 /** One per process: the doorbell and the pool of inflate threads. */
@@ -40,9 +42,16 @@ export class Engine {
   private constructor() {
     receiveMisses((view, span) => {
       const blob = livingBlob(view);
-      if (blob === undefined) symbols.oci_fail(view, span, constants.errno.EIO);
-      else if (this.#onMiss === undefined) this.fail(blob, span, "EIO");
-      else this.#onMiss(blob, span);
+      if (blob === undefined || this.#onMiss === undefined) {
+        symbols.oci_fail(view, span, constants.errno.EIO);
+        return;
+      }
+      try {
+        this.#onMiss(blob, span);
+      } catch (error) {
+        log.error("the miss handler threw", { error, layer: blob.layerDigest, span });
+        this.fail(blob, span);
+      }
     });
     startDoorbell();
   }

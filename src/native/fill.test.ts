@@ -226,11 +226,11 @@ test("refuses too few bytes, unknown spans and released blobs", async () => {
   using bench = new Bench();
   const layer = plainLayer(patterned(100_000), 40_000);
   const blob = bench.open(layer);
-  expect(engine.fill(blob, 0, 1, fetched(layer, 0))).rejects.toThrow("EMSGSIZE");
-  expect(engine.fill(blob, 2, 3, fetched(layer, 2))).rejects.toThrow("ERANGE");
-  expect(engine.fill(blob, 1, 0, fetched(layer, 1))).rejects.toThrow("ERANGE");
+  await expect(engine.fill(blob, 0, 1, fetched(layer, 0))).rejects.toThrow("EMSGSIZE");
+  await expect(engine.fill(blob, 2, 3, fetched(layer, 2))).rejects.toThrow("ERANGE");
+  await expect(engine.fill(blob, 1, 0, fetched(layer, 1))).rejects.toThrow("ERANGE");
   await blob.release();
-  expect(engine.fill(blob, 0, 0, fetched(layer, 0))).rejects.toThrow("released");
+  await expect(engine.fill(blob, 0, 0, fetched(layer, 0))).rejects.toThrow("released");
 });
 
 test("many fills at once all end", async () => {

@@ -1,4 +1,4 @@
-import { afterEach, expect, test } from "bun:test";
+import { afterEach, beforeEach, expect, test } from "bun:test";
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
@@ -11,14 +11,17 @@ import { erofsMount, loopAttach, loopDetach, overlayMount, umount } from "./linu
 import { listLoops, parseMountinfo, readMounts } from "./mountinfo.ts";
 
 const content = patterned(300_000, 3);
-let bench = new Bench();
+let bench: Bench;
+beforeEach(() => {
+  bench = new Bench();
+});
 
 afterEach(async () => {
   Engine.get().onMiss((blob, span) => Engine.get().fail(blob, span));
   const left = (await readMounts()).filter((mount) => mount.mountpoint.startsWith(bench.dir));
-  expect(left).toEqual([]);
+  for (const mount of left.reverse()) await umount(mount.mountpoint, { detach: true });
   bench[Symbol.dispose]();
-  bench = new Bench();
+  expect(left).toEqual([]);
 });
 
 /** An EROFS image of one tree, its data on an extra device, and that device as a layer. */
@@ -52,7 +55,7 @@ test("EROFS reads its data through the FUSE file, fetched as it is read", async 
   expect(blob.presentCount()).toBe(0);
   await expectTree(target);
   expect(blob.presentCount()).toBeGreaterThan(0);
-  expect(server.unmount()).rejects.toThrow("EBUSY");
+  await expect(server.unmount()).rejects.toThrow("EBUSY");
   await umount(target);
   await server.unmount();
   await blob.release();
@@ -97,6 +100,44 @@ test("an EROFS unmount does not hang on a read that nobody answers once the serv
   await umount(target);
   await server.unmount();
   await blob.release();
+});
+
+test("a process that is killed while its own unmount hangs goes away and takes its connection along", async () => {
+  const { image, layer } = await makeErofs();
+  await bench.open(layer).release();
+  const [fuse, target] = [bench.folder("fuse"), bench.folder("root")];
+  const from = (file: string): string => JSON.stringify(import.meta.resolve(file));
+  const script = `import { LayerBlob } from ${from("./blob.ts")}; import { Engine } from ${from("./engine.ts")};
+    import { FuseBlobServer } from ${from("./fuse.ts")};
+    import { erofsMount, loopAttach, loopDetach, umount } from ${from("./linux.ts")};
+    import { readdirSync, readFileSync } from "node:fs";
+    const blob = LayerBlob.open(${JSON.stringify(bench.paths("layer"))});
+    const server = FuseBlobServer.mount({ mountpoint: ${JSON.stringify(fuse)}, blobs: [blob] });
+    const missed = new Promise((resolve) => Engine.get().onMiss(resolve));
+    // By loop devices: their reads go on when the reader is dead.
+    const loops = [];
+    for (const file of [${JSON.stringify(image)}, server.devicePath(0)])
+      loops.push((await loopAttach(file, { directIo: true, readOnly: true })).device);
+    await erofsMount({ source: loops[0], devices: [loops[1]], target: ${JSON.stringify(target)} });
+    for (const loop of loops) await loopDetach(loop);
+    const reader = Bun.spawn(["cat", ${JSON.stringify(join(target, "bin/tool"))}], { stdout: "ignore", stderr: "ignore" });
+    await missed;
+    reader.kill("SIGKILL");
+    await reader.exited;
+    void umount(${JSON.stringify(target)});
+    const stateOf = (task) => { try { return readFileSync("/proc/self/task/" + task + "/stat", "utf8"); } catch { return "gone"; } };
+    const hangs = () => readdirSync("/proc/self/task").some((task) => stateOf(task).includes(") D "));
+    while (!hangs()) await new Promise((turn) => setImmediate(turn));
+    console.log("hangs");
+    setInterval(() => {}, 1000);`;
+  const child = Bun.spawn([process.execPath, "-e", script], { stdout: "pipe", stderr: "inherit" });
+  const { value } = await child.stdout.getReader().read();
+  expect(Buffer.from(value!).toString()).toBe("hangs\n");
+  child.kill("SIGKILL");
+  await child.exited;
+  expect((await readMounts()).some((mount) => mount.mountpoint === target)).toBe(false);
+  await umount(fuse);
+  expect((await listLoops()).filter((loop) => loop.backingFile.startsWith(bench.dir))).toEqual([]);
 });
 
 test("a failed EROFS mount says what the kernel said", async () => {
