@@ -1,8 +1,18 @@
 import { afterEach, beforeEach, expect, test } from "bun:test";
-import { readFile } from "node:fs/promises";
+import { mkdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { RegistryError } from "../registry/error.ts";
-import { acquire, contentAt, contentOf, MiB, mountsBelow, noise, TestRoom } from "./mount.test-kit.ts";
+import { run } from "../std/spawn.ts";
+import {
+  acquire,
+  contentAt,
+  contentOf,
+  MiB,
+  mountsBelow,
+  noise,
+  TestRoom,
+  TestSource,
+} from "./mount.test-kit.ts";
 
 let room: TestRoom;
 
@@ -201,4 +211,49 @@ test("an index whose span files are swapped is refused before anything is mounte
   const failed = await acquire(mounts, { ...made, opened: swapped }).catch((error: unknown) => error);
   expect(failed).toMatchObject({ code: "corrupt_index" });
   expect(await mountsBelow(room.dir)).toEqual([]);
+});
+
+test("a full disk is served without keeping, and only an eager mount fails by it", async () => {
+  const cacheDir = join(room.dir, "small");
+  await mkdir(cacheDir);
+  await run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", cacheDir]);
+  try {
+    const mounts = await room.mounts({ cacheDir });
+    const made = await room.image([{ file: noise(5 * MiB) }]);
+    const image = await acquire(mounts, made);
+    expect(await contentAt(join(image.root, "file"))).toEqual(contentOf(made, "file"));
+    expect(image.stats().complete).toBe(false);
+    await image.release();
+    const failed = await acquire(mounts, made, { eager: true }).catch((error: unknown) => error);
+    expect(failed).toMatchObject({ name: "MountError", code: "no_space" });
+    await mounts.close();
+  } finally {
+    await run(["umount", cacheDir]);
+  }
+});
+
+test("a bad credential of one user does not spoil the start of another", async () => {
+  const mounts = await room.mounts();
+  const made = await room.image([{ file: noise(3 * MiB) }]);
+  const denied = new TestSource(made.source.blobs);
+  const asked = Promise.withResolvers<void>();
+  const gate = Promise.withResolvers<void>();
+  denied.beforeRead = async () => {
+    asked.resolve();
+    await gate.promise;
+    throw new RegistryError("denied", "the registry refuses the credential", {
+      registry: "r",
+      repository: "a",
+    });
+  };
+  const refused = acquire(mounts, { ...made, source: denied }, { eager: true }).catch(
+    (error: unknown) => error,
+  );
+  await asked.promise;
+  const joining = acquire(mounts, made, { eager: true });
+  gate.resolve();
+  expect(await refused).toMatchObject({ code: "source_failed" });
+  const image = await joining;
+  expect(await contentAt(join(image.root, "file"))).toEqual(contentOf(made, "file"));
+  await image.release();
 });

@@ -116,33 +116,47 @@ export class LazyMounts {
   }
 
   /**
-   * Mounts an image, or joins those who use it already; the latest source serves all of them from then on.
+   * Mounts an image, or joins those of the workspace who use it already. A mount that is there keeps its source: whether
+   * this one is any better is for the caller to find out, and to say with {@link LazyImage.replaceSource}.
    * @throws MountError; `cancelled` when the signal fires, which undoes what was begun
    */
   async acquire(options: AcquireOptions): Promise<LazyImage> {
-    const { index, signal } = options;
-    const key = mountKey(options.workspace, index.index.manifestDigest, options.target);
+    const { signal } = options;
+    const key = mountKey(options.workspace, options.index.index.manifestDigest, options.target);
     for (;;) {
       if (this.#closed.signal.aborted) throw new MountError("cancelled", "this process is ending");
-      if (signal.aborted)
-        throw new MountError("cancelled", "mounting was cancelled", { cause: signal.reason });
-      let shared = this.#mounts.get(key);
-      if (shared?.closing !== undefined) {
-        await shared.closing.catch(() => undefined);
+      if (signal.aborted) throw cancelled(signal);
+      const joined = this.#mounts.get(key);
+      if (joined?.closing !== undefined) {
+        await joined.closing.catch(() => undefined);
         continue;
       }
-      shared ??= this.#start(key, options);
-      const image = await shared.join(signal);
+      const shared = joined ?? this.#start(key, options);
       try {
-        image.replaceSource(options.source);
-        if (options.eager) await image.complete(options.onProgress, signal);
-        if (options.background) image.startBackground();
-        return lease(shared, image);
+        const image = await shared.join(signal);
+        return await this.#prepare(shared, image, options);
       } catch (thrown) {
-        await shared.leave().catch(() => undefined);
-        if (signal.aborted) throw new MountError("cancelled", "mounting was cancelled", { cause: thrown });
-        throw thrown;
+        if (signal.aborted) throw cancelled(signal);
+        // Another's attempt failed, perhaps by its credential: it says nothing about ours.
+        if (joined === undefined || joined.image !== undefined) throw thrown;
       }
+    }
+  }
+
+  async #prepare(shared: SharedMount, image: MountedImage, options: AcquireOptions): Promise<LazyImage> {
+    const { eager, background, onProgress, source, signal } = options;
+    try {
+      if (eager)
+        await image.complete(onProgress, signal).catch(async (thrown: unknown) => {
+          if (!(thrown instanceof MountError) || thrown.code !== "source_failed") throw thrown;
+          image.replaceSource(source);
+          await image.complete(onProgress, signal);
+        });
+      if (background) image.startBackground();
+      return lease(shared, image);
+    } catch (thrown) {
+      await shared.leave().catch(() => undefined);
+      throw thrown;
     }
   }
 
@@ -235,6 +249,10 @@ export class LazyMounts {
     const locks = await this.#parts.cache.hold(found.record.files);
     return new AdoptedMount(found.dir, found.record, locks);
   }
+}
+
+function cancelled(signal: AbortSignal): MountError {
+  return new MountError("cancelled", "mounting was cancelled", { cause: signal.reason });
 }
 
 function mountKey(workspace: string, manifestDigest: string, target: string | undefined): string {

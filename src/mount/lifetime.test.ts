@@ -51,15 +51,8 @@ test("a living mount that nobody adopts can be cleared, and a second time does n
 
 test("what a killed process served is cleared by its successor", async () => {
   const made = await room.image([{ file: noise(3 * MiB) }]);
-  const child = Bun.spawn([process.execPath, join(import.meta.dir, "serve-and-hang.test-kit.ts"), room.dir], {
-    stdin: "ignore",
-    stdout: "pipe",
-    stderr: "inherit",
-    env: { ...process.env, MANIFEST: made.opened.index.manifestDigest },
-  });
-  const reader = child.stdout.getReader();
-  const { value } = await reader.read();
-  const root = new TextDecoder().decode(value).trim();
+  const child = await startChild(made.opened.index.manifestDigest);
+  const { root } = child;
   expect(await mountsBelow(room.dir)).toHaveLength(2);
   child.kill("SIGKILL");
   await child.exited;
@@ -70,6 +63,17 @@ test("what a killed process served is cleared by its successor", async () => {
   const image = await acquire(mounts, made);
   expect(await contentAt(join(image.root, "file"))).toEqual(contentOf(made, "file"));
   await image.release();
+});
+
+test("a process that shares the cache with another's served mount has a blob of its own", async () => {
+  const made = await room.image([{ file: noise(3 * MiB) }]);
+  const child = await startChild(made.opened.index.manifestDigest);
+  const mounts = await room.mounts({ stateDir: join(room.dir, "other") });
+  const image = await acquire(mounts, made);
+  expect(await contentAt(join(image.root, "file"))).toEqual(contentOf(made, "file"));
+  await image.release();
+  child.kill("SIGKILL");
+  await child.exited;
 });
 
 test("a state directory belongs to one process at a time", async () => {
@@ -187,3 +191,16 @@ test("a layer in use is never evicted", async () => {
   await again.release();
   await held.release();
 });
+
+/** Another process that mounts the image, to be killed. */
+async function startChild(manifestDigest: string) {
+  const child = Bun.spawn([process.execPath, join(import.meta.dir, "serve-and-hang.test-kit.ts"), room.dir], {
+    stdin: "ignore",
+    stdout: "pipe",
+    stderr: "inherit",
+    env: { ...process.env, MANIFEST: manifestDigest },
+  });
+  const { value } = await child.stdout.getReader().read();
+  const root = new TextDecoder().decode(value).trim();
+  return { root, exited: child.exited, kill: (signal: NodeJS.Signals) => child.kill(signal) };
+}

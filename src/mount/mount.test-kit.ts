@@ -21,7 +21,7 @@ export const MiB = 1024 * 1024;
 
 /** Blobs in memory, as a registry gives them out, with the faults that a test asks for. */
 export class TestSource implements BlobSource {
-  readonly blobs = new Map<string, Uint8Array>();
+  readonly blobs: Map<string, Uint8Array>;
   /** Every ranged read that was asked for. */
   readonly reads: { readonly digest: string; readonly start: number; readonly end: number }[] = [];
   readonly streams: string[] = [];
@@ -32,6 +32,10 @@ export class TestSource implements BlobSource {
   beforeChunk: (chunk: Uint8Array, signal: AbortSignal) => Promise<Uint8Array> | Uint8Array = (chunk) =>
     chunk;
   #bytes = 0;
+
+  constructor(blobs = new Map<string, Uint8Array>()) {
+    this.blobs = blobs;
+  }
 
   async read(layer: Descriptor, start: number, end: number, signal: AbortSignal): Promise<Uint8Array> {
     this.reads.push({ digest: layer.digest, start, end });
