@@ -1,4 +1,4 @@
-import { mkdir, mkdtemp, readdir, rm, stat } from "node:fs/promises";
+import { mkdir, mkdtemp, readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { digestOf } from "../reference/digest.ts";
 import { formatPlatform, normalizePlatform } from "../reference/platform.ts";
@@ -9,6 +9,7 @@ import { logger } from "../std/log.ts";
 import { IndexError, writeError } from "./error.ts";
 import { type MergeImage, mergeImage } from "./merge-image.ts";
 import type { IndexStore, StoredLayer } from "./store.ts";
+import { isOlder } from "./store-folder.ts";
 import type { LayerPaths } from "./store-layer.ts";
 import type { ImageIndex } from "./types.ts";
 
@@ -98,11 +99,7 @@ async function removeAbandoned(scratchDir: string): Promise<void> {
   for (const name of await readdir(scratchDir)) {
     if (!name.startsWith(scratchPrefix)) continue;
     const path = join(scratchDir, name);
-    const modified = await stat(path).then(
-      ({ mtimeMs }) => mtimeMs,
-      () => undefined,
-    );
-    if (modified === undefined || Date.now() - modified < abandonedMs) continue;
+    if (!(await isOlder(path, abandonedMs))) continue;
     await rm(path, { recursive: true, force: true });
   }
 }

@@ -1,4 +1,5 @@
 import { IndexError } from "./error.ts";
+import { assertName } from "./merge-entry.ts";
 import { inodeOf, layerOf, type Tree } from "./tree.ts";
 import { impliedDirectory, inodeTypes } from "./tree-inode.ts";
 
@@ -112,6 +113,7 @@ export class PathFinder {
       let inode = way.inodes[at + 1] ?? notThere;
       const entry = tree.entry(here, name);
       if (inode === notThere) {
+        assertName(name, way.names.join("/"));
         this.#implied += 1;
         if (this.#implied > this.#impliedMax) throw tooManyImplied(this.#impliedMax);
         inode = tree.add({ ...impliedDirectory, layer: this.#layer });

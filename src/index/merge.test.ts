@@ -347,6 +347,7 @@ test("attributes that would steer an overlay or that cannot be shown are left ou
 
 test("names and link targets that Linux cannot hold are refused", () => {
   expect(failure(() => merge([file("x".repeat(256))])).code).toBe("limit_exceeded");
+  expect(failure(() => merge([symlink("l", "x".repeat(256)), file("l/a")])).code).toBe("limit_exceeded");
   expect(failure(() => merge([symlink("l", "x".repeat(4096))])).code).toBe("limit_exceeded");
   expect(failure(() => merge([{ path: "c", type: "char", device: [4096, 0] }])).code).toBe("limit_exceeded");
 });

@@ -1,12 +1,10 @@
 import { IndexError } from "./error.ts";
+import { assertName, checkedTarget, inodeFields, linkToDirectory, shown } from "./merge-entry.ts";
 import { PathFinder } from "./merge-path.ts";
 import { inodeOf, layerOf, layersMax, Tree } from "./tree.ts";
-import { type InodeFields, impliedDirectory, inodeTypes } from "./tree-inode.ts";
+import { impliedDirectory, inodeTypes } from "./tree-inode.ts";
 import type { TocEntry } from "./types.ts";
 
-/** Linux: the longest name of a directory entry, and the longest target of a symbolic link that can be followed. */
-const nameBytesMax = 255;
-const targetBytesMax = 4095;
 /** Rounds over the hardlinks that wait for something else to be settled first. */
 const roundsMax = 8;
 
@@ -104,7 +102,7 @@ export class LayerMerger {
       if (layerOf(before) !== this.#layer) this.tree.put(directory, name, inodeOf(before), this.#layer);
       return;
     }
-    const inode = this.tree.add(this.#fields(entry));
+    const inode = this.tree.add(inodeFields(entry, this.#layer));
     if (entry.type === "symlink") this.tree.links.set(inode, checkedTarget(entry));
     this.tree.setXattrs(inode, entry.xattrs);
     this.tree.put(directory, name, inode, this.#layer);
@@ -203,21 +201,8 @@ export class LayerMerger {
   }
 
   #describe(directory: number, entry: TocEntry): void {
-    this.tree.set(directory, this.#fields(entry));
+    this.tree.set(directory, inodeFields(entry, this.#layer));
     this.tree.setXattrs(directory, entry.xattrs);
-  }
-
-  #fields(entry: TocEntry): InodeFields {
-    return {
-      mode: inodeTypes[entry.type as keyof typeof inodeTypes] | (entry.mode & 0o7777),
-      uid: entry.uid,
-      gid: entry.gid,
-      mtimeSeconds: entry.mtimeSeconds,
-      mtimeNanos: entry.mtimeNanos,
-      size: entry.type === "file" ? entry.size : 0,
-      place: entry.type === "file" ? entry.blobOffset : deviceNumber(entry),
-      layer: this.#layer,
-    };
   }
 
   /** Where a new name goes: its directory, made if it is missing. */
@@ -225,22 +210,8 @@ export class LayerMerger {
     const cut = path.lastIndexOf("/");
     const name = path.slice(cut + 1);
     const directory = this.#paths.directory(cut < 0 ? "" : path.slice(0, cut), "make");
-    if (directory === undefined || !isName(name)) {
-      throw new IndexError(
-        "bad_layer",
-        `layer ${this.#layer + 1} names ${JSON.stringify(shown(path))}, which is no path`,
-      );
-    }
-    if (name.length > nameBytesMax) {
-      throw new IndexError(
-        "limit_exceeded",
-        `the name ${JSON.stringify(shown(path))} is longer than ${nameBytesMax} bytes`,
-        {
-          next: "Build the image with shorter file names.",
-        },
-      );
-    }
-    return { directory, name };
+    assertName(name, path);
+    return { directory: directory ?? this.tree.root, name };
   }
 
   #existing(path: string): { directory: number; name: string; entry: number } | undefined {
@@ -278,46 +249,4 @@ interface PendingLink {
   readonly name: string;
   readonly path: string;
   readonly target: string;
-}
-
-/** Linux's 32-bit form of a device number (`include/linux/kdev_t.h`, new_encode_dev); 0 for what is no device. */
-function deviceNumber(entry: TocEntry): number {
-  if (entry.type !== "char" && entry.type !== "block") return 0;
-  const major = entry.deviceMajor ?? 0;
-  const minor = entry.deviceMinor ?? 0;
-  if (major > 0xfff || minor > 0xfffff) {
-    throw new IndexError(
-      "limit_exceeded",
-      `${JSON.stringify(shown(entry.path))} is the device ${major}:${minor}, which Linux cannot number`,
-    );
-  }
-  return ((minor & 0xff) | (major << 8) | ((minor & 0xfff00) << 12)) >>> 0;
-}
-
-function checkedTarget(entry: TocEntry): string {
-  const target = entry.link ?? "";
-  if (target.length > 0 && target.length <= targetBytesMax && !target.includes("\0")) return target;
-  throw new IndexError(
-    "limit_exceeded",
-    `the symbolic link ${JSON.stringify(shown(entry.path))} has a target of ${target.length} bytes that Linux could not show`,
-  );
-}
-
-function isName(name: string): boolean {
-  return name !== "" && name !== "." && name !== ".." && !name.includes("\0");
-}
-
-function linkToDirectory(entry: { readonly path: string; readonly link?: string }): IndexError {
-  const path = JSON.stringify(shown(entry.path));
-  return new IndexError(
-    "bad_layer",
-    `the hardlink ${path} names the directory ${JSON.stringify(shown(entry.link ?? ""))}`,
-    {
-      next: "Build the image again; no engine could unpack this layer.",
-    },
-  );
-}
-
-function shown(path: string): string {
-  return path.length > 200 ? `${path.slice(0, 200)}…` : path;
 }

@@ -1,4 +1,4 @@
-import { mkdir, readdir, readFile, rename, rm, stat, utimes } from "node:fs/promises";
+import { mkdir, readdir, readFile, rename, rm, utimes } from "node:fs/promises";
 import { join } from "node:path";
 import { isDigest } from "../reference/digest.ts";
 import { writeFileAtomic } from "../std/atomic-file.ts";
@@ -6,6 +6,7 @@ import { errnoOf } from "../std/error.ts";
 import { IndexError, writeError } from "./error.ts";
 import { decodeImageIndex, encodeImageIndex, imageIndexSha256 } from "./image-index-json.ts";
 import { besideName, FileHashes, moveFile, verifyFile } from "./store-file.ts";
+import { ignoreMissing, isOlder, modified, removeFolder } from "./store-folder.ts";
 import { decodeLayerFacts, type LayerFacts, type LayerPaths, readLayerFacts } from "./store-layer.ts";
 import type { ImageIndex, IndexedLayer } from "./types.ts";
 
@@ -66,7 +67,8 @@ export class IndexStore {
       await mkdir(folder, { recursive: true });
       for (const name of await readdir(folder)) {
         const path = join(folder, name);
-        if (name.includes(".tmp-") && (await isOld(path))) await rm(path, { recursive: true, force: true });
+        if (name.includes(".tmp-") && (await isOlder(path, unusedLayerMs)))
+          await rm(path, { recursive: true, force: true });
       }
     }
     return store;
@@ -155,7 +157,7 @@ export class IndexStore {
     const sha256 = expectedSha256 ?? (await this.#latest(manifestDigest));
     const folder = this.#imageFolder(manifestDigest, sha256);
     const textPath = join(folder, "image.json");
-    if (!(await exists(folder))) throw noImage(manifestDigest);
+    if ((await modified(folder)) === undefined) throw noImage(manifestDigest);
     await verifyFile(this.#hashes, textPath, sha256);
     const index = decodeImageIndex(await readFile(textPath, "utf8"), textPath);
     if (index.manifestDigest !== manifestDigest) {
@@ -210,7 +212,8 @@ export class IndexStore {
     );
     for (const name of await readdir(this.#layers)) {
       const path = join(this.#layers, name);
-      if (layerNamePattern.test(name) && !used.has(name) && (await isOld(path))) await removeFolder(path);
+      if (layerNamePattern.test(name) && !used.has(name) && (await isOlder(path, unusedLayerMs)))
+        await removeFolder(path);
     }
   }
 
@@ -280,38 +283,4 @@ function noImage(manifestDigest: string): IndexError {
   return new IndexError("not_found", `the index of image ${manifestDigest} is not in the store`, {
     next: "Build the image again.",
   });
-}
-
-/** Takes a folder out of sight in one step, then removes it. */
-async function removeFolder(path: string): Promise<void> {
-  const beside = besideName(path);
-  try {
-    await rename(path, beside);
-  } catch (error) {
-    return ignoreMissing(error);
-  }
-  await rm(beside, { recursive: true, force: true });
-}
-
-async function modified(path: string): Promise<number | undefined> {
-  try {
-    return (await stat(path)).mtimeMs;
-  } catch (error) {
-    return ignoreMissing(error);
-  }
-}
-
-async function exists(path: string): Promise<boolean> {
-  return (await modified(path)) !== undefined;
-}
-
-async function isOld(path: string): Promise<boolean> {
-  const time = await modified(path);
-  return time !== undefined && Date.now() - time > unusedLayerMs;
-}
-
-/** Somebody else may have removed a file in the meantime; any other error is thrown. */
-function ignoreMissing(error: unknown): undefined {
-  if (errnoOf(error) !== "ENOENT" && errnoOf(error) !== "ENOTDIR") throw error;
-  return undefined;
 }
