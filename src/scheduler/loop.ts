@@ -1,8 +1,8 @@
-import type { Subscription } from "../db/database.ts";
 import { messageOf } from "../std/error.ts";
 import { logger } from "../std/log.ts";
 import { Dispatcher, type DispatcherDependencies } from "./dispatcher.ts";
 import { recoverSilentWorkers } from "./recovery.ts";
+import type { Subscription } from "./store.ts";
 
 const log = logger("scheduler");
 const roundIntervalMs = 1_000;
