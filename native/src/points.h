@@ -43,7 +43,7 @@ void oci_points_step(struct oci_points *points, const uint8_t *in, size_t in_len
  * sets *inflated; 0 when there is no output before; -1 on failure. */
 int32_t oci_points_window(struct oci_points *points, uint8_t *out, size_t out_len, uint32_t *inflated);
 
-/* Bytes at the end of in[…] of the first broken member: why inflate stopped, for a message. Static text. */
+/* After BAD_DATA: what zlib or zstd said. Static text. */
 const char *oci_points_problem(const struct oci_points *points);
 
 /* Bounds this process's writable private memory (RLIMIT_DATA). Returns 0 or an errno. */
