@@ -71,15 +71,14 @@ export function containerService(
       }
     },
     async *streamLogs({ id, follow }, context) {
-      const container = await find(workspaceOf(context), id);
+      const found = await find(workspaceOf(context), id);
+      const container = follow ? await whenStarted(dependencies, found, context.signal) : found;
       const worker = await workerOf(dependencies, container);
-      if (worker === undefined) {
+      if (worker === undefined || container.startedAt === undefined) {
         throw new ContainerError(
           "not_found",
-          `container ${container.id} was never on a worker: it has no output`,
-          {
-            next: `See why: oci-node inspect ${container.id}`,
-          },
+          `container ${container.id} has no output: it is ${container.state} and did not run`,
+          { next: `See more: oci-node inspect ${container.id}` },
         );
       }
       const pieces = dependencies.workers
@@ -164,6 +163,19 @@ async function withLiveTransfer(
   } catch {
     return container;
   }
+}
+
+/** The container once it has run, or once it has ended without. */
+async function whenStarted(
+  { containers, changes }: ContainerServiceDependencies,
+  container: Container,
+  signal: AbortSignal,
+): Promise<Container> {
+  for await (const _ of changes.of(container.id, signal)) {
+    const current = await containers.get(container.workspaceId, container.id);
+    if (current.startedAt !== undefined || isEnded(current.state)) return current;
+  }
+  throw new ConnectError("the call was cancelled", Code.Canceled);
 }
 
 /** Stops a container wherever it is on its way, and waits until it has ended. Stopping one that has ended is no error. */

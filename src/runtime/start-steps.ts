@@ -138,7 +138,7 @@ async function start(host: Host, spec: ContainerSpec, paths: ContainerPaths, dra
   };
   await writeState(paths.state, created);
   await host.oci.start(spec.id);
-  draft.state = { ...created, phase: "running", startedAt: new Date().toISOString() };
+  draft.state = { ...created, phase: "running" };
   await writeState(paths.state, draft.state);
 }
 
