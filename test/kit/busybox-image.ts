@@ -59,7 +59,8 @@ export async function busyboxImage(
   options: { compression?: LayerCompression; extra?: readonly TarEntry[]; settings?: ImageSettings } = {},
 ): Promise<LocalImage> {
   const binary = await readFile("/bin/busybox");
-  const inputs = { ...options, version: 3, binary: Bun.hash(binary).toString() };
+  const extra = options.extra === undefined ? "" : Bun.hash(tarOf(options.extra)).toString();
+  const inputs = { ...options, extra, version: 4, binary: Bun.hash(binary).toString() };
   const dir = await cachedFolder("busybox", inputs, async (beside) => {
     const compression = options.compression ?? "gzip";
     const layers = busyboxLayers(binary).concat(options.extra === undefined ? [] : [[...options.extra]]);

@@ -54,7 +54,7 @@ export function oddLayers(): TarEntry[][] {
     {
       path: "xattr/user",
       data: "x",
-      xattrs: { "user.colour": "blue", "user.empty": "", "user.binary": noise(300, 4) },
+      xattrs: { "user.colour": "blue", "user.binary": noise(300, 4) },
     },
     { path: "xattr/capability", data: "x", mode: 0o755, xattrs: { "security.capability": capNetRaw } },
     { path: "xattr/dir", type: "dir", xattrs: { "user.on": "a folder" } },
@@ -113,7 +113,7 @@ export function oddLayers(): TarEntry[][] {
 export async function oddImage(compression: readonly LayerCompression[] = ["gzip"]): Promise<LocalImage> {
   const dir = await cachedFolder(
     "odd",
-    { version: 4, compression, layers: oddLayers().map((entries) => hashOf(entries)) },
+    { version: 5, compression, layers: oddLayers().map((entries) => hashOf(entries)) },
     async (beside) => {
       const layers = oddLayers().map((entries, index) =>
         layerOf(tarOf(entries), compression[Math.min(index, compression.length - 1)]),
@@ -126,4 +126,22 @@ export async function oddImage(compression: readonly LayerCompression[] = ["gzip
 
 function hashOf(entries: readonly TarEntry[]): string {
   return Bun.hash(tarOf(entries)).toString();
+}
+
+/**
+ * Folders that no entry of the layers names, only files in them: whoever extracts gives them the time of that moment. And
+ * the root, whose time an extraction changes by putting things into it.
+ */
+export function foldersOfAnyTime(): ReadonlySet<string> {
+  const paths = oddLayers().flatMap((entries) =>
+    entries.map(({ path }) =>
+      Buffer.from(path)
+        .toString("latin1")
+        .replace(/^\.\/|\/$/g, ""),
+    ),
+  );
+  const parents = paths.flatMap((path) =>
+    path.split("/").map((_, depth, parts) => parts.slice(0, depth).join("/")),
+  );
+  return new Set(parents.filter((parent) => parent === "" || !paths.includes(parent)));
 }
