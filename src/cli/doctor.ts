@@ -1,14 +1,7 @@
 import { statfs } from "node:fs/promises";
 import { release } from "node:os";
 
-const probeTransport = async () => ({
-  file: true,
-  loop: true,
-  fuse: true,
-  kernel: release(),
-  detail: [] as string[],
-});
-
+import { probeTransport } from "../mount/probe.ts";
 import { probeRuntime } from "../runtime/probe.ts";
 import { messageOf } from "../std/error.ts";
 import { formatSize } from "../std/size.ts";

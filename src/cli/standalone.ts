@@ -6,6 +6,7 @@ import { anonymousProvider, type CredentialMap } from "../credential/provider.ts
 import { indexLayerInChild } from "../index/child.ts";
 import { type BuiltImageIndex, buildImageIndex } from "../index/image-index.ts";
 import { defaultIndexLimits } from "../index/limits.ts";
+import { mergeImageInChild } from "../index/merge-child.ts";
 import { IndexStore } from "../index/store.ts";
 import { hostPlatform, parsePlatform } from "../reference/platform.ts";
 import type { Reference } from "../reference/reference.ts";
@@ -86,6 +87,7 @@ export async function indexInto(
     scratchDir: join(storeDir, "scratch"),
     indexLayer: (layer, bytes, out, signal) =>
       indexLayerInChild(layer, bytes, out, defaultIndexLimits, signal),
+    mergeImage: mergeImageInChild,
     onProgress: options.onProgress,
     signal: options.signal,
   });

@@ -11,6 +11,7 @@ import {
 import { indexLayerInChild } from "../index/child.ts";
 import { type BuiltImageIndex, buildImageIndex } from "../index/image-index.ts";
 import { defaultIndexLimits } from "../index/limits.ts";
+import { mergeImageInChild } from "../index/merge-child.ts";
 import type { IndexStore } from "../index/store.ts";
 import { formatPlatform, type Platform } from "../reference/platform.ts";
 import { formatReference, type Reference } from "../reference/reference.ts";
@@ -88,6 +89,7 @@ export async function buildImage(
     scratchDir: dependencies.scratchDir,
     indexLayer: (layer, bytes, out, signal) =>
       indexLayerInChild(layer, bytes, out, defaultIndexLimits, signal),
+    mergeImage: mergeImageInChild,
     onProgress: ({ digest, bytesDone, bytesTotal }) =>
       onProgress({ step: "index", message: "indexing", layerDigest: digest, bytesDone, bytesTotal }),
     signal,
