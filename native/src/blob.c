@@ -202,6 +202,11 @@ static void *sync_and_put(void *argument) {
   return NULL;
 }
 
+static int put_blob(void *blob) {
+  blob_put(blob);
+  return 0;
+}
+
 void view_put(struct view *view) {
   pthread_mutex_lock(&engine_lock);
   bool last = --view->refs == 0;
@@ -221,13 +226,19 @@ void view_put(struct view *view) {
     if (spawn_thread(sync_and_put, closing) == 0) return;
     free(closing);
   }
-  blob_put(blob);
+  native_call(put_blob, blob);
   post_done(job, 0);
 }
 
-/* Returns a view's number, or -errno with the reason in `error` (OCI_ERROR_TEXT bytes) where there is more to say. */
-int oci_blob_open(const char *span_path, const char *cache_path, const char *map_path, char *error) {
-  error[0] = '\0';
+struct opening {
+  const char *span_path, *cache_path, *map_path;
+  char *error;
+};
+
+static int open_view(void *argument) {
+  const struct opening *opening = argument;
+  const char *span_path = opening->span_path, *cache_path = opening->cache_path;
+  char *error = opening->error;
   pthread_mutex_lock(&open_lock);
   struct blob *blob = blob_find(cache_path);
   int result = 0;
@@ -245,7 +256,7 @@ int oci_blob_open(const char *span_path, const char *cache_path, const char *map
       }
     }
   } else {
-    result = blob_create(span_path, cache_path, map_path, &blob, error);
+    result = blob_create(span_path, cache_path, opening->map_path, &blob, error);
     if (result == 0) {
       pthread_mutex_lock(&engine_lock);
       LIST_INSERT_HEAD(&blobs, blob, link);
@@ -257,6 +268,13 @@ int oci_blob_open(const char *span_path, const char *cache_path, const char *map
   pthread_mutex_unlock(&open_lock);
   if (last) blob_free(blob);
   return result;
+}
+
+/* Returns a view's number, or -errno with the reason in `error` (OCI_ERROR_TEXT bytes) where there is more to say. */
+int oci_blob_open(const char *span_path, const char *cache_path, const char *map_path, char *error) {
+  struct opening opening = {span_path, cache_path, map_path, error};
+  error[0] = '\0';
+  return native_call(open_view, &opening);
 }
 
 /* Gives JavaScript's reference back; the job is done when data and bitmap are durable, or mounts go on using them. */

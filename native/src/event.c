@@ -44,20 +44,12 @@ static void *ring_for_others(void *unused) {
   return unused;
 }
 
-int ringer_start(void) {
-  pthread_mutex_lock(&engine_lock);
-  int error = ringer_runs ? 0 : spawn_thread(ring_for_others, NULL);
-  if (error == 0) ringer_runs = true;
-  pthread_mutex_unlock(&engine_lock);
-  return error;
-}
-
 void post_event_locked(struct event event) {
   if (queue_length == queue_capacity && !grow()) abort(); /* a lost event would be a reader that waits for ever */
   queue[(queue_start + queue_length++) % queue_capacity] = event;
   if (rung) return;
   rung = true;
-  if (!thread_is_without_files()) {
+  if (thread_is_ordinary()) {
     ring_locked();
   } else {
     ringer_wanted = true;
@@ -86,8 +78,15 @@ uint32_t oci_engine_drain(struct event *out, uint32_t limit) {
   return count;
 }
 
-void oci_engine_start(void (*callback)(void)) {
+/* 0 or -errno. */
+int oci_engine_start(void (*callback)(void)) {
   pthread_mutex_lock(&engine_lock);
+  int error = ringer_runs ? 0 : spawn_ordinary(ring_for_others, NULL);
+  if (error != 0) {
+    pthread_mutex_unlock(&engine_lock);
+    return -error;
+  }
+  ringer_runs = true;
   pthread_mutex_lock(&ring_lock);
   doorbell = callback;
   quiet = false;
@@ -95,6 +94,7 @@ void oci_engine_start(void (*callback)(void)) {
   if (rung) doorbell();
   pthread_mutex_unlock(&ring_lock);
   pthread_mutex_unlock(&engine_lock);
+  return 0;
 }
 
 /* The process is ending: JavaScript must not be called any more. */

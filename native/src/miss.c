@@ -282,12 +282,23 @@ void miss_fail_session(struct session *session) {
   answer(&answers);
 }
 
-/* JavaScript could not get a span: `error` to the readers who came through this view. */
-int oci_fail(uint32_t view_id, uint32_t span, int error) {
-  struct view *view = view_get(view_id);
+struct failure {
+  uint32_t view, span;
+  int error;
+};
+
+static int fail_span(void *argument) {
+  const struct failure *failure = argument;
+  struct view *view = view_get(failure->view);
   if (view == NULL) return -EBADF;
-  bool known = span < view->blob->spans.header->span_count;
-  if (known) miss_span_failed(view, span, error > 0 ? error : EIO);
+  bool known = failure->span < view->blob->spans.header->span_count;
+  if (known) miss_span_failed(view, failure->span, failure->error > 0 ? failure->error : EIO);
   view_put(view);
   return known ? 0 : -ERANGE;
+}
+
+/* JavaScript could not get a span: `error` to the readers who came through this view. */
+int oci_fail(uint32_t view, uint32_t span, int error) {
+  struct failure failure = {view, span, error};
+  return native_call(fail_span, &failure);
 }

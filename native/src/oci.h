@@ -33,8 +33,15 @@ void sha256_of(const void *data, size_t length, uint8_t digest[32]);
 
 /* ---- thread.c ---- */
 extern pthread_mutex_t engine_lock;
-/* Starts a detached thread with every signal blocked and a small stack. 0 or an errno. */
-int spawn_thread(void *(*run)(void *), void *argument);
+/* Three kinds of threads, by their table of descriptors; see thread.c. All detached, with signals blocked and small
+ * stacks. 0 or an errno. */
+int spawn_thread(void *(*run)(void *), void *argument); /* native */
+int spawn_apart(void *(*run)(void *), void *argument);
+int spawn_ordinary(void *(*run)(void *), void *argument); /* only from an ordinary thread */
+bool thread_is_ordinary(void);
+/* Runs on a native thread and waits for it. Whatever touches /dev/fuse, cache or span files must run there. Returns what
+ * `run` returned, or -errno. */
+int native_call(int (*run)(void *), void *argument);
 int64_t now_ns(void);
 
 /* ---- event.c: what JavaScript is told, through one coalesced doorbell ---- */
@@ -48,8 +55,6 @@ struct event {
 /* Call with engine_lock held. */
 void post_event_locked(struct event event);
 void post_done(uint32_t job, int32_t result);
-/* Starts the thread that rings for threads which cannot: see linuxio.c. 0 or an errno. */
-int ringer_start(void);
 
 /* ---- blob.c: a layer's aligned blob ---- */
 struct parked;
@@ -184,10 +189,7 @@ struct session {
 void session_thread_ends(struct session *session);
 void *session_serve(void *session);
 
-/* ---- linuxio.c ---- */
-/* Runs on a thread of its own, whose table of descriptors is its own and empty: see the file. 0 or an errno. */
-int spawn_detached_from_files(void *(*run)(void *), void *argument);
-bool thread_is_without_files(void);
+/* ---- syscalls.c ---- */
 int write_text(const char *path, const char *text);
 
 #endif

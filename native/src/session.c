@@ -160,11 +160,44 @@ static int start_threads(struct session *session, uint32_t wanted) {
   return 0;
 }
 
+/* stat(2) waits for INIT to be answered, and so for us: on a native thread a killed process would hang for ever. */
+struct look {
+  const char *path;
+  struct stat st;
+  int error;
+  bool done;
+  pthread_mutex_t lock;
+  pthread_cond_t ready;
+};
+
+static void *run_look(void *argument) {
+  struct look *look = argument;
+  int error = stat(look->path, &look->st) == 0 ? 0 : errno;
+  pthread_mutex_lock(&look->lock);
+  look->error = error;
+  look->done = true;
+  pthread_cond_signal(&look->ready);
+  pthread_mutex_unlock(&look->lock);
+  return NULL;
+}
+
+static int stat_apart(const char *path, struct stat *st) {
+  struct look look = {.path = path, .lock = PTHREAD_MUTEX_INITIALIZER, .ready = PTHREAD_COND_INITIALIZER};
+  int error = spawn_apart(run_look, &look);
+  if (error != 0) return error;
+  pthread_mutex_lock(&look.lock);
+  while (!look.done) pthread_cond_wait(&look.ready, &look.lock);
+  pthread_mutex_unlock(&look.lock);
+  *st = look.st;
+  return look.error;
+}
+
 /* Read-ahead counts only when set after INIT was answered and before EROFS looks at it. */
 static int set_readahead(struct session *session) {
   struct stat st;
   char path[64], text[16];
-  if (stat(session->mountpoint, &st) != 0) return -errno; /* waits for INIT */
+  int error = stat_apart(session->mountpoint, &st);
+  if (error != 0) return -error;
   session->minor = minor(st.st_dev);
   snprintf(path, sizeof path, "/sys/class/bdi/%u:%u/read_ahead_kb", major(st.st_dev), minor(st.st_dev));
   snprintf(text, sizeof text, "%d", READAHEAD_KB);
@@ -172,16 +205,21 @@ static int set_readahead(struct session *session) {
   return 0;
 }
 
-/* Returns the session's number, or -errno. */
-int oci_fuse_mount(const char *mountpoint, const uint32_t *view_ids, uint32_t count, uint32_t threads,
-                   uint32_t deadline_ms, uint32_t *minor_out) {
+struct mounting {
+  const char *mountpoint;
+  const uint32_t *view_ids;
+  uint32_t count, threads, deadline_ms, minor;
+};
+
+static int mount_and_serve(void *argument) {
+  struct mounting *wanted = argument;
   struct session *session;
-  int result = session_create(mountpoint, view_ids, count, &session);
+  int result = session_create(wanted->mountpoint, wanted->view_ids, wanted->count, &session);
   if (result != 0) return result;
-  session->deadline_ns = (int64_t)(deadline_ms == 0 ? 60000 : deadline_ms) * 1000000;
+  session->deadline_ns = (int64_t)(wanted->deadline_ms == 0 ? 60000 : wanted->deadline_ms) * 1000000;
   result = mount_session(session);
   if (result == 0) {
-    result = start_threads(session, threads);
+    result = start_threads(session, wanted->threads);
     if (result != 0) {
       umount2(session->mountpoint, MNT_DETACH);
       fuse_session_destroy(session->fuse);
@@ -190,9 +228,18 @@ int oci_fuse_mount(const char *mountpoint, const uint32_t *view_ids, uint32_t co
       if (result != 0) umount2(session->mountpoint, MNT_DETACH);
     }
   }
-  *minor_out = session->minor;
+  wanted->minor = session->minor;
   int id = result == 0 ? session_add(session) : result;
   if (id < 0) session_put(session);
+  return id;
+}
+
+/* Returns the session's number, or -errno. */
+int oci_fuse_mount(const char *mountpoint, const uint32_t *view_ids, uint32_t count, uint32_t threads,
+                   uint32_t deadline_ms, uint32_t *minor_out) {
+  struct mounting wanted = {mountpoint, view_ids, count, threads, deadline_ms, 0};
+  int id = native_call(mount_and_serve, &wanted);
+  *minor_out = wanted.minor;
   return id;
 }
 
@@ -205,12 +252,17 @@ int oci_fuse_stats(uint32_t id, uint64_t out[5]) {
   return 0;
 }
 
+static int fail_all(void *session) {
+  miss_fail_session(session);
+  return 0;
+}
+
 /* On: everything that waits gets EIO, and so does every miss from now on; what is present is still served. */
 int oci_fuse_drain(uint32_t id, bool on) {
   struct session *session = session_get(id);
   if (session == NULL) return -EBADF;
   atomic_store(&session->draining, on);
-  if (on) miss_fail_session(session);
+  if (on) native_call(fail_all, session);
   session_put(session);
   return 0;
 }
@@ -259,8 +311,8 @@ int oci_fuse_unmount(uint32_t id, uint32_t job) {
     return -EALREADY;
   }
   atomic_store(&session->draining, true);
-  miss_fail_session(session);
-  int error = spawn_detached_from_files(unmount, session);
+  native_call(fail_all, session);
+  int error = spawn_apart(unmount, session);
   if (error == 0) return 0;
   pthread_mutex_lock(&engine_lock);
   session->unmount_job = 0;

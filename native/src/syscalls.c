@@ -27,6 +27,14 @@ int mount(const char *source, const char *target, const char *type, unsigned lon
 #error "needs kernel headers of 5.8 or newer"
 #endif
 
+int write_text(const char *path, const char *text) {
+  int fd = open(path, O_WRONLY | O_CLOEXEC);
+  if (fd < 0) return errno;
+  int error = write(fd, text, strlen(text)) < 0 ? errno : 0;
+  close(fd);
+  return error;
+}
+
 struct call {
   int (*run)(struct call *call);
   uint32_t job;
@@ -67,7 +75,7 @@ static int call_start(struct call wanted, const char *first, const char *second,
   call->first = copy(first);
   call->second = copy(second);
   call->third = copy(third);
-  int error = spawn_detached_from_files(call_run, call);
+  int error = spawn_apart(call_run, call);
   if (error != 0) call_free(call);
   return -error;
 }

@@ -8,7 +8,7 @@ import { NativeError } from "./error.ts";
 import { loadShim } from "./shim.ts";
 
 const { symbols } = loadShim({
-  oci_engine_start: { args: ["ptr"], returns: "void" },
+  oci_engine_start: { args: ["ptr"], returns: "i32" },
   oci_engine_quiet: { args: [], returns: "void" },
   oci_engine_drain: { args: ["buffer", "u32"], returns: "u32" },
   oci_errno_name: { args: ["i32"], returns: "cstring" },
@@ -65,7 +65,7 @@ function drain(): void {
 export function startDoorbell(): void {
   if (callback !== undefined) return;
   callback = new JSCallback(drain, { args: [], returns: "void", threadsafe: true });
-  symbols.oci_engine_start(callback.ptr);
+  checked(symbols.oci_engine_start(callback.ptr), "the native threads could not be started");
   process.on("exit", () => symbols.oci_engine_quiet());
 }
 

@@ -310,6 +310,31 @@ test("read-ahead of the mount is 1 MiB", async () => {
   expect(readFileSync(path, "utf8").trim()).toBe("1024");
 });
 
+test("a process that is killed while it reads its own mount goes away", async () => {
+  using bench = new Bench();
+  await bench.open(layer).release();
+  const mountpoint = bench.folder("mount");
+  const from = (file: string): string => JSON.stringify(import.meta.resolve(file));
+  // The second request for a span is one that the reader waits for unkillably: the first one was read-ahead.
+  const script = `import { LayerBlob } from ${from("./blob.ts")}; import { Engine } from ${from("./engine.ts")};
+    import { FuseBlobServer } from ${from("./fuse.ts")}; import { readFile } from "node:fs/promises";
+    const blob = LayerBlob.open(${JSON.stringify(bench.paths("layer"))});
+    const server = FuseBlobServer.mount({ mountpoint: ${JSON.stringify(mountpoint)}, blobs: [blob] });
+    const before = new Set();
+    Engine.get().onMiss((blob, span) => {
+      if (before.has(span)) console.log("waits");
+      else Engine.get().fail(blob, span);
+      before.add(span);
+    });
+    await readFile(server.devicePath(0));`;
+  const child = Bun.spawn([process.execPath, "-e", script], { stdout: "pipe", stderr: "inherit" });
+  const { value } = await child.stdout.getReader().read();
+  expect(Buffer.from(value!).toString()).toStartWith("waits\n");
+  child.kill("SIGKILL");
+  await child.exited;
+  await run(["umount", mountpoint]);
+});
+
 test("a process with a mount and a waiting read can exit, and one without ends by itself", async () => {
   using bench = new Bench();
   await bench.open(layer).release();
