@@ -74,11 +74,6 @@ export function receiveMisses(handler: (view: number, span: number) => void): vo
   missHandler = handler;
 }
 
-/** How many jobs have not ended. */
-export function jobsUnderWay(): number {
-  return jobs.size;
-}
-
 /** The name (`ENOENT`) of an errno, either sign. */
 export function errnoName(errno: number): string {
   return String(symbols.oci_errno_name(Math.abs(errno)));
