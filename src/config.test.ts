@@ -1,0 +1,70 @@
+import { afterEach, beforeEach, describe, expect, test } from "bun:test";
+import { chmodSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { ConfigError, makeConfig, readConfig } from "./config.ts";
+
+let folder: string;
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), "oci-node-config-"));
+});
+afterEach(() => rmSync(folder, { recursive: true }));
+
+function refusal(text: string, mode = 0o600): ConfigError {
+  const path = join(folder, "config.toml");
+  writeFileSync(path, text);
+  chmodSync(path, mode);
+  try {
+    readConfig(path);
+  } catch (error) {
+    if (error instanceof ConfigError) return error;
+    throw error;
+  }
+  throw new Error("it was accepted");
+}
+
+describe("a configuration file", () => {
+  test("may leave everything out", () => {
+    const config = makeConfig({});
+    expect(config.data_dir).toBe("/var/lib/oci-node");
+    expect(config.keyFile).toBe("/var/lib/oci-node/key");
+    expect(config.worker.background_fetch).toBe(true);
+    expect(config.registry.insecure).toEqual([]);
+  });
+
+  test("places what it does not name below the data folder", () => {
+    const path = join(folder, "config.toml");
+    writeFileSync(
+      path,
+      'data_dir = "/data"\n[worker]\ncache_quota = "20Gi"\n[gateway]\nlisten = "[::1]:7070"\n',
+    );
+    const config = readConfig(path);
+    expect(config.cacheDir).toBe("/data/cache");
+    expect(config.worker.cache_quota).toBe(20 * 1024 ** 3);
+    expect(config.gateway.listen).toEqual({ host: "::1", port: 7070 });
+  });
+
+  test("is refused by field when one is not known", () => {
+    const error = refusal("[worker]\nmemry = 1\n");
+    expect(error.code).toBe("invalid");
+    expect(error.message).toContain("config.toml: worker");
+    expect(error.message).toContain("memry");
+  });
+
+  test("is refused by field when a value is of the wrong kind", () => {
+    expect(refusal('[gateway]\nlisten = "7070"\n').message).toContain("gateway.listen: must be HOST:PORT");
+    expect(refusal('[worker]\ncache_quota = "much"\n').message).toContain("worker.cache_quota");
+  });
+
+  test("is refused when it is no TOML", () => {
+    expect(refusal("gateway = [\n").code).toBe("syntax");
+  });
+
+  test("is refused when others may write it", () => {
+    expect(refusal("", 0o666).code).toBe("loose_mode");
+  });
+
+  test("that is not there is named", () => {
+    expect(() => readConfig(join(folder, "none.toml"))).toThrow("none.toml: cannot be read (ENOENT)");
+  });
+});

@@ -1,0 +1,92 @@
+import { afterEach, describe, expect, test } from "bun:test";
+import { Code, ConnectError, createClient } from "@connectrpc/connect";
+import { file_oci_node_v1_container_service as containerFile } from "../gen/oci_node/v1/container_service_pb.ts";
+import {
+  ImageService,
+  file_oci_node_v1_image_service as imageFile,
+} from "../gen/oci_node/v1/image_service_pb.ts";
+import { file_oci_node_v1_scheduler_service as schedulerFile } from "../gen/oci_node/v1/scheduler_service_pb.ts";
+import { file_oci_node_v1_secret_service as secretFile } from "../gen/oci_node/v1/secret_service_pb.ts";
+import { authenticate, authorization, type Caller, type Role } from "./authentication.ts";
+import { translateErrors } from "./error.ts";
+import { ListenError, type Server, serve } from "./server.ts";
+import { transportTo } from "./transport.ts";
+
+const servers: Server[] = [];
+afterEach(async () => {
+  for (const server of servers.splice(0)) await server.close();
+});
+
+const roles: readonly Role[] = ["owner", "developer", "viewer", "worker", "admin"];
+
+/** A server whose tokens are the names of roles. */
+async function start(port = 0): Promise<Server> {
+  const verify = async (token: string): Promise<Caller | undefined> => {
+    const role = roles.find((name) => name === token);
+    return role === undefined ? undefined : { tokenId: "t", workspaceId: "w", role };
+  };
+  const server = await serve({
+    host: "127.0.0.1",
+    port,
+    interceptors: [translateErrors, authenticate(verify)],
+    routes: (router) => router.service(ImageService, { listImages: () => ({ images: [{ id: "img-1" }] }) }),
+  });
+  servers.push(server);
+  return server;
+}
+
+const images = (url: string, token: string) => createClient(ImageService, transportTo({ url, token }));
+const codeOf = async (call: Promise<unknown>) => {
+  try {
+    await call;
+    return undefined;
+  } catch (error) {
+    return ConnectError.from(error).code;
+  }
+};
+
+describe("one port", () => {
+  test("answers Connect over HTTP/2 and JSON over HTTP/1.1", async () => {
+    const { url } = await start();
+    expect((await images(url, "viewer").listImages({})).images[0]?.id).toBe("img-1");
+    const response = await fetch(`${url}/oci_node.v1.ImageService/ListImages`, {
+      method: "POST",
+      headers: { "content-type": "application/json", authorization: "Bearer viewer" },
+      body: "{}",
+    });
+    expect(await response.json()).toEqual({ images: [{ id: "img-1" }] });
+  });
+
+  test("that is in use is refused by name", async () => {
+    const { port } = await start();
+    const error = await start(port).catch((thrown: unknown) => thrown);
+    expect(error).toBeInstanceOf(ListenError);
+    expect((error as ListenError).message).toContain(`127.0.0.1:${port}: the port is in use`);
+  });
+});
+
+describe("a call", () => {
+  test("without a token, or with an unknown one, is not let in", async () => {
+    const { url } = await start();
+    expect(await codeOf(images(url, "nobody").listImages({}))).toBe(Code.Unauthenticated);
+    const bare = await fetch(`${url}/oci_node.v1.ImageService/ListImages`, {
+      method: "POST",
+      headers: { "content-type": "application/json" },
+      body: "{}",
+    });
+    expect(bare.status).toBe(401);
+  });
+
+  test("is refused to a role that may not make it", async () => {
+    const { url } = await start();
+    expect(await codeOf(images(url, "worker").listImages({}))).toBe(Code.PermissionDenied);
+    expect(await codeOf(images(url, "viewer").deleteImage({ image: "img-1" }))).toBe(Code.PermissionDenied);
+  });
+});
+
+test("every method of the API stands in the table of who may call it", () => {
+  const methods = [imageFile, secretFile, containerFile, schedulerFile].flatMap((file) =>
+    file.services.flatMap((service) => service.methods.map((method) => `${service.typeName}/${method.name}`)),
+  );
+  expect(Object.keys(authorization).sort()).toEqual(methods.sort());
+});
