@@ -1,15 +1,23 @@
 import { expect, test } from "bun:test";
 import { copyFile, mkdir, readdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { buildBinary } from "../../native/binary.ts";
 import { tryRun } from "../../src/std/spawn.ts";
 import { runCli } from "../kit/node.ts";
+import { fromSources, product } from "../kit/product.ts";
 import { inScratch, World } from "../kit/world.ts";
+
+const executable = async (): Promise<string> => (await product())[0] ?? "";
+
+test("the sources run as they are, without being compiled", async () => {
+  await using world = await World.start({ node: { command: fromSources } });
+  const image = await world.build("team/app:1");
+  expect(await world.node.ok(["run", image.id])).toBe("hello from the image");
+});
 
 test("the executable does the main job from an empty folder, with nothing of the sources beside it", async () => {
   await inScratch(async (dir) => {
     const command = [join(dir, "oci-node")];
-    await copyFile(await buildBinary(), join(dir, "oci-node"));
+    await copyFile(await executable(), join(dir, "oci-node"));
     const world = await World.start({ node: { command } });
     try {
       const image = await world.build("team/app:1");
@@ -28,7 +36,7 @@ test("the executable mounts an image without a server", async () => {
     const target = join(dir, "tree");
     await mkdir(empty);
     await mkdir(target);
-    const command = [await buildBinary()];
+    const command = await product();
     const world = await World.start();
     try {
       const reference = await world.push("team/app:1");
@@ -61,7 +69,7 @@ test("a .env file or a bunfig.toml in the working folder changes nothing", async
     await writeFile(join(dir, ".env"), "OCI_NODE_URL=http://127.0.0.1:1\nOCI_NODE_TOKEN=x\n");
     await writeFile(join(dir, "bunfig.toml"), 'preload = ["./evil.ts"]\n');
     await writeFile(join(dir, "evil.ts"), 'console.log("preloaded");\n');
-    const result = await runCli([await buildBinary()], ["ps"], {
+    const result = await runCli(await product(), ["ps"], {
       cwd: dir,
       env: { HOME: dir, XDG_CONFIG_HOME: dir },
     });
@@ -71,7 +79,7 @@ test("a .env file or a bunfig.toml in the working folder changes nothing", async
 });
 
 test("the executable needs nothing but libc of its machine", async () => {
-  const { stdout } = await tryRun(["ldd", await buildBinary()]);
+  const { stdout } = await tryRun(["ldd", await executable()]);
   const libraries = stdout
     .split("\n")
     .map((line) => line.trim().split(" ")[0] ?? "")

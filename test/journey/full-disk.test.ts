@@ -3,8 +3,9 @@ import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { run } from "../../src/std/spawn.ts";
 import { busyboxImage } from "../kit/busybox-image.ts";
-import { fromSources, runCli } from "../kit/node.ts";
+import { runCli } from "../kit/node.ts";
 import { noise } from "../kit/odd-image.ts";
+import { product } from "../kit/product.ts";
 import { push } from "../kit/push.ts";
 import { TestRegistry } from "../kit/registry.ts";
 import { credentialVariables, inScratch, refusal, World, withCredentials } from "../kit/world.ts";
@@ -43,14 +44,18 @@ test("a cache on a full disk is no reason to fail: bytes are served without keep
         "--insecure-registry",
         registry.host,
       ];
-      const mounted = await runCli(fromSources, ["mount", reference, target, ...withCredentials, ...places], {
-        env,
-      });
+      const mounted = await runCli(
+        await product(),
+        ["mount", reference, target, ...withCredentials, ...places],
+        {
+          env,
+        },
+      );
       expect(mounted.stderr).not.toContain("oci-node: ");
       expect(mounted.code).toBe(0);
       const { stdout } = await run(["md5sum", join(target, "data/big")], { timeoutMs: 100_000 });
       expect(stdout).toContain(bigSum());
-      expect((await runCli(fromSources, ["umount", target], { env })).code).toBe(0);
+      expect((await runCli(await product(), ["umount", target], { env })).code).toBe(0);
     });
   });
 });
@@ -69,9 +74,9 @@ test("an index store on a full disk fails by name and keeps nothing half-made", 
       "--insecure-registry",
       registry.host,
     ];
-    const told = refusal(await runCli(fromSources, args, { env }), [registry.account.password]);
+    const told = refusal(await runCli(await product(), args, { env }), [registry.account.password]);
     expect(told).toMatch(/space|full/i);
-    const { stdout } = await run(["find", dir, "-type", "f", "-size", "+0"]);
+    const { stdout } = await run(["find", join(dir, "index"), "-type", "f", "-size", "+0"]);
     expect(stdout).toBe("");
   });
 });

@@ -5,9 +5,10 @@ import { diffTrees } from "../../src/index/tree-diff.test-kit.ts";
 import { run } from "../../src/std/spawn.ts";
 import { busyboxImage } from "../kit/busybox-image.ts";
 import { leftovers, loopDevices, mounts } from "../kit/leftovers.ts";
-import { type CliResult, fromSources, runCli } from "../kit/node.ts";
+import { type CliResult, runCli } from "../kit/node.ts";
 import type { LayerCompression, LocalImage } from "../kit/oci-layout.ts";
 import { foldersOfAnyTime, noise, oddImage } from "../kit/odd-image.ts";
+import { product } from "../kit/product.ts";
 import { TestProxy } from "../kit/proxy.ts";
 import { push } from "../kit/push.ts";
 import { TestRegistry } from "../kit/registry.ts";
@@ -37,14 +38,14 @@ class Mount {
     this.#registry = registry;
   }
 
-  cli(args: readonly string[]): Promise<CliResult> {
+  async cli(args: readonly string[]): Promise<CliResult> {
     const env = {
       ...credentialVariables(this.#registry),
       HOME: this.dir,
       XDG_CONFIG_HOME: this.dir,
       XDG_CACHE_HOME: this.dir,
     };
-    return runCli(fromSources, args, { env, timeoutMs: 100_000 });
+    return runCli(await product(), args, { env, timeoutMs: 100_000 });
   }
 
   async up(reference: string, flags: readonly string[] = []): Promise<CliResult> {
@@ -139,7 +140,7 @@ describe("mount", () => {
       const args = ["mount", reference, mount.target, ...withCredentials, "--insecure-registry", basic.host];
       refusal(
         await runCli(
-          fromSources,
+          await product(),
           [...args, "--index-store", join(dir, "index"), "--cache-dir", join(dir, "cache")],
           { env },
         ),

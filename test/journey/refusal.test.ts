@@ -2,7 +2,8 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { chmod, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import { join } from "node:path";
-import { fromSources, runCli } from "../kit/node.ts";
+import { runCli } from "../kit/node.ts";
+import { product } from "../kit/product.ts";
 import { type Image, inScratch, refusal, World, withCredentials } from "../kit/world.ts";
 
 let world: World;
@@ -150,8 +151,8 @@ describe("wrong usage exits with 2", () => {
 });
 
 describe("a node does not start", () => {
-  const start = (args: string[], home: string) =>
-    runCli(fromSources, args, { env: { HOME: home, XDG_CONFIG_HOME: home }, timeoutMs: 30_000 });
+  const start = async (args: string[], home: string) =>
+    runCli(await product(), args, { env: { HOME: home, XDG_CONFIG_HOME: home }, timeoutMs: 30_000 });
 
   test("on a port that is in use", () =>
     inScratch(async (dir) => {

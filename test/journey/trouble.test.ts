@@ -20,7 +20,7 @@ afterEach(async () => {
 });
 
 const build = (reference: string) =>
-  world.node.cli(["image", "build", reference, ...withCredentials], { env: world.env, timeoutMs: 110_000 });
+  world.node.cli(["image", "build", reference, ...withCredentials], { env: world.env, timeoutMs: 150_000 });
 const digestOfBig = (image: LocalImage): string => image.layers.at(-1)?.digest ?? "";
 
 describe("a build", () => {
@@ -75,8 +75,8 @@ describe("a build", () => {
     await world.proxy.setFaults({ match: ".", action: { kind: "hang" } });
     const result = await build(reference);
     expect(refusal(result)).toContain(world.proxy.host);
-    expect(result.elapsedMs).toBeLessThan(100_000);
-  });
+    expect(result.elapsedMs).toBeLessThan(140_000);
+  }, 180_000);
 
   test("is left by Ctrl-C at once", async () => {
     const reference = await world.push("team/interrupted:1", { throughProxy: true });

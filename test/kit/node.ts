@@ -3,10 +3,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { cleanEnvironment } from "../../src/std/spawn.ts";
 import { leftovers, sweep } from "./leftovers.ts";
+import { product } from "./product.ts";
 import { Program } from "./program.ts";
-
-/** The command line of oci-node out of the sources. */
-export const fromSources: readonly string[] = [process.execPath, join(import.meta.dir, "../../src/main.ts")];
 
 export interface CliResult {
   readonly code: number;
@@ -57,7 +55,7 @@ export async function runCli(
 
 export interface NodeOptions {
   readonly insecureRegistries?: readonly string[];
-  /** Default: the sources. A compiled binary is `[PATH]`. */
+  /** Default: the compiled executable. */
   readonly command?: readonly string[];
   /** A data folder that outlives this node; default: one of its own, removed at the end. */
   readonly dataDir?: string;
@@ -92,7 +90,7 @@ export class TestNode {
   }
 
   static async start(options: NodeOptions = {}): Promise<TestNode> {
-    const command = options.command ?? fromSources;
+    const command = options.command ?? (await product());
     const home = await mkdtemp(join(tmpdir(), "oci-node-test-"));
     const dataDir = options.dataDir ?? join(home, "data");
     // The database runs as a user of its own, who has to pass through.
