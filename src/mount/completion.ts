@@ -7,6 +7,7 @@ import type { FetchOutcome, LayerFetch } from "./layer-fetch.ts";
 import type { FetchLimits } from "./limits.ts";
 import { runRange } from "./span-run.ts";
 
+const othersPauseMs = 5;
 const retryMs = [5_000, 30_000, 120_000, 600_000] as const;
 /** A background request that took longer than this is too large to stand in a reader's way: the next is smaller. */
 const politeMs = 250;
@@ -32,17 +33,18 @@ export class Completion {
    * @throws MountError the first failure; `no_space` when the cache cannot keep it all
    */
   async fetchAll(onProgress: () => void, signal: AbortSignal): Promise<void> {
-    while (!this.complete) {
-      signal.throwIfAborted();
-      const lanes = Array.from({ length: this.#limits.eagerConnections }, () =>
-        this.#eagerLane(onProgress, signal),
-      );
-      await unlessAborted(Promise.all(lanes), signal);
-      // What is left is under way for readers.
-      const underWay = this.#layers.flatMap((layer) =>
-        [...layer.inFlight.values()].map(({ ended }) => ended),
-      );
-      await unlessAborted(Promise.all(underWay), signal);
+    const failed = new AbortController();
+    const either = AbortSignal.any([signal, failed.signal]);
+    try {
+      while (!this.complete) {
+        const lanes = Array.from({ length: this.#limits.eagerConnections }, () =>
+          this.#eagerLane(onProgress, either),
+        );
+        await unlessAborted(Promise.all(lanes), signal);
+        if (!this.complete) await this.#untilOthersEnd(signal);
+      }
+    } finally {
+      failed.abort();
     }
     onProgress();
   }
@@ -65,7 +67,10 @@ export class Completion {
     try {
       for (let round = 0; !this.complete; round += 1) {
         const failed = await this.#quietRound(mayKeepMore, signal);
-        if (!failed) continue;
+        if (failed === undefined) {
+          if (!this.complete) await this.#untilOthersEnd(signal);
+          continue;
+        }
         logger("mount").warning("the background could not complete a layer; it will try again", {
           error: failed.message,
         });
@@ -110,6 +115,16 @@ export class Completion {
       rangeBytes = Math.min(this.#limits.rangeBytes, tookMs < politeMs ? rangeBytes * 2 : rangeBytes / 2);
       await this.#throttle(request.bytes, tookMs, signal);
     }
+  }
+
+  /** What is left is under way for others: waits for that, and a moment, so that a round is never spun through. */
+  async #untilOthersEnd(signal: AbortSignal): Promise<void> {
+    const underWay = this.#layers.flatMap((layer) => [
+      ...[...layer.inFlight.values()].map(({ ended }) => ended),
+      ...(layer.stream === undefined ? [] : [layer.stream]),
+    ]);
+    await unlessAborted(Promise.all(underWay), signal);
+    await wait(othersPauseMs, undefined, { signal });
   }
 
   /** Waits until no reader has waited for a while. */

@@ -153,6 +153,22 @@ test("the background completes what nobody reads", async () => {
   await image.release();
 });
 
+test("eager, background and readers at once get along", async () => {
+  const mounts = await room.mounts({ limits: { idleMs: 0 } });
+  const made = await room.image([{ file: noise(9 * MiB) }, { other: noise(5 * MiB) }]);
+  const gate = Promise.withResolvers<void>();
+  made.source.beforeRead = (bytes) => gate.promise.then(() => bytes);
+  const lazy = await acquire(mounts, made, { background: true });
+  const eager = acquire(mounts, made, { eager: true });
+  await until(() => made.source.reads.length >= 3);
+  const reading = contentAt(join(lazy.root, "other"));
+  setImmediate(gate.resolve);
+  expect(await reading).toEqual(contentOf(made, "other"));
+  expect((await eager).stats().complete).toBe(true);
+  await (await eager).release();
+  await lazy.release();
+});
+
 test("loop devices serve a tree like files do, and none is left", async () => {
   const before = await loops();
   const mounts = await room.mounts({ transport: "loop" });
