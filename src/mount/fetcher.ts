@@ -225,7 +225,9 @@ export class Fetcher {
       } else if (wrong) {
         const { digest } = layer.descriptor;
         error = fill.status === "inflate_error" ? notInflatable(digest, span) : wrongBytes(digest, span);
-        if (fetch.demanded.delete(span)) this.#failSpan(layer, span, error);
+        // The engine has answered who waited. Who came after that is no part of this failure, and asks anew.
+        layer.refused(span, error);
+        if (fetch.demanded.delete(span)) this.#onFailure(error);
       } else {
         layer.served(span);
         fetch.demanded.delete(span);
