@@ -30,5 +30,5 @@ export const defaultFetchLimits: FetchLimits = {
   eagerConnections: 6,
   readAheadSpans: 8,
   deadlineMs: 45_000,
-  idleMs: 300,
+  idleMs: 2_000,
 };
