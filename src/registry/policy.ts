@@ -31,9 +31,9 @@ export const strictPolicy: RegistryPolicy = { insecureHosts: new Set(), privateH
 export function resolvePolicy(policy: RegistryPolicy): ResolvedPolicy {
   return {
     realmHosts: new Map(),
-    requestTimeoutMs: 30_000,
+    requestTimeoutMs: 15_000,
     idleTimeoutMs: 30_000,
-    totalTimeoutMs: 120_000,
+    totalTimeoutMs: 60_000,
     attemptsMax: 5,
     ...policy,
   };

@@ -48,6 +48,7 @@ export async function startWorker(
     registry: createRegistryClient(config),
     index: await IndexStore.open(config.indexDir),
     grants: new AccessGrants(),
+    stateDir: config.stateDir,
     backgroundFetch: config.worker.background_fetch,
     runtime: await Runtime.create({
       stateDir: join(config.stateDir, "containers"),

@@ -2,6 +2,7 @@ import { afterAll, afterEach, beforeAll, expect, test } from "bun:test";
 import { mkdir, readFile, watch, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { writeFileAtomic } from "../std/atomic-file.ts";
+import { statePaths } from "./layout.ts";
 import { TestHost, textOf } from "./runtime.test-kit.ts";
 import type { ContainerState } from "./state.ts";
 
@@ -59,7 +60,7 @@ test("reports how a container ended while nobody watched", async () => {
   const id = await startInDyingProcess(
     "echo hello; while [ ! -e /gate ]; do sleep 0.02; done; echo end; exit 9",
   );
-  const exitFile = once(join(host.stateDir, "exits"), id);
+  const exitFile = once(statePaths(host.stateDir).exits, id);
   await writeFile(join(host.stateDir, "containers", id, "root", "gate"), "");
   await exitFile;
   const runtime = await host.runtime();

@@ -1,3 +1,4 @@
+import { statfs } from "node:fs/promises";
 import type { ContainerNetwork, ImageTransfer, NewContainerEvent } from "../container/container.ts";
 import type { ContainerState } from "../container/state.ts";
 import type { LazyImage } from "../mount/lazy-mount.ts";
@@ -10,6 +11,7 @@ import type { Report } from "./scheduler-client.ts";
 import type { ExitStatus } from "./spec.ts";
 
 const log = logger("worker");
+const fullBelowBytes = 1024 * 1024;
 
 /** Everything that a worker was told of a container. */
 export interface WorkerContainerRequest extends PullRequest {
@@ -23,6 +25,8 @@ export interface WorkerContainerRequest extends PullRequest {
 
 export interface HoldDependencies extends PullDependencies {
   readonly runtime: Runtime;
+  /** Where writable layers are. */
+  readonly stateDir: string;
   /** False: the scheduler does not count the container as this worker's any more. */
   readonly report: (report: Report) => Promise<boolean>;
 }
@@ -169,7 +173,7 @@ export class HeldContainer {
       exitCode: status.exitCode,
       ...(status.signal === undefined ? {} : { signal: status.signal }),
       oomKilled: status.oomKilled,
-      ...this.#reasonOf(status),
+      ...(await this.#reasonOf(status)),
       ...(transfer === undefined ? {} : { transfer }),
     });
     await this.#cleanUp();
@@ -180,10 +184,13 @@ export class HeldContainer {
     return status.reason === undefined ? "exited" : "failed";
   }
 
-  #reasonOf(status: ExitStatus): { reason?: string } {
+  async #reasonOf(status: ExitStatus): Promise<{ reason?: string }> {
     if (status.reason !== undefined) return { reason: status.reason };
     if (status.oomKilled) return { reason: "it used more memory than its limit" };
     if (status.exitCode !== 0 && this.#imageFailure !== undefined) return { reason: this.#imageFailure };
+    if (status.exitCode !== 0 && (await isFull(this.#dependencies.stateDir))) {
+      return { reason: `the disk of its writable layer has no space left (${this.#dependencies.stateDir})` };
+    }
     return {};
   }
 
@@ -246,4 +253,10 @@ export class HeldContainer {
 export function describe(error: unknown): string {
   if (!(error instanceof CodedError)) return "the worker failed unexpectedly";
   return error.next === undefined ? error.message : `${error.message}. ${error.next}`;
+}
+
+/** Whether next to nothing can be written on a folder's disk. */
+async function isFull(directory: string): Promise<boolean> {
+  const { bavail, bsize } = await statfs(directory);
+  return bavail * bsize < fullBelowBytes;
 }

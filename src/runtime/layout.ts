@@ -1,6 +1,10 @@
-import { join } from "node:path";
+import { createHash } from "node:crypto";
+import { join, resolve } from "node:path";
 
-/** Where the runtime keeps what it keeps, under its state directory. */
+/**
+ * Where the runtime keeps what it keeps: under its state directory what outlives a boot, under /run what does not, so
+ * that a container that fills the state directory's disk still ends with its own exit code.
+ */
 export interface StatePaths {
   /** One directory per container. */
   readonly containers: string;
@@ -38,11 +42,13 @@ export interface ContainerPaths {
 }
 
 export function statePaths(stateDir: string): StatePaths {
+  const name = createHash("sha256").update(resolve(stateDir)).digest("hex").slice(0, 16);
+  const volatile = join("/run/oci-node", name);
   return {
     containers: join(stateDir, "containers"),
     logs: join(stateDir, "logs"),
-    exits: join(stateDir, "exits"),
-    runtimeRoot: join(stateDir, "runtime"),
+    exits: join(volatile, "exits"),
+    runtimeRoot: join(volatile, "runtime"),
   };
 }
 

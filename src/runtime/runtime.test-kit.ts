@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type ImageConfig, parseImageConfig } from "../registry/image-config.ts";
 import { logger } from "../std/log.ts";
+import { statePaths } from "./layout.ts";
 import { Runtime, type RuntimeOptions } from "./runtime.ts";
 import type { ContainerSpec, LogChunk } from "./spec.ts";
 
@@ -64,8 +65,9 @@ export class TestHost {
       .filter((line) => line.includes(this.directory));
     const cgroups = (await this.#cgroups()).filter((path) => !path.endsWith("/.monitors"));
     const homes = await readdir(join(this.stateDir, "containers"));
-    const exits = await readdir(join(this.stateDir, "exits"));
-    const known = await readdir(join(this.stateDir, "runtime"));
+    const paths = statePaths(this.stateDir);
+    const exits = await readdir(paths.exits).catch(() => []);
+    const known = await readdir(paths.runtimeRoot).catch(() => []);
     return [...mounts, ...cgroups, ...homes, ...exits, ...known, ...(await this.#processes())];
   }
 

@@ -1,4 +1,7 @@
+import { rmdirSync } from "node:fs";
 import { mkdir, readdir, stat } from "node:fs/promises";
+import { dirname } from "node:path";
+import { errnoOf } from "../std/error.ts";
 import type { Logger } from "../std/log.ts";
 import { Cgroups } from "./cgroups.ts";
 import { RunningContainer } from "./container.ts";
@@ -129,6 +132,8 @@ export class Runtime {
   close(): void {
     this.#host.exits.close();
     this.#host.logWatch.close();
+    const { exits, runtimeRoot } = this.#host.paths;
+    for (const directory of [exits, runtimeRoot, dirname(exits)]) removeIfEmpty(directory);
   }
 
   async #start(spec: ContainerSpec, signal: AbortSignal): Promise<RunningContainer> {
@@ -173,4 +178,14 @@ async function isThere(path: string): Promise<boolean> {
     () => true,
     () => false,
   );
+}
+
+/** What is not empty is still needed by the containers that run on. */
+function removeIfEmpty(directory: string): void {
+  try {
+    rmdirSync(directory);
+  } catch (error) {
+    const errno = errnoOf(error);
+    if (errno !== "ENOTEMPTY" && errno !== "ENOENT") throw error;
+  }
 }
