@@ -26,7 +26,6 @@ export interface ContainerPaths {
   readonly runtimeLog: string;
   readonly pidFile: string;
   readonly monitorPidFile: string;
-  readonly persist: string;
   /** hosts, hostname, resolv.conf. */
   readonly etc: string;
   readonly upper: string;
@@ -63,7 +62,6 @@ export function containerPaths(state: StatePaths, id: string): ContainerPaths {
     runtimeLog: join(home, "runtime.log"),
     pidFile: join(home, "pid"),
     monitorPidFile: join(home, "monitor.pid"),
-    persist: join(home, "persist"),
     etc: join(home, "etc"),
     upper: join(home, "upper"),
     work: join(home, "work"),

@@ -1,5 +1,5 @@
 import { type ChildProcess, spawn } from "node:child_process";
-import { mkdir, readFile } from "node:fs/promises";
+import { readFile } from "node:fs/promises";
 import type { Readable } from "node:stream";
 import { messageOf } from "../std/error.ts";
 import { cleanEnvironment } from "../std/spawn.ts";
@@ -33,7 +33,6 @@ export interface Monitored {
  * @throws RuntimeError
  */
 export async function createUnderMonitor(paths: ContainerPaths, options: MonitorOptions): Promise<Monitored> {
-  await mkdir(paths.persist, { recursive: true });
   const child = startMonitor(paths, options);
   const [words, complaint] = await Promise.all([firstLine(child), drain(child.stderr), ended(child)]);
   const pid = pidOf(words);
@@ -82,7 +81,7 @@ function monitorArguments(paths: ContainerPaths, options: MonitorOptions): strin
     ...["--api-version", "1", "--cid", paths.id, "--cuuid", paths.id, "--name", paths.id],
     ...["--bundle", paths.home, "--runtime", runtime.program],
     ...["--container-pidfile", paths.pidFile, "--conmon-pidfile", paths.monitorPidFile],
-    ...["--exit-dir", options.exitsDirectory, "--persist-dir", paths.persist],
+    ...["--exit-dir", options.exitsDirectory],
     ...[
       "--log-path",
       `k8s-file:${paths.log}`,
