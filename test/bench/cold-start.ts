@@ -49,7 +49,6 @@ function figures(stage: Stage, lazy: readonly Sample[], full: readonly Sample[])
   };
   return [
     figure("cold-start/ratio-to-full-pull", ratio, "", 0.5, detail),
-    figure("cold-start/seconds", median(seconds(lazy)), "s", 4, detail),
     figure("cold-start/fetched-share", bytes / stage.image.sizeBytes, "", 1, {
       fetchedBytes: bytes,
       imageBytes: stage.image.sizeBytes,
