@@ -31,20 +31,25 @@ class SetupError extends Error {
   }
 }
 
-/** Runs a program with its output kept back; on failure the end of that output is in the error. */
+/** Runs a program with its output kept back; on failure the beginning and the end of that output are in the error. */
 function must(argv, { next, env = {}, failure } = {}) {
   const result = spawnSync(argv[0], argv.slice(1), {
     cwd: root,
     env: { ...process.env, ...env },
     encoding: "utf8",
     maxBuffer: 64 * 1024 * 1024,
+    timeout: 900_000,
   });
   if (result.error !== undefined)
     throw new SetupError(`${argv[0]} could not be started: ${result.error.message}`, next);
   if (result.status !== 0) {
-    const tail = `${result.stdout}\n${result.stderr}`.trim().split("\n").slice(-15).join("\n");
+    const lines = `${result.stdout}\n${result.stderr}`
+      .split("\n")
+      .filter((line) => !/^(npm warn|\s*$)/.test(line));
+    // What is wrong stands first with some programs, last with others.
+    const told = lines.length <= 24 ? lines : [...lines.slice(0, 12), "…", ...lines.slice(-12)];
     throw new SetupError(
-      `${failure ?? argv.slice(0, 3).join(" ")} failed (exit code ${result.status}):\n${tail}`,
+      `${failure ?? argv.slice(0, 3).join(" ")} failed (exit code ${result.status}):\n${told.join("\n")}`,
       next,
     );
   }
