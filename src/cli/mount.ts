@@ -110,6 +110,7 @@ async function serveInBackground(
       if ("progress" in message) progress.update(message.progress);
       if ("error" in message) {
         const { message: text, next } = message.error;
+        await rm(logPath, { force: true });
         throw new CliError("failed", text, { next: next ?? undefined });
       }
       if ("ready" in message) {
