@@ -133,7 +133,7 @@ async function assertFree(directory: string): Promise<void> {
       next: `Make it first: mkdir -p ${directory}`,
     });
   }
-  if (isMountPoint(directory)) {
+  if (await isMountPoint(directory)) {
     throw new CliError("failed", `something is mounted at ${directory} already`, {
       next: `Choose another folder, or: oci-node umount ${directory}`,
     });
@@ -142,7 +142,7 @@ async function assertFree(directory: string): Promise<void> {
 
 /** A signal ends the service; so does somebody's umount(8) of the folder. */
 async function untilUnmounted(directory: string, signal: AbortSignal): Promise<void> {
-  while (!signal.aborted && isMountPoint(directory)) {
+  while (!signal.aborted && (await isMountPoint(directory))) {
     await sleep(mountedCheckIntervalMs, signal).catch(() => undefined);
   }
 }

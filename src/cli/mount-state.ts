@@ -2,6 +2,8 @@ import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { z } from "zod";
+import { readMounts } from "../native/mountinfo.ts";
+import { identify, isAlive } from "../runtime/process-identity.ts";
 import { writeFileAtomic } from "../std/atomic-file.ts";
 
 const runDir = "/run/oci-node/mounts";
@@ -10,7 +12,6 @@ const schema = z.object({
   directory: z.string(),
   reference: z.string(),
   pid: z.number().int(),
-  /** Field 22 of /proc/PID/stat: tells a process from a later one with the same number. */
   startTicks: z.string(),
 });
 
@@ -50,34 +51,15 @@ export async function writeMountState(paths: MountPaths, reference: string): Pro
   const state: MountState = {
     directory: paths.directory,
     reference,
-    pid: process.pid,
-    startTicks: startTicksOf(process.pid) ?? "",
+    ...((await identify(process.pid)) ?? { pid: process.pid, startTicks: "" }),
   };
   await writeFileAtomic(paths.state, JSON.stringify(state), 0o600);
 }
 
 /** Whether the process that wrote a state still lives. */
-export function isServing(state: MountState): boolean {
-  return startTicksOf(state.pid) === state.startTicks;
-}
+export const isServing: (state: MountState) => boolean = isAlive;
 
-export function startTicksOf(pid: number): string | undefined {
-  try {
-    const stat = readFileSync(`/proc/${pid}/stat`, "latin1");
-    // The name in parentheses may hold spaces: count the fields after it.
-    return stat.slice(stat.lastIndexOf(")") + 2).split(" ")[19];
-  } catch {
-    return undefined;
-  }
-}
-
-/** Whether something is mounted at a folder (proc(5), mountinfo; the path's field is octal-escaped there). */
-export function isMountPoint(directory: string): boolean {
-  const wanted = directory.replace(
-    /[\\ \t\n]/g,
-    (char) => `\\${char.charCodeAt(0).toString(8).padStart(3, "0")}`,
-  );
-  return readFileSync("/proc/self/mountinfo", "utf8")
-    .split("\n")
-    .some((line) => line.split(" ")[4] === wanted);
+/** Whether something is mounted at a folder. */
+export async function isMountPoint(directory: string): Promise<boolean> {
+  return (await readMounts()).some(({ mountpoint }) => mountpoint === directory);
 }

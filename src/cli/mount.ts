@@ -151,7 +151,7 @@ export const umount = command<{ json: boolean }, [string]>({
     const state = readMountState(paths);
     if (state === undefined) {
       throw new CliError("failed", `oci-node mounted nothing at ${paths.directory}`, {
-        next: isMountPoint(paths.directory) ? `Use: umount ${paths.directory}` : "Check the path.",
+        next: (await isMountPoint(paths.directory)) ? `Use: umount ${paths.directory}` : "Check the path.",
       });
     }
     if (isServing(state)) {
@@ -177,7 +177,7 @@ export const umount = command<{ json: boolean }, [string]>({
 /** Unmounts what a serving process that crashed has left behind. */
 async function clearDead(directory: string): Promise<void> {
   const paths = mountPaths(directory);
-  if (isMountPoint(paths.directory)) await tryRun(["umount", "--lazy", paths.directory]);
+  if (await isMountPoint(paths.directory)) await tryRun(["umount", "--lazy", paths.directory]);
   const mounts = await LazyMounts.create({
     stateDir: paths.mounts,
     cacheDir: join(paths.base, "cache"),
