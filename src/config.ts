@@ -38,7 +38,7 @@ const schema = z.strictObject({
   /** Everything that the node keeps: database, keys, index, cache, state of its containers. */
   data_dir: z.string().default("/var/lib/oci-node"),
   log_level: z.enum(["debug", "info", "warning", "error"]).default("info"),
-  /** Wraps the keys of all workspaces. Made at the first start of `dev`; must exist for the roles. */
+  /** Wraps the keys of all workspaces. Made at the first start; later it must be there. */
   key_file: z.string().optional(),
   database: z
     .strictObject({ /** Absent: the PostgreSQL inside the executable. */ url: z.string().optional() })

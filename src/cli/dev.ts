@@ -69,7 +69,7 @@ export const dev = command<DevFlags>({
   async run(flags) {
     const config = withFlags(flags);
     await configureLog(config.log_level);
-    return await serveUntilSignal(config, allRoles, true, async (node) => {
+    return await serveUntilSignal(config, allRoles, async (node) => {
       if (node.url === undefined || node.ownerToken === undefined) return;
       const path = await writeContext({ url: node.url, token: node.ownerToken });
       if (flags.json) printJson({ ready: node.url, context: path });
@@ -85,7 +85,7 @@ export async function runRoles(
 ): Promise<number> {
   const config = configPath === undefined ? makeConfig({}) : readConfig(configPath);
   await configureLog(config.log_level);
-  return await serveUntilSignal(config, roles, false, async (node) => {
+  return await serveUntilSignal(config, roles, async (node) => {
     printLine(node.url === undefined ? `ready ${[...roles].join(",")}` : `ready ${node.url}`);
     if (node.url !== undefined && node.ownerToken !== undefined) {
       await writeContext({ url: node.url, token: node.ownerToken });
@@ -117,7 +117,6 @@ function withFlags(flags: DevFlags): Config {
 async function serveUntilSignal(
   config: Config,
   roles: ReadonlySet<RoleName>,
-  isDev: boolean,
   onReady: (node: Node) => Promise<void>,
 ): Promise<number> {
   const leaving = new AbortController();
@@ -129,7 +128,7 @@ async function serveUntilSignal(
     process.once("SIGINT", leave);
     process.once("SIGTERM", leave);
   });
-  const node = await startNode(config, roles, { dev: isDev, signal: leaving.signal });
+  const node = await startNode(config, roles, { signal: leaving.signal });
   await onReady(node);
   await signalled;
   await node.close();

@@ -10,7 +10,7 @@ import { KeyFile } from "../secret/kek.ts";
 import { SecretStore } from "../secret/store.ts";
 import { TokenStore } from "../secret/token-store.ts";
 import { Vault } from "../secret/vault.ts";
-import { WorkspaceStore } from "../secret/workspace-store.ts";
+import { hasWorkspaces, WorkspaceStore } from "../secret/workspace-store.ts";
 
 /** What gateway and scheduler share: the database behind its stores, and the key that opens secrets. */
 export interface ControlPlane {
@@ -25,20 +25,18 @@ export interface ControlPlane {
   close(): Promise<void>;
 }
 
-/** Opens key file and database (starting the embedded PostgreSQL when no other is named) and brings the schema up to date. */
-export async function openControlPlane(
-  config: Config,
-  options: { readonly createKey: boolean; readonly signal: AbortSignal },
-): Promise<ControlPlane> {
-  const key = await KeyFile.open(config.keyFile, { create: options.createKey });
+/**
+ * Opens the database (starting the embedded PostgreSQL when no other is named), brings the schema up to date, and opens
+ * the key file. That is made when there is none, but only while nothing was encrypted under another.
+ */
+export async function openControlPlane(config: Config, signal: AbortSignal): Promise<ControlPlane> {
   const { url } = config.database;
   const embedded =
-    url === undefined
-      ? await EmbeddedPostgres.start({ dataDir: config.data_dir, signal: options.signal })
-      : undefined;
+    url === undefined ? await EmbeddedPostgres.start({ dataDir: config.data_dir, signal }) : undefined;
   try {
     const database = await Database.connect(url ?? (embedded as EmbeddedPostgres).url);
     await database.migrate();
+    const key = await KeyFile.open(config.keyFile, { create: !(await hasWorkspaces(database)) });
     const workspaces = new WorkspaceStore(database, key);
     const callToken = (workerId: string, bootNonce: string) => workerCallToken(key, workerId, bootNonce);
     return {

@@ -30,13 +30,11 @@ export interface Node {
 
 /**
  * Starts the roles in the order in which they need each other. When one fails, those before it are ended again.
- *
- * @param options.dev the key file is made when missing
  */
 export async function startNode(
   config: Config,
   roles: ReadonlySet<RoleName>,
-  options: { readonly dev: boolean; readonly signal: AbortSignal },
+  options: { readonly signal: AbortSignal },
 ): Promise<Node> {
   protectMemory();
   makeDataDir(config.data_dir);
@@ -54,7 +52,7 @@ export async function startNode(
     let ownerToken: string | undefined;
     let schedulerServer: Server | undefined;
     if (roles.has("gateway") || roles.has("scheduler")) {
-      plane = await openControlPlane(config, { createKey: options.dev, signal: options.signal });
+      plane = await openControlPlane(config, options.signal);
       closers.push(() => (plane as ControlPlane).close());
     }
     if (plane !== undefined && roles.has("gateway")) {

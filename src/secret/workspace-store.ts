@@ -12,6 +12,12 @@ export interface Workspace {
   readonly createdAt: Date;
 }
 
+/** Whether a database holds workspaces, whose keys only the present key file opens: a new one must not take its place. */
+export async function hasWorkspaces(database: Database): Promise<boolean> {
+  const found = await database.query((db) => db.select({ id: workspaces.id }).from(workspaces).limit(1));
+  return found.length > 0;
+}
+
 /** Workspaces and their keys. A workspace's key is made with it and stored only wrapped by the key-encryption key. */
 export class WorkspaceStore {
   readonly #database: Database;
