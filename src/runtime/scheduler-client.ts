@@ -6,6 +6,7 @@ import { toWireState, toWireTransfer } from "../container/wire-service.ts";
 import { ContainerState as WireState } from "../gen/oci_node/v1/container_service_pb.ts";
 import { SchedulerService } from "../gen/oci_node/v1/scheduler_service_pb.ts";
 import { transportTo } from "../rpc/transport.ts";
+import { isSameToken } from "../secret/call-token.ts";
 import { logger } from "../std/log.ts";
 import { sleep } from "../std/wait.ts";
 
@@ -75,7 +76,7 @@ export class SchedulerClient {
 
   /** Whether a token is the one that schedulers and gateways present to this boot. */
   isCallToken(token: string): boolean {
-    return this.#callToken !== undefined && token === this.#callToken;
+    return this.#callToken !== undefined && isSameToken(token, this.#callToken);
   }
 
   /** Returns the heartbeat interval in milliseconds. */
