@@ -79,7 +79,8 @@ export class HeldContainer {
       held.#running = running;
       held.#image = image;
       held.#event("adopted", "its worker restarted and adopted it");
-      await held.#flush();
+      // The process before may have died before it could tell that the container runs.
+      await held.#report({ state: "running", at: running.startedAt });
       await held.#watch(running);
     });
   }
