@@ -13,7 +13,7 @@ const root = dirname(dirname(fileURLToPath(import.meta.url)));
 
 const build = ["build-essential", "pkg-config", "libfuse3-dev", "zlib1g-dev", "libzstd-dev", "zstd"];
 const run = ["runc", "conmon", "fuse3", "util-linux", "ca-certificates"];
-const try_ = ["docker-registry", "apache2-utils", "skopeo", "umoci", "openssl", "busybox-static"];
+const try_ = ["docker-registry", "skopeo", "umoci", "openssl", "busybox-static"];
 const check = ["erofs-utils", "attr", "iproute2", "procps", "git"];
 
 /** The Debian packages of each purpose; the names are the same on Ubuntu (some in its `universe`). */

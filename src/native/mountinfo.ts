@@ -1,5 +1,5 @@
 /** What is mounted and attached, from /proc and /sys. */
-import { readdir, readFile, writeFile } from "node:fs/promises";
+import { readdir, readFile } from "node:fs/promises";
 
 /** One line of /proc/<pid>/mountinfo (proc(5)). */
 export interface MountEntry {
@@ -45,11 +45,6 @@ export function parseMountinfo(text: string): MountEntry[] {
 /** This process's mounts, in the order in which they were made. */
 export async function readMounts(): Promise<MountEntry[]> {
   return parseMountinfo(await readFile("/proc/self/mountinfo", "utf8"));
-}
-
-/** Read-ahead of a file system by its device (`major:minor`, or EROFS's `erofs-N`). */
-export async function setReadAhead(bdi: string, kib: number): Promise<void> {
-  await writeFile(`/sys/class/bdi/${bdi}/read_ahead_kb`, String(kib));
 }
 
 export interface LoopDevice {

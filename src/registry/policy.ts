@@ -24,9 +24,6 @@ export interface RegistryPolicy {
 
 export type ResolvedPolicy = Required<Omit<RegistryPolicy, "ca">> & Pick<RegistryPolicy, "ca">;
 
-/** The policy of a node whose operator allowed nothing special. */
-export const strictPolicy: RegistryPolicy = { insecureHosts: new Set(), privateHosts: new Set() };
-
 /** Fills in the defaults. */
 export function resolvePolicy(policy: RegistryPolicy): ResolvedPolicy {
   return {

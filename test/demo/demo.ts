@@ -71,7 +71,8 @@ async function demonstrate(options: DemoOptions): Promise<void> {
   await steps.step(
     "end",
     () => end(),
-    () => "ended the node and the registry; no mount, process or container is left",
+    () =>
+      `ended the node${options.image === undefined ? " and the registry" : ""}; no mount, process or container is left`,
   );
 }
 
