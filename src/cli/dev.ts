@@ -4,6 +4,7 @@ import { configureLog } from "../std/log.ts";
 import { command } from "./action.ts";
 import { writeContext } from "./context.ts";
 import { printJson, printLine } from "./output.ts";
+import { standaloneFlags } from "./standalone.ts";
 
 interface DevFlags {
   readonly json: boolean;
@@ -51,14 +52,7 @@ export const dev = command<DevFlags>({
       brief: "PostgreSQL to use in place of the one inside",
       placeholder: "URL",
     },
-    insecureRegistry: {
-      kind: "parsed",
-      parse: String,
-      optional: true,
-      variadic: true,
-      brief: "Registry that is spoken to over plain HTTP; may be repeated",
-      placeholder: "HOST:PORT",
-    },
+    insecureRegistry: standaloneFlags.insecureRegistry,
     logLevel: {
       kind: "enum",
       values: ["debug", "info", "warning", "error"],

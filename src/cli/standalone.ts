@@ -3,15 +3,13 @@ import { join } from "node:path";
 import { createProvider } from "../credential/create-provider.ts";
 import { detectCredentialType } from "../credential/detect.ts";
 import { anonymousProvider, type CredentialMap } from "../credential/provider.ts";
-import { indexLayerInChild } from "../index/child.ts";
-import { type BuiltImageIndex, buildImageIndex } from "../index/image-index.ts";
-import { defaultIndexLimits } from "../index/limits.ts";
-import { mergeImageInChild } from "../index/merge-child.ts";
+import type { BuiltImageIndex } from "../index/image-index.ts";
+import { indexRepository } from "../index/index-repository.ts";
 import { IndexStore } from "../index/store.ts";
 import { hostPlatform, parsePlatform } from "../reference/platform.ts";
 import type { Reference } from "../reference/reference.ts";
 import { RegistryClient } from "../registry/client.ts";
-import { blobSource, type Repository } from "../registry/repository.ts";
+import type { Repository } from "../registry/repository.ts";
 import { userAgent } from "../std/version.ts";
 
 /** How the commands that need no server reach a registry. */
@@ -74,20 +72,14 @@ export async function indexInto(
     readonly onProgress: (progress: { digest: string; bytesDone: number; bytesTotal: number }) => void;
   },
 ): Promise<BuiltImageIndex & { readonly store: IndexStore }> {
-  const { registry, repository: path } = repository.reference;
   const platform = options.platform === undefined ? hostPlatform() : parsePlatform(options.platform);
   const resolved = await repository.resolve(platform, options.signal);
   const store = await IndexStore.open(storeDir);
-  const built = await buildImageIndex({
-    repository: `${registry}/${path}`,
+  const built = await indexRepository({
+    repository,
     resolved,
-    configBytes: await repository.blob(resolved.config, options.signal),
-    source: blobSource(repository),
     store,
     scratchDir: join(storeDir, "scratch"),
-    indexLayer: (layer, bytes, out, signal) =>
-      indexLayerInChild(layer, bytes, out, defaultIndexLimits, signal),
-    mergeImage: mergeImageInChild,
     onProgress: options.onProgress,
     signal: options.signal,
   });

@@ -8,17 +8,14 @@ import {
   provedAnew,
   type RegistryCredential,
 } from "../credential/provider.ts";
-import { indexLayerInChild } from "../index/child.ts";
-import { type BuiltImageIndex, buildImageIndex } from "../index/image-index.ts";
-import { defaultIndexLimits } from "../index/limits.ts";
-import { mergeImageInChild } from "../index/merge-child.ts";
+import type { BuiltImageIndex } from "../index/image-index.ts";
+import { indexRepository } from "../index/index-repository.ts";
 import type { IndexStore } from "../index/store.ts";
 import { formatPlatform, type Platform } from "../reference/platform.ts";
 import { formatReference, type Reference } from "../reference/reference.ts";
 import type { RegistryClient } from "../registry/client.ts";
 import { RegistryError } from "../registry/error.ts";
-import { blobSource, type ResolvedImage } from "../registry/repository.ts";
-
+import type { ResolvedImage } from "../registry/repository.ts";
 import type { Vault } from "../secret/vault.ts";
 import { createCredentialSecretIfNeeded } from "./credential-secret.ts";
 import type { Image } from "./image.ts";
@@ -80,16 +77,11 @@ export async function buildImage(
   );
 
   onProgress({ step: "index", message: `indexing ${resolved.layers.length} layers` });
-  const built = await buildImageIndex({
-    repository: `${reference.registry}/${reference.repository}`,
+  const built = await indexRepository({
+    repository,
     resolved,
-    configBytes: await repository.blob(resolved.config, signal),
-    source: blobSource(repository),
     store: dependencies.index,
     scratchDir: dependencies.scratchDir,
-    indexLayer: (layer, bytes, out, signal) =>
-      indexLayerInChild(layer, bytes, out, defaultIndexLimits, signal),
-    mergeImage: mergeImageInChild,
     onProgress: ({ digest, bytesDone, bytesTotal }) =>
       onProgress({ step: "index", message: "indexing", layerDigest: digest, bytesDone, bytesTotal }),
     signal,

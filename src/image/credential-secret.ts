@@ -2,7 +2,7 @@ import { principalOf } from "../credential/detect.ts";
 import { marshalCredentials } from "../credential/marshal.ts";
 import type { RegistryCredential } from "../credential/provider.ts";
 import { secretNameCandidates } from "../credential/secret-name.ts";
-import { SecretError } from "../secret/error.ts";
+import { createUnderFreeName } from "../secret/free-name.ts";
 import type { SecretMetadata, Vault } from "../secret/vault.ts";
 import { logger } from "../std/log.ts";
 
@@ -34,17 +34,9 @@ export async function createCredentialSecretIfNeeded(
     const { secret, changed } = await vault.update(workspaceId, existing.name, value);
     return { secret, outcome: changed ? "rotated" : "unchanged" };
   }
-  for (const name of secretNameCandidates(registry, principal)) {
-    try {
-      log.info("creating credential secret", { workspace: workspaceId, secret: name, registry, type });
-      const secret = await vault.create({ workspaceId, name, value, registry, type, principal });
-      return { secret, outcome: "created" };
-    } catch (error) {
-      if (error instanceof SecretError && error.code === "exists") continue;
-      throw error;
-    }
-  }
-  throw new SecretError("exists", `every name for the credentials of ${registry} is taken`, {
-    next: "Remove a secret that is not needed any more with `oci-node secret rm`.",
+  const secret = await createUnderFreeName(secretNameCandidates(registry, principal), (name) => {
+    log.info("creating credential secret", { workspace: workspaceId, secret: name, registry, type });
+    return vault.create({ workspaceId, name, value, registry, type, principal });
   });
+  return { secret, outcome: "created" };
 }

@@ -1,7 +1,7 @@
 import { readFileSync, readSync } from "node:fs";
 import { join } from "node:path";
 import { limitOwnMemory } from "../native/points.ts";
-import { messageOf } from "../std/error.ts";
+import { childFailure } from "./child-failure.ts";
 import type { ChildAnswer, ChildRequest } from "./child-protocol.ts";
 import { IndexError } from "./error.ts";
 import { LayerIndexing } from "./layer-index.ts";
@@ -22,9 +22,7 @@ export async function runIndexChild(argv: readonly string[]): Promise<number> {
     limitGrowth(request.memoryBytes);
     answer = { layer: indexStandardInput(request) };
   } catch (error) {
-    const code = error instanceof IndexError ? error.code : "child_failed";
-    const next = error instanceof IndexError ? error.next : undefined;
-    answer = { error: { code, message: messageOf(error), ...(next === undefined ? {} : { next }) } };
+    answer = { error: childFailure(error) };
   }
   process.stdout.write(`${JSON.stringify(answer)}\n`);
   return "error" in answer ? 1 : 0;

@@ -1,4 +1,4 @@
-import { messageOf } from "../std/error.ts";
+import { childFailure } from "./child-failure.ts";
 import { IndexError } from "./error.ts";
 import type { MergeAnswer, MergeOrder } from "./merge-child.ts";
 import { mergeImage } from "./merge-image.ts";
@@ -16,9 +16,7 @@ export async function runMergeChild(): Promise<number> {
     const never = new AbortController().signal;
     answer = { image: await mergeImage(request, never, () => checkMemory(memoryBytes)) };
   } catch (error) {
-    const code = error instanceof IndexError ? error.code : "child_failed";
-    const next = error instanceof IndexError ? error.next : undefined;
-    answer = { error: { code, message: messageOf(error), ...(next === undefined ? {} : { next }) } };
+    answer = { error: childFailure(error) };
   }
   process.stdout.write(`${JSON.stringify(answer)}\n`);
   return "error" in answer ? 1 : 0;

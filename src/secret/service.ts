@@ -14,6 +14,7 @@ import {
 import { normalizeRegistry } from "../reference/reference.ts";
 import { workspaceOf } from "../rpc/authentication.ts";
 import { SecretError } from "./error.ts";
+import { createUnderFreeName } from "./free-name.ts";
 import type { SecretMetadata, Vault } from "./vault.ts";
 
 /** Answers SecretService: values go in and never come back out. */
@@ -23,21 +24,11 @@ export function secretService(vault: Vault): ServiceImpl<typeof SecretService> {
       const registry = normalizeRegistry(request.registry);
       const { value, type, principal } = sealable(registry, request.credentials);
       const names = request.name === "" ? secretNameCandidates(registry, principal) : [request.name];
-      for (const name of names) {
-        try {
-          const workspaceId = workspaceOf(context);
-          return {
-            secret: await wireSecret(
-              vault,
-              await vault.create({ workspaceId, name, value, registry, type, principal }),
-            ),
-          };
-        } catch (error) {
-          if (!(error instanceof SecretError) || error.code !== "exists" || name === names.at(-1))
-            throw error;
-        }
-      }
-      return {};
+      const workspaceId = workspaceOf(context);
+      const secret = await createUnderFreeName(names, (name) =>
+        vault.create({ workspaceId, name, value, registry, type, principal }),
+      );
+      return { secret: await wireSecret(vault, secret) };
     },
     async getSecret({ name }, context) {
       return { secret: await wireSecret(vault, await vault.get(workspaceOf(context), name)) };

@@ -1,0 +1,37 @@
+import { blobSource, type Repository, type ResolvedImage } from "../registry/repository.ts";
+import { indexLayerInChild } from "./child.ts";
+import { type BuiltImageIndex, buildImageIndex, type LayerProgress } from "./image-index.ts";
+import { defaultIndexLimits } from "./limits.ts";
+import { mergeImageInChild } from "./merge-child.ts";
+import type { IndexStore } from "./store.ts";
+
+/**
+ * Indexes an image of a repository into a store, with everything that reads the image's bytes in child processes and
+ * within the standing limits. Cheap when it is there.
+ *
+ * @throws RegistryError, IndexError
+ */
+export async function indexRepository(options: {
+  readonly repository: Repository;
+  readonly resolved: ResolvedImage;
+  readonly store: IndexStore;
+  /** For files in the making, best on the store's file system. */
+  readonly scratchDir: string;
+  readonly onProgress: (progress: LayerProgress) => void;
+  readonly signal: AbortSignal;
+}): Promise<BuiltImageIndex> {
+  const { repository, resolved, store, scratchDir, onProgress, signal } = options;
+  const { registry, repository: path } = repository.reference;
+  return await buildImageIndex({
+    repository: `${registry}/${path}`,
+    resolved,
+    configBytes: await repository.blob(resolved.config, signal),
+    source: blobSource(repository),
+    store,
+    scratchDir,
+    indexLayer: (layer, bytes, out, inner) => indexLayerInChild(layer, bytes, out, defaultIndexLimits, inner),
+    mergeImage: mergeImageInChild,
+    onProgress,
+    signal,
+  });
+}
