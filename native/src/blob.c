@@ -220,6 +220,7 @@ void view_put(struct view *view) {
   struct closing *closing = malloc(sizeof *closing);
   struct blob *blob = view->blob;
   uint32_t job = view->closing_job;
+  free(view->touches);
   free(view);
   if (closing != NULL) {
     *closing = (struct closing){.blob = blob, .job = job};

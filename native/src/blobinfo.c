@@ -20,16 +20,15 @@ int oci_blob_info(uint32_t id, struct blob_info *out) {
   return 0;
 }
 
-/* compOffset, compLength, tarOffset, tarLength, blobOffset. */
-int oci_blob_span(uint32_t id, uint32_t index, uint64_t out[5]) {
+/* Of each span compOffset, compLength, tarOffset, tarLength, blobOffset, as doubles: JavaScript's numbers. */
+int oci_blob_spans(uint32_t id, double *out, uint32_t count) {
   struct view *view = view_get(id);
   if (view == NULL) return -EBADF;
-  int result = -ERANGE;
-  if (index < view->blob->spans.header->span_count) {
-    const struct span *s = &view->blob->spans.spans[index];
-    uint64_t fields[5] = {s->comp_offset, s->comp_length, s->tar_offset, s->tar_length, s->blob_offset};
-    memcpy(out, fields, sizeof fields);
-    result = 0;
+  int result = count == view->blob->spans.header->span_count ? 0 : -ERANGE;
+  for (uint32_t i = 0; i < count && result == 0; i++) {
+    const struct span *s = &view->blob->spans.spans[i];
+    const uint64_t fields[5] = {s->comp_offset, s->comp_length, s->tar_offset, s->tar_length, s->blob_offset};
+    for (int f = 0; f < 5; f++) *out++ = (double)fields[f];
   }
   view_put(view);
   return result;

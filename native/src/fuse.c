@@ -157,10 +157,12 @@ static void on_read(fuse_req_t req, fuse_ino_t inode, size_t size, off_t offset,
   size_t length = size < end - at ? size : (size_t)(end - at);
   atomic_fetch_add_explicit(&session->reads, 1, memory_order_relaxed);
   uint32_t first, last;
-  bool present = true;
-  if (atomic_load(&blob->present) < blob->spans.header->span_count &&
-      span_file_range(&blob->spans, at, length, &first, &last))
-    for (uint32_t s = first; s <= last && present; s++) present = blob_has(blob, s);
+  bool present = true, partial = atomic_load(&blob->present) < blob->spans.header->span_count;
+  bool noting = atomic_load_explicit(&view->noting, memory_order_relaxed);
+  if ((partial || noting) && span_file_range(&blob->spans, at, length, &first, &last)) {
+    if (noting) touch_spans(view, first, last);
+    for (uint32_t s = first; partial && s <= last && present; s++) present = blob_has(blob, s);
+  }
   if (present) {
     atomic_fetch_add_explicit(&session->hits, 1, memory_order_relaxed);
     reply_present(session, req, blob, at, length);

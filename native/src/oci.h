@@ -93,6 +93,8 @@ struct view {
   uint32_t closing_job;
   bool released;
   struct blob *blob;
+  _Atomic bool noting;        /* whether first reads are noted */
+  _Atomic uint32_t *touches;  /* per span; NULL: never noted. See touch.c */
 };
 
 /* Takes a reference; NULL when the id is unknown or released. */
@@ -128,6 +130,10 @@ void scatter_into(const struct blob *blob, uint32_t span, const uint8_t *tar, ui
 /* The same from one picture of the range to another. */
 void scatter_copy(const struct blob *blob, uint32_t span, const uint8_t *from, uint8_t *to, uint64_t offset,
                   size_t length);
+
+/* ---- touch.c ---- */
+/* Notes the first read of each of the spans; only while view->noting. */
+void touch_spans(struct view *view, uint32_t first, uint32_t last);
 
 /* ---- miss.c: parked requests and the states of spans ---- */
 struct session;

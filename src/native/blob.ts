@@ -11,14 +11,18 @@ const { symbols } = loadShim({
   oci_blob_open: { args: ["buffer", "buffer", "buffer", "buffer"], returns: "i32" },
   oci_blob_release: { args: ["u32", "u32"], returns: "i32" },
   oci_blob_info: { args: ["u32", "buffer"], returns: "i32" },
-  oci_blob_span: { args: ["u32", "u32", "buffer"], returns: "i32" },
+  oci_blob_spans: { args: ["u32", "buffer", "u32"], returns: "i32" },
   oci_blob_is_present: { args: ["u32", "u32"], returns: "i32" },
   oci_blob_present_count: { args: ["u32"], returns: "i64" },
   oci_blob_next_missing: { args: ["u32", "u32"], returns: "i64" },
+  oci_touches_begin: { args: ["u32"], returns: "i32" },
+  oci_touches: { args: ["u32", "buffer", "u32"], returns: "i32" },
+  oci_touches_end: { args: ["u32"], returns: "void" },
   oci_blob_spans_of: { args: ["u32", "u64", "u64", "buffer"], returns: "i32" },
 });
 
 const errorTextBytes = 512;
+const fieldsPerSpan = 5;
 
 /** How a layer's spans are packed; the numbers of the span file. */
 export const spanKinds = { plain: 0, gzip: 1, zstdFrames: 2, zstdStream: 3 } as const;
@@ -59,6 +63,7 @@ export class LayerBlob {
   /** `sha256:…` of the compressed layer, as the span file names it. */
   readonly layerDigest: string;
   readonly #id: number;
+  #spans: Float64Array | undefined;
   #released: Promise<void> | undefined;
 
   private constructor(id: number, cachePath: string) {
@@ -104,15 +109,43 @@ export class LayerBlob {
   }
 
   span(index: number): Span {
-    const out = new BigUint64Array(5);
-    checked(symbols.oci_blob_span(this.id, index, out), `span ${index} of ${this.spanCount}`);
+    if (!(index >= 0 && index < this.spanCount))
+      throw new NativeError("ERANGE", `span ${index} of ${this.spanCount}: ERANGE`);
+    // Read once: every miss is planned with it, and a call for each span would hold up the loop.
+    this.#spans ??= this.#readSpans();
+    const at = index * fieldsPerSpan;
     return {
-      compOffset: Number(out[0]),
-      compLength: Number(out[1]),
-      tarOffset: Number(out[2]),
-      tarLength: Number(out[3]),
-      blobOffset: Number(out[4]),
+      compOffset: this.#spans[at]!,
+      compLength: this.#spans[at + 1]!,
+      tarOffset: this.#spans[at + 2]!,
+      tarLength: this.#spans[at + 3]!,
+      blobOffset: this.#spans[at + 4]!,
     };
+  }
+
+  #readSpans(): Float64Array {
+    const spans = new Float64Array(Math.max(1, this.spanCount * fieldsPerSpan));
+    checked(symbols.oci_blob_spans(this.id, spans, this.spanCount), "the spans of a layer");
+    return spans;
+  }
+
+  /** Notes from now on which spans are read, until {@link endTouches}. Only before the blob is mounted. */
+  beginTouches(): void {
+    checked(symbols.oci_touches_begin(this.id), "noting what is read");
+  }
+
+  /**
+   * Of each span the number of its first read since {@link beginTouches}, counted over all blobs of the process, so that
+   * they can be put into one order; 0 for those that were not read.
+   */
+  touches(): Uint32Array {
+    const out = new Uint32Array(Math.max(1, this.spanCount));
+    checked(symbols.oci_touches(this.id, out, this.spanCount), "what was read");
+    return out.subarray(0, this.spanCount);
+  }
+
+  endTouches(): void {
+    if (!this.released) symbols.oci_touches_end(this.#id);
   }
 
   isPresent(index: number): boolean {
