@@ -13,11 +13,20 @@ import type { Descriptor } from "../registry/descriptor.ts";
 import { RegistryError } from "../registry/error.ts";
 import { parseImageConfig } from "../registry/image-config.ts";
 import { type AcquireOptions, type LazyImage, LazyMounts, type LazyMountsOptions } from "./lazy-mount.ts";
+import type { TransportChoice } from "./transport.ts";
 
 const never = new AbortController().signal;
 const where = { registry: "registry.test", repository: "app" };
 
 export const MiB = 1024 * 1024;
+
+/** How rooms mount unless a test says otherwise. */
+let transport: TransportChoice = "auto";
+
+/** From now on rooms mount in this way: the same tests hold for each. */
+export function useTransport(choice: TransportChoice): void {
+  transport = choice;
+}
 
 /** Blobs in memory, as a registry gives them out, with the faults that a test asks for. */
 export class TestSource implements BlobSource {
@@ -95,7 +104,7 @@ export class TestRoom {
     const mounts = await LazyMounts.create({
       stateDir: join(this.dir, "state"),
       cacheDir: join(this.dir, "cache"),
-      transport: "auto",
+      transport,
       ...options,
     });
     this.#mounts.push(mounts);
