@@ -3,6 +3,7 @@ import { chmodSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { ConfigError, makeConfig, readConfig } from "./config.ts";
+import { defaultIndexLimits } from "./index/limits.ts";
 
 let folder: string;
 beforeEach(() => {
@@ -42,6 +43,22 @@ describe("a configuration file", () => {
     expect(config.cacheDir).toBe("/data/cache");
     expect(config.worker.cache_quota).toBe(20 * 1024 ** 3);
     expect(config.gateway.listen).toEqual({ host: "::1", port: 7070 });
+  });
+
+  test("sets the limits of indexing, as numbers or sizes, within what the formats can take", () => {
+    const path = join(folder, "config.toml");
+    writeFileSync(path, '[index.limits]\ntar_bytes_max = "512Gi"\nentries_max = 1000\n');
+    const { indexLimits } = readConfig(path);
+    expect(indexLimits).toEqual({ ...defaultIndexLimits, tarBytesMax: 512 * 1024 ** 3, entriesMax: 1000 });
+    expect(makeConfig({}).indexLimits).toEqual(defaultIndexLimits);
+    expect(refusal('[index.limits]\nspan_bytes_max = "2Gi"\n').message).toContain(
+      "limits.span_bytes_max: must be",
+    );
+    expect(refusal("[index.limits]\nentries_max = 0\n").message).toContain("limits.entries_max: must be");
+    expect(refusal('[index.limits]\nentries_max = "many"\n').message).toContain(
+      "limits.entries_max: must be",
+    );
+    expect(refusal("[index.limits]\nname_bytes_max = 300\n").message).toContain("name_bytes_max");
   });
 
   test("is refused by field when one is not known", () => {

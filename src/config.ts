@@ -2,6 +2,13 @@ import { readFileSync, statSync } from "node:fs";
 import { hostname } from "node:os";
 import { join } from "node:path";
 import { z } from "zod";
+import {
+  defaultIndexLimits,
+  type IndexLimits,
+  limitCeilings,
+  limitName,
+  settableLimits,
+} from "./index/limits.ts";
 import { CodedError, errnoOf, messageOf } from "./std/error.ts";
 import { parseSize } from "./std/size.ts";
 
@@ -27,6 +34,15 @@ const size = z.string().transform((text, context) => {
     context.addIssue({ code: "custom", message: "must be a size such as 512Mi or 20G" });
   return bytes ?? 0;
 });
+
+/** Of `[index.limits]`: a size, or a whole number. */
+const limit = (ceiling: number) =>
+  z
+    .union([z.number(), z.string()])
+    .transform((value) => (typeof value === "number" ? value : (parseSize(value) ?? Number.NaN)))
+    .refine((value) => Number.isInteger(value) && value > 0 && value <= ceiling, {
+      message: `must be a whole number or a size, from 1 to ${ceiling}`,
+    });
 
 const server = z.strictObject({
   listen: address.optional(),
@@ -63,7 +79,19 @@ const schema = z.strictObject({
       runtime: z.enum(["runc", "crun", "runsc"]).default("runc"),
     })
     .default({ mount_transport: "auto", background_fetch: true, runtime: "runc" }),
-  index: z.strictObject({ dir: z.string().optional() }).default({}),
+  index: z
+    .strictObject({
+      dir: z.string().optional(),
+      /** What an image may ask of indexing; see `index/limits.ts`. */
+      limits: z
+        .strictObject(
+          Object.fromEntries(
+            settableLimits.map((name) => [limitName(name), limit(limitCeilings[name]).optional()]),
+          ),
+        )
+        .default({}),
+    })
+    .default({ limits: {} }),
   registry: z
     .strictObject({
       /** `host:port` that are spoken to over plain HTTP and may have private addresses. */
@@ -86,6 +114,7 @@ export type ConfigFile = z.infer<typeof schema>;
 export interface Config extends ConfigFile {
   readonly keyFile: string;
   readonly indexDir: string;
+  readonly indexLimits: IndexLimits;
   readonly cacheDir: string;
   readonly stateDir: string;
   readonly workerName: string;
@@ -130,10 +159,17 @@ export function makeConfig(settings: Settings, source = "flags"): Config {
     ...config,
     keyFile: config.key_file ?? join(config.data_dir, "key"),
     indexDir: config.index.dir ?? join(config.data_dir, "index"),
+    indexLimits: indexLimits(config.index.limits),
     cacheDir: config.worker.cache_dir ?? join(config.data_dir, "cache"),
     stateDir: join(config.data_dir, "worker"),
     workerName: config.worker.name ?? hostname(),
   };
+}
+
+/** The standing limits with those that were set in their places. */
+function indexLimits(set: Readonly<Record<string, number | undefined>>): IndexLimits {
+  const named = settableLimits.map((name) => [name, set[limitName(name)] ?? defaultIndexLimits[name]]);
+  return { ...defaultIndexLimits, ...Object.fromEntries(named) };
 }
 
 function readStrictly(path: string): string {

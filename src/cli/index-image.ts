@@ -4,7 +4,14 @@ import { formatSize } from "../std/size.ts";
 import { command, words } from "./action.ts";
 import { type CredentialFlags, credentialFlags, readCredentials } from "./credentials.ts";
 import { createProgress, printJson, printLine } from "./output.ts";
-import { cacheHome, indexInto, openRepository, type StandaloneFlags, standaloneFlags } from "./standalone.ts";
+import {
+  cacheHome,
+  indexInto,
+  limitsOf,
+  openRepository,
+  type StandaloneFlags,
+  standaloneFlags,
+} from "./standalone.ts";
 
 interface IndexFlags extends CredentialFlags, StandaloneFlags {
   readonly json: boolean;
@@ -38,6 +45,7 @@ export const index = command<IndexFlags, [string]>({
     const startedAt = performance.now();
     const built = await indexInto(flags.store ?? join(cacheHome(), "index"), repository, {
       platform: flags.platform,
+      limits: limitsOf(flags),
       signal: leaving.signal,
       onProgress: ({ digest, bytesDone, bytesTotal }) =>
         progress.update({ label: digest.slice(0, 19), done: bytesDone, total: bytesTotal }),

@@ -2,6 +2,7 @@ import { mkdir, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
 import { credentialsFromWire } from "../credential/wire.ts";
+import type { IndexLimits } from "../index/limits.ts";
 import { MountError } from "../mount/error.ts";
 import { LazyMounts } from "../mount/lazy-mount.ts";
 import { protectMemory } from "../native/process.ts";
@@ -21,6 +22,7 @@ export const serveMountSchema = z.object({
   credentials: z.record(z.string(), z.string()),
   insecureRegistries: z.array(z.string()),
   platform: z.string().optional(),
+  limits: z.custom<IndexLimits>(),
   indexStore: z.string(),
   cacheDir: z.string(),
   transport: z.enum(["auto", "file", "loop"]),
@@ -91,6 +93,7 @@ export async function serveMount(
     );
     const { store, index, sha256 } = await indexInto(request.indexStore, repository, {
       platform: request.platform,
+      limits: request.limits,
       signal,
       onProgress: ({ digest, bytesDone, bytesTotal }) =>
         on.onProgress({ label: digest.slice(0, 19), done: bytesDone, total: bytesTotal }),

@@ -13,7 +13,7 @@ import { type CredentialFlags, credentialFlags, readCredentials } from "./creden
 import { type ServeMountMessage, type ServeMountRequest, serveMount, serverLogPath } from "./mount-server.ts";
 import { isMountPoint, isServing, mountPaths, readMountState } from "./mount-state.ts";
 import { createProgress, note, type Progress, printJson, printLine } from "./output.ts";
-import { cacheHome, type StandaloneFlags, standaloneFlags } from "./standalone.ts";
+import { cacheHome, limitsOf, type StandaloneFlags, standaloneFlags } from "./standalone.ts";
 
 interface MountFlags extends CredentialFlags, StandaloneFlags {
   readonly json: boolean;
@@ -68,6 +68,7 @@ export const mount = command<MountFlags, [string, string]>({
       credentials: credentials === undefined ? {} : credentialsToWire(credentials),
       insecureRegistries: [...(flags.insecureRegistry ?? [])],
       ...(flags.platform === undefined ? {} : { platform: flags.platform }),
+      limits: limitsOf(flags),
       indexStore: flags.indexStore ?? join(cacheHome(), "index"),
       cacheDir: flags.cacheDir ?? join(cacheHome(), "layers"),
       transport: flags.mountTransport ?? "auto",

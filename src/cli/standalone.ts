@@ -1,10 +1,12 @@
 import { homedir } from "node:os";
 import { join } from "node:path";
+import { makeConfig } from "../config.ts";
 import { createProvider } from "../credential/create-provider.ts";
 import { detectCredentialType } from "../credential/detect.ts";
 import { anonymousProvider, type CredentialMap } from "../credential/provider.ts";
 import type { BuiltImageIndex } from "../index/image-index.ts";
 import { indexRepository } from "../index/index-repository.ts";
+import type { IndexLimits } from "../index/limits.ts";
 import { IndexStore } from "../index/store.ts";
 import { hostPlatform, parsePlatform } from "../reference/platform.ts";
 import type { Reference } from "../reference/reference.ts";
@@ -16,6 +18,7 @@ import { userAgent } from "../std/version.ts";
 export interface StandaloneFlags {
   readonly insecureRegistry?: readonly string[];
   readonly platform?: string;
+  readonly limit?: readonly string[];
 }
 
 export const standaloneFlags = {
@@ -34,7 +37,26 @@ export const standaloneFlags = {
     brief: "Platform, such as linux/amd64; by default this machine's",
     placeholder: "P",
   },
+  limit: {
+    kind: "parsed",
+    parse: String,
+    optional: true,
+    variadic: true,
+    brief: "Limit of indexing in place of the standing one, such as tar_bytes_max=512Gi; may be repeated",
+    placeholder: "NAME=N",
+  },
 } as const;
+
+/** The limits of indexing with those of `--limit` in their places. @throws ConfigError */
+export function limitsOf(flags: StandaloneFlags): IndexLimits {
+  const limits = Object.fromEntries(
+    (flags.limit ?? []).map((text) => {
+      const at = text.indexOf("=");
+      return at < 0 ? [text, ""] : [text.slice(0, at), text.slice(at + 1)];
+    }),
+  );
+  return makeConfig({ index: { limits } }, "--limit").indexLimits;
+}
 
 /** `$XDG_CACHE_HOME/oci-node`, by default below `~/.cache`. */
 export function cacheHome(env: Record<string, string | undefined> = process.env): string {
@@ -68,6 +90,7 @@ export async function indexInto(
   repository: Repository,
   options: {
     readonly platform: string | undefined;
+    readonly limits: IndexLimits;
     readonly signal: AbortSignal;
     readonly onProgress: (progress: { digest: string; bytesDone: number; bytesTotal: number }) => void;
   },
@@ -80,6 +103,7 @@ export async function indexInto(
     resolved,
     store,
     scratchDir: join(storeDir, "scratch"),
+    limits: options.limits,
     onProgress: options.onProgress,
     signal: options.signal,
   });

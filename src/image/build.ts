@@ -10,6 +10,7 @@ import {
 } from "../credential/provider.ts";
 import type { BuiltImageIndex } from "../index/image-index.ts";
 import { indexRepository } from "../index/index-repository.ts";
+import type { IndexLimits } from "../index/limits.ts";
 import type { IndexStore } from "../index/store.ts";
 import { formatPlatform, type Platform } from "../reference/platform.ts";
 import { formatReference, type Reference } from "../reference/reference.ts";
@@ -28,6 +29,7 @@ export interface BuildDependencies {
   readonly images: ImageStore;
   readonly index: IndexStore;
   readonly scratchDir: string;
+  readonly limits: IndexLimits;
 }
 
 export interface BuildRequest {
@@ -82,6 +84,7 @@ export async function buildImage(
     resolved,
     store: dependencies.index,
     scratchDir: dependencies.scratchDir,
+    limits: dependencies.limits,
     onProgress: ({ digest, bytesDone, bytesTotal }) =>
       onProgress({ step: "index", message: "indexing", layerDigest: digest, bytesDone, bytesTotal }),
     signal,

@@ -3,8 +3,8 @@ import { join } from "node:path";
 import { limitOwnMemory } from "../native/points.ts";
 import { childFailure } from "./child-failure.ts";
 import type { ChildAnswer, ChildRequest } from "./child-protocol.ts";
-import { IndexError } from "./error.ts";
 import { LayerIndexing } from "./layer-index.ts";
+import { checkLimit, type IndexLimits } from "./limits.ts";
 import type { IndexedLayer } from "./types.ts";
 
 const readBytes = 1024 * 1024;
@@ -19,7 +19,7 @@ export async function runIndexChild(argv: readonly string[]): Promise<number> {
   let answer: ChildAnswer;
   try {
     const request = JSON.parse(argv[0] ?? "") as ChildRequest;
-    limitGrowth(request.memoryBytes);
+    limitGrowth(request.limits.layerMemoryBytesMax);
     answer = { layer: indexStandardInput(request) };
   } catch (error) {
     answer = { error: childFailure(error) };
@@ -29,7 +29,7 @@ export async function runIndexChild(argv: readonly string[]): Promise<number> {
 }
 
 /** Reads on this thread: there is nothing else for it to do, and the pipe holds the writer back. */
-function indexStandardInput({ layer, directory, limits, memoryBytes }: ChildRequest): IndexedLayer {
+function indexStandardInput({ layer, directory, limits }: ChildRequest): IndexedLayer {
   const files = { spanPath: join(directory, "span"), tocPath: join(directory, "toc") };
   const indexing = LayerIndexing.create(layer, files, limits);
   try {
@@ -38,7 +38,7 @@ function indexStandardInput({ layer, directory, limits, memoryBytes }: ChildRequ
       const got = readSync(0, buffer, 0, buffer.length, null);
       if (got === 0) return indexing.finish();
       indexing.push(buffer.subarray(0, got));
-      checkMemory(memoryBytes);
+      checkOwnUse(limits);
     }
   } finally {
     indexing.close();
@@ -48,7 +48,7 @@ function indexStandardInput({ layer, directory, limits, memoryBytes }: ChildRequ
 /**
  * The kernel's limit, for what C allocates and JavaScript maps anew. JavaScriptCore has gigabytes of address space mapped
  * from the start, which count: the limit is what is mapped now and the budget, so it does not bound the heap inside of
- * that space. {@link checkMemory} does.
+ * that space. {@link checkOwnUse} does.
  */
 function limitGrowth(memoryBytes: number): void {
   const mapped = /^VmData:\s+(\d+) kB$/m.exec(readFileSync("/proc/self/status", "latin1"))?.[1];
@@ -56,15 +56,19 @@ function limitGrowth(memoryBytes: number): void {
 }
 
 /** Between two chunks, since what one chunk can add is small. @throws {IndexError} `limit_exceeded` */
-function checkMemory(memoryBytes: number): void {
-  const resident = process.memoryUsage.rss();
-  if (resident <= memoryBytes) return;
-  throw new IndexError(
-    "limit_exceeded",
-    `indexing the layer took ${resident} bytes of memory, more than ${memoryBytes}`,
-    {
-      next: "Check where this image comes from; it asks for more than images do.",
-    },
+function checkOwnUse(limits: IndexLimits): void {
+  checkLimit(
+    limits,
+    "layerMemoryBytesMax",
+    process.memoryUsage.rss(),
+    () => "the memory of indexing the layer",
+  );
+  const { user, system } = process.cpuUsage();
+  checkLimit(
+    limits,
+    "layerCpuSecondsMax",
+    Math.floor((user + system) / 1e6),
+    () => "the seconds of indexing the layer",
   );
 }
 

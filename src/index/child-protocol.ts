@@ -10,8 +10,6 @@ export interface ChildRequest {
   /** Where it writes `span` and `toc`. */
   readonly directory: string;
   readonly limits: IndexLimits;
-  /** Memory that it allows itself. */
-  readonly memoryBytes: number;
 }
 
 /** The line that it prints. */

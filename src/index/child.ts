@@ -11,11 +11,7 @@ import type { IndexedLayer } from "./types.ts";
 export interface IndexChildOptions {
   /** Starts an indexing process, its request still to be added. Default: this program, `internal index-layer`. */
   readonly command?: readonly string[];
-  /** Memory of the process. Honest layers take about 70 MiB, zstd with large windows 128 MiB more. */
-  readonly memoryBytes?: number;
 }
-
-const memoryBytesDefault = 512 * 1024 * 1024;
 
 /**
  * `indexLayerStream` in a process of its own: a hostile layer can take neither our thread nor our memory. The process
@@ -38,7 +34,6 @@ export async function indexLayerInChild(
       layer: { digest: layer.digest, size: layer.size, mediaType: layer.mediaType },
       directory,
       limits,
-      memoryBytes: options.memoryBytes ?? memoryBytesDefault,
     };
     const command = options.command ?? [...selfCommand(), "internal", "index-layer"];
     const indexed = await runChild([...command, JSON.stringify(request)], bytes, signal);

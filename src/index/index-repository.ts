@@ -1,13 +1,13 @@
 import { blobSource, type Repository, type ResolvedImage } from "../registry/repository.ts";
 import { indexLayerInChild } from "./child.ts";
 import { type BuiltImageIndex, buildImageIndex, type LayerProgress } from "./image-index.ts";
-import { defaultIndexLimits } from "./limits.ts";
+import type { IndexLimits } from "./limits.ts";
 import { mergeImageInChild } from "./merge-child.ts";
 import type { IndexStore } from "./store.ts";
 
 /**
  * Indexes an image of a repository into a store, with everything that reads the image's bytes in child processes and
- * within the standing limits. Cheap when it is there.
+ * within the limits. Cheap when it is there.
  *
  * @throws RegistryError, IndexError
  */
@@ -17,10 +17,11 @@ export async function indexRepository(options: {
   readonly store: IndexStore;
   /** For files in the making, best on the store's file system. */
   readonly scratchDir: string;
+  readonly limits: IndexLimits;
   readonly onProgress: (progress: LayerProgress) => void;
   readonly signal: AbortSignal;
 }): Promise<BuiltImageIndex> {
-  const { repository, resolved, store, scratchDir, onProgress, signal } = options;
+  const { repository, resolved, store, scratchDir, limits, onProgress, signal } = options;
   const { registry, repository: path } = repository.reference;
   return await buildImageIndex({
     repository: `${registry}/${path}`,
@@ -29,8 +30,8 @@ export async function indexRepository(options: {
     source: blobSource(repository),
     store,
     scratchDir,
-    indexLayer: (layer, bytes, out, inner) => indexLayerInChild(layer, bytes, out, defaultIndexLimits, inner),
-    mergeImage: mergeImageInChild,
+    indexLayer: (layer, bytes, out, inner) => indexLayerInChild(layer, bytes, out, limits, inner),
+    mergeImage: (request, inner) => mergeImageInChild(request, inner, { limits }),
     onProgress,
     signal,
   });

@@ -15,8 +15,10 @@ export interface IndexLimits {
   readonly xattrValueBytesMax: number;
   /** Names and values of all extended attributes of one entry: EROFS counts them in words of 4 bytes, in 16 bits. */
   readonly xattrBytesPerEntryMax: number;
-  /** Bytes of one pax header. */
+  /** Bytes of one pax header, and of all global ones in force. */
   readonly paxBytesMax: number;
+  /** Records of global pax headers in force: each is looked at again for every entry. */
+  readonly paxGlobalRecordsMax: number;
   /** Data segments of one sparse file. */
   readonly sparseSegmentsMax: number;
   /** Runs of file data in a layer: one per regular file, more for sparse ones. */
@@ -32,6 +34,16 @@ export interface IndexLimits {
   readonly blobBytesMax: number;
   /** Uncompressed bytes between two places where a reader can begin: a span is fetched and inflated as a whole. */
   readonly spanBytesMax: number;
+  /** Seconds of CPU time that indexing one layer may take. */
+  readonly layerCpuSecondsMax: number;
+  /** Memory of the process that indexes a layer. Honest layers take about 70 MiB, zstd with large windows 128 MiB more. */
+  readonly layerMemoryBytesMax: number;
+  /** Directories of the merged tree that exist by being named in paths only: one path can name 2,000. */
+  readonly impliedDirectoriesMax: number;
+  /** Inodes made while the layers are merged, replaced ones included. */
+  readonly inodesMax: number;
+  /** Memory of the process that merges the layers; a million files take 500 MB. */
+  readonly mergeMemoryBytesMax: number;
 }
 
 const mebi = 1024 ** 2;
@@ -44,6 +56,7 @@ export const defaultIndexLimits: IndexLimits = {
   xattrValueBytesMax: 65535,
   xattrBytesPerEntryMax: 192 * 1024,
   paxBytesMax: mebi,
+  paxGlobalRecordsMax: 256,
   sparseSegmentsMax: mebi,
   extentsMax: 4 * mebi,
   tocBytesMax: gibi,
@@ -52,7 +65,34 @@ export const defaultIndexLimits: IndexLimits = {
   ratioFreeBytes: gibi,
   blobBytesMax: 4096 * gibi,
   spanBytesMax: gibi,
+  layerCpuSecondsMax: 3600,
+  layerMemoryBytesMax: 512 * mebi,
+  impliedDirectoriesMax: 500_000,
+  inodesMax: 8 * mebi,
+  mergeMemoryBytesMax: 2 * gibi,
 };
+
+/** Limits that only memory and time stand behind: those of Linux and of EROFS cannot be raised. */
+export const settableLimits = (Object.keys(defaultIndexLimits) as (keyof IndexLimits)[]).filter(
+  (name) => !["pathBytesMax", "nameBytesMax", "xattrValueBytesMax", "xattrBytesPerEntryMax"].includes(name),
+);
+
+/** What the formats and the readers of an index can take: a limit cannot be set higher. */
+export const limitCeilings: IndexLimits = {
+  ...(Object.fromEntries(
+    Object.keys(defaultIndexLimits).map((name) => [name, Number.MAX_SAFE_INTEGER]),
+  ) as unknown as IndexLimits),
+  extentsMax: 2 ** 32 - 1,
+  tarBytesMax: 2 ** 50,
+  blobBytesMax: 2 ** 44,
+  spanBytesMax: gibi,
+  inodesMax: 2 ** 31,
+};
+
+/** A limit's name as it stands in a configuration: `tar_bytes_max`. */
+export function limitName(name: keyof IndexLimits): string {
+  return name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
+}
 
 /** @throws {IndexError} `limit_exceeded`, naming the limit, when `value` is above it. */
 export function checkLimit(
@@ -61,9 +101,14 @@ export function checkLimit(
   value: number,
   what: () => string,
 ): void {
-  const limit = limits[name];
-  if (value <= limit) return;
-  throw new IndexError("limit_exceeded", `${what()}: ${value} is more than the limit ${name} of ${limit}`, {
-    next: "Check where this image comes from; it asks for more than images do.",
+  if (value > limits[name]) throw limitExceeded(limits, name, `${what()}: ${value}`);
+}
+
+/** The error of a limit: what was too much, the limit's name and value, and how to allow more. */
+export function limitExceeded(limits: IndexLimits, name: keyof IndexLimits, what: string): IndexError {
+  const shown = limitName(name);
+  const settable = `; if it is right, allow more: ${shown} under [index.limits] of the configuration, or --limit ${shown}=…`;
+  return new IndexError("limit_exceeded", `${what} is more than the limit ${shown} of ${limits[name]}`, {
+    next: `Check where this image comes from${settableLimits.includes(name) ? settable : ": Linux could not show it"}.`,
   });
 }

@@ -1,5 +1,5 @@
 import { childFailure } from "./child-failure.ts";
-import { IndexError } from "./error.ts";
+import { checkLimit, type IndexLimits } from "./limits.ts";
 import type { MergeAnswer, MergeOrder } from "./merge-child.ts";
 import { mergeImage } from "./merge-image.ts";
 
@@ -12,9 +12,9 @@ import { mergeImage } from "./merge-image.ts";
 export async function runMergeChild(): Promise<number> {
   let answer: MergeAnswer;
   try {
-    const { memoryBytes, ...request } = JSON.parse(await Bun.stdin.text()) as MergeOrder;
+    const { limits, ...request } = JSON.parse(await Bun.stdin.text()) as MergeOrder;
     const never = new AbortController().signal;
-    answer = { image: await mergeImage(request, never, () => checkMemory(memoryBytes)) };
+    answer = { image: await mergeImage(request, never, limits, () => checkMemory(limits)) };
   } catch (error) {
     answer = { error: childFailure(error) };
   }
@@ -23,13 +23,13 @@ export async function runMergeChild(): Promise<number> {
 }
 
 /** Between two turns, since what one turn can add is small. @throws IndexError `limit_exceeded` */
-function checkMemory(memoryBytes: number): void {
-  const resident = process.memoryUsage.rss();
-  if (resident <= memoryBytes) return;
-  const message = `merging the layers took ${resident} bytes of memory, more than ${memoryBytes}`;
-  throw new IndexError("limit_exceeded", message, {
-    next: "Check where this image comes from; it asks for more than images do.",
-  });
+function checkMemory(limits: IndexLimits): void {
+  checkLimit(
+    limits,
+    "mergeMemoryBytesMax",
+    process.memoryUsage.rss(),
+    () => "the memory of merging the layers",
+  );
 }
 
 if (import.meta.main) process.exitCode = await runMergeChild();

@@ -3,6 +3,7 @@ import { mkdtemp, readdir, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { TocWriter } from "./layer-toc.ts";
+import { defaultIndexLimits } from "./limits.ts";
 import { mergeImageInChild } from "./merge-child.ts";
 import { type MergeRequest, mergeImage } from "./merge-image.ts";
 import { indexTestLayer, type TestLayer } from "./tree-layers.test-kit.ts";
@@ -63,7 +64,10 @@ test("a process that dies is said to have died", async () => {
 
 test("a process that takes too much memory stops and leaves no image", async () => {
   const many: TestLayer = Array.from({ length: 20_000 }, (_, at) => ({ path: `f${at}`, type: "file" }));
-  const greedy = mergeImageInChild(request("image", [many]), never, { command, memoryBytes: 1024 });
+  const greedy = mergeImageInChild(request("image", [many]), never, {
+    command,
+    limits: { ...defaultIndexLimits, mergeMemoryBytesMax: 1024 },
+  });
   expect(await greedy.catch((error: unknown) => error)).toMatchObject({ code: "limit_exceeded" });
   expect(await readdir(folder)).toEqual(["toc-0"]);
 });

@@ -2,16 +2,14 @@ import { z } from "zod";
 import { selfCommand } from "../std/self.ts";
 import { cleanEnvironment } from "../std/spawn.ts";
 import { IndexError, indexErrorCodes } from "./error.ts";
+import { defaultIndexLimits, type IndexLimits } from "./limits.ts";
 import type { MergedImage, MergeRequest } from "./merge-image.ts";
 
 export interface MergeChildOptions {
   /** Starts a merging process. Default: this program, `internal merge-image`. */
   readonly command?: readonly string[];
-  /** Memory of the process; a million files take 500 MB. Default 2 GiB. */
-  readonly memoryBytes?: number;
+  readonly limits?: IndexLimits;
 }
-
-const memoryBytesDefault = 2 * 1024 ** 3;
 
 const answerSchema = z.union([
   z.object({
@@ -32,7 +30,7 @@ export type MergeAnswer = z.infer<typeof answerSchema>;
 
 /** What a merging process reads from its standard input, as JSON. */
 export interface MergeOrder extends MergeRequest {
-  readonly memoryBytes: number;
+  readonly limits: IndexLimits;
 }
 
 /**
@@ -49,7 +47,7 @@ export async function mergeImageInChild(
   const cancelled = () =>
     new IndexError("cancelled", "merging the layers was cancelled", { cause: signal.reason });
   if (signal.aborted) throw cancelled();
-  const order: MergeOrder = { ...request, memoryBytes: options.memoryBytes ?? memoryBytesDefault };
+  const order: MergeOrder = { ...request, limits: options.limits ?? defaultIndexLimits };
   const child = start(options.command ?? [...selfCommand(), "internal", "merge-image"], order);
   const kill = () => child.kill("SIGKILL");
   signal.addEventListener("abort", kill);

@@ -1,6 +1,7 @@
 import { Turns } from "../std/turns.ts";
 import { type WrittenErofs, writeErofs } from "./erofs.ts";
 import { openToc } from "./layer-toc.ts";
+import { defaultIndexLimits, type IndexLimits } from "./limits.ts";
 import { LayerMerger } from "./merge.ts";
 import type { Tree } from "./tree.ts";
 
@@ -27,15 +28,21 @@ export type MergeImage = (request: MergeRequest, signal: AbortSignal) => Promise
 export async function mergeImage(
   request: MergeRequest,
   signal: AbortSignal,
+  limits = defaultIndexLimits,
   eachTurn: () => void = () => {},
 ): Promise<MergedImage> {
-  const tree = await mergeTocs(request, signal, eachTurn);
+  const tree = await mergeTocs(request, signal, limits, eachTurn);
   const written = await writeErofs(tree, request.layers, request.erofsPath, signal);
   return { ...written, droppedXattrs: [...tree.xattrs.dropped.keys()] };
 }
 
-async function mergeTocs(request: MergeRequest, signal: AbortSignal, eachTurn: () => void): Promise<Tree> {
-  const merger = new LayerMerger();
+async function mergeTocs(
+  request: MergeRequest,
+  signal: AbortSignal,
+  limits: IndexLimits,
+  eachTurn: () => void,
+): Promise<Tree> {
+  const merger = new LayerMerger(limits);
   const turns = new Turns();
   for (const layer of request.layers) {
     merger.startLayer();

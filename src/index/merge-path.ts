@@ -1,4 +1,5 @@
 import { IndexError } from "./error.ts";
+import { checkLimit, defaultIndexLimits, type IndexLimits } from "./limits.ts";
 import { assertName } from "./merge-entry.ts";
 import { inodeOf, layerOf, type Tree } from "./tree.ts";
 import { impliedDirectory, inodeTypes } from "./tree-inode.ts";
@@ -7,9 +8,6 @@ import { impliedDirectory, inodeTypes } from "./tree-inode.ts";
 const linksPerPathMax = 255;
 /** As many parts of link targets are walked for one image: hostile links cannot hold up the merge. */
 const linkStepsMax = 20_000_000;
-
-/** As many directories may exist by being named in paths only: each takes memory, and one path can name 2,000. */
-const impliedMaxDefault = 500_000;
 
 /** Whether directories that are missing on the way are made, or the search ends there. */
 export type Missing = "make" | "stop";
@@ -21,15 +19,15 @@ export type Missing = "make" | "stop";
  */
 export class PathFinder {
   readonly #tree: Tree;
-  readonly #impliedMax: number;
+  readonly #limits: IndexLimits;
   readonly #found = new Map<string, number>();
   #layer = 0;
   #linkSteps = 0;
   #implied = 0;
 
-  constructor(tree: Tree, impliedMax = impliedMaxDefault) {
+  constructor(tree: Tree, limits = defaultIndexLimits) {
     this.#tree = tree;
-    this.#impliedMax = impliedMax;
+    this.#limits = limits;
   }
 
   /** Starts a layer: directories on the way to what is put from now on count as touched by it. */
@@ -115,7 +113,12 @@ export class PathFinder {
       if (inode === notThere) {
         assertName(name, way.names.join("/"));
         this.#implied += 1;
-        if (this.#implied > this.#impliedMax) throw tooManyImplied(this.#impliedMax);
+        checkLimit(
+          this.#limits,
+          "impliedDirectoriesMax",
+          this.#implied,
+          () => "directories without an entry",
+        );
         inode = tree.add({ ...impliedDirectory, layer: this.#layer });
         tree.put(here, name, inode, this.#layer);
         if (entry !== undefined) this.forget();
@@ -173,11 +176,4 @@ function noDirectory(path: string): IndexError {
     `${JSON.stringify(path)} leads through a symbolic link to something that is no directory`,
     { next: "Build the image so that the symbolic link points to a directory, or replace the link by one." },
   );
-}
-
-function tooManyImplied(impliedMax: number): IndexError {
-  const message = `the image has more than ${impliedMax} directories that no entry describes`;
-  return new IndexError("limit_exceeded", message, {
-    next: "Check where this image comes from; it asks for more than images do.",
-  });
 }

@@ -1,5 +1,6 @@
 import { expect, test } from "bun:test";
 import { IndexError } from "./error.ts";
+import { defaultIndexLimits } from "./limits.ts";
 import { mergeLayers } from "./merge.ts";
 import { PathFinder } from "./merge-path.ts";
 import { inodeOf, Tree } from "./tree.ts";
@@ -272,7 +273,7 @@ test("opaque markers without end are walked once", () => {
 });
 
 test("directories that only paths name are limited in number", () => {
-  const finder = new PathFinder(new Tree(), 100);
+  const finder = new PathFinder(new Tree(), { ...defaultIndexLimits, impliedDirectoriesMax: 100 });
   expect(finder.directory("d/".repeat(100).slice(0, -1), "make")).toBeGreaterThan(0);
   expect(failure(() => finder.directory("e", "make")).code).toBe("limit_exceeded");
 });

@@ -1,4 +1,5 @@
 import { IndexError } from "./error.ts";
+import { defaultIndexLimits } from "./limits.ts";
 import { assertName, checkedTarget, inodeFields, linkToDirectory, shown } from "./merge-entry.ts";
 import { PathFinder } from "./merge-path.ts";
 import { inodeOf, layerOf, layersMax, Tree } from "./tree.ts";
@@ -38,13 +39,18 @@ export function mergeLayers(tocs: Iterable<Iterable<TocEntry>>): Tree {
 
 /** {@link mergeLayers} in steps, for a caller that lets others run in between. */
 export class LayerMerger {
-  readonly tree = new Tree();
-  readonly #paths = new PathFinder(this.tree);
+  readonly tree: Tree;
+  readonly #paths: PathFinder;
   /** Hardlinks of the current layer without a target so far. */
   #pending = new Map<number, PendingLink>();
   /** Directories below which the current layer has hidden all that was lower. */
   readonly #hidden = new Set<number>();
   #layer = -1;
+
+  constructor(limits = defaultIndexLimits) {
+    this.tree = new Tree(limits);
+    this.#paths = new PathFinder(this.tree, limits);
+  }
 
   startLayer(): void {
     this.#layer += 1;

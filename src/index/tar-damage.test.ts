@@ -1,5 +1,6 @@
 import { expect, test } from "bun:test";
 import { readTar } from "./layer.test-kit.ts";
+import { type IndexLimits, limitName } from "./limits.ts";
 import {
   gnuLong,
   type KitMember,
@@ -88,12 +89,17 @@ test.each([
     [1, 2].map((n) => ({ name: "g", type: "g", data: paxRecord(`k${n}`, "v".repeat(600_000)) })),
   ],
   ["blobBytesMax", {}, [{ name: "x", size: 2 ** 43, format: "gnu" }]],
-] as [string, object, KitMember[]][])(
+  [
+    "paxGlobalRecordsMax",
+    {},
+    Array.from({ length: 257 }, (_, n) => ({ name: "g", type: "g", data: paxRecord(`k${n}`, "v") })),
+  ],
+] as [keyof IndexLimits, object, KitMember[]][])(
   "names the limit %s that a hostile archive breaks",
   (limit, limits, members) => {
     const { code, message } = failure(makeTar(members), limits);
     expect(code).toBe("limit_exceeded");
-    expect(message).toContain(limit);
+    expect(message).toContain(limitName(limit));
     expect(message.length).toBeLessThan(400);
   },
 );

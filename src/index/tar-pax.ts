@@ -1,4 +1,5 @@
 import { IndexError } from "./error.ts";
+import { checkLimit, type IndexLimits } from "./limits.ts";
 
 /** Records of a pax extended header in their order; a key may stand more than once. Values are bytes as latin1 text. */
 export type PaxRecords = readonly (readonly [key: string, value: string])[];
@@ -45,12 +46,19 @@ export class PaxScope {
     this.#localByKey = new Map(records);
   }
 
-  /** Records of a global header: they hold until a later one says otherwise. Returns the bytes of all in force. */
-  mergeGlobal(records: PaxRecords): number {
-    for (const [key, value] of records) this.#global.set(key, value);
+  /**
+   * Records of a global header: they hold until a later one says otherwise.
+   *
+   * @throws {IndexError} `limit_exceeded` when those in force are too many or too long
+   */
+  mergeGlobal(records: PaxRecords, limits: IndexLimits): void {
+    for (const [key, value] of records) {
+      this.#global.set(key, value);
+      checkLimit(limits, "paxGlobalRecordsMax", this.#global.size, () => "the global pax records");
+    }
     let bytes = 0;
     for (const [key, value] of this.#global) bytes += key.length + value.length;
-    return bytes;
+    checkLimit(limits, "paxBytesMax", bytes, () => "the global pax headers");
   }
 
   clearLocal(): void {

@@ -173,13 +173,7 @@ export class TarReader {
     if (what === "pax") this.#pax.setLocal(parsePax(bytes));
     else if (what === "longName") this.#longName = tarText(bytes, 0, bytes.length);
     else if (what === "longLink") this.#longLink = tarText(bytes, 0, bytes.length);
-    else
-      checkLimit(
-        this.#limits,
-        "paxBytesMax",
-        this.#pax.mergeGlobal(parsePax(bytes)),
-        () => "the global pax headers",
-      );
+    else this.#pax.mergeGlobal(parsePax(bytes), this.#limits);
   }
 
   /** What is missing to whole blocks after so many bytes. */

@@ -1,9 +1,6 @@
-import { IndexError } from "./error.ts";
+import { checkLimit, defaultIndexLimits, type IndexLimits } from "./limits.ts";
 import { type InodeFields, impliedDirectory, inodeTypes } from "./tree-inode.ts";
 import { type TreeXattr, TreeXattrs } from "./tree-xattrs.ts";
-
-/** Inodes of one tree, replaced ones included: two million files take about a gigabyte while they are merged. */
-const inodesMax = 8 * 1024 * 1024;
 
 /** The most layers that a tree can tell apart. */
 export const layersMax = 65535;
@@ -19,6 +16,7 @@ export class Tree {
   readonly xattrs = new TreeXattrs();
   /** Symlink: its target. Pending hardlink: the path that it names. */
   readonly links = new Map<number, string>();
+  readonly #limits: IndexLimits;
   readonly #directories = new Map<number, Map<string, number>>();
   #count = 0;
   mode = new Uint16Array(1024);
@@ -30,7 +28,8 @@ export class Tree {
   place = new Float64Array(1024);
   layer = new Uint16Array(1024);
 
-  constructor() {
+  constructor(limits = defaultIndexLimits) {
+    this.#limits = limits;
     this.add({ ...impliedDirectory, layer: 0 });
   }
 
@@ -42,7 +41,7 @@ export class Tree {
   /** Makes an inode, which has no name yet; of a directory, with nothing in it. @throws IndexError `limit_exceeded` */
   add(fields: InodeFields): number {
     const inode = this.#count;
-    if (inode === inodesMax) throw tooManyInodes();
+    checkLimit(this.#limits, "inodesMax", inode + 1, () => "the files of the image");
     if (inode === this.mode.length) this.#grow();
     this.#count += 1;
     this.set(inode, fields);
@@ -141,12 +140,6 @@ export function layerOf(entry: number): number {
 function grown<T extends Uint16Array | Uint32Array | Float64Array>(from: T, to: T): T {
   to.set(from);
   return to;
-}
-
-function tooManyInodes(): IndexError {
-  return new IndexError("limit_exceeded", `the image's layers have more than ${inodesMax} files altogether`, {
-    next: "Check where this image comes from; it asks for more than images do.",
-  });
 }
 
 /** A copy of a name that does not keep alive the whole path that it was cut from. */

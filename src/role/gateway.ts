@@ -38,6 +38,7 @@ export async function startGateway(config: Config, plane: ControlPlane): Promise
     images,
     index: await IndexStore.open(config.indexDir),
     scratchDir: join(config.indexDir, "scratch"),
+    limits: config.indexLimits,
   };
   const server = await serve({
     ...listenSettings("gateway", config.gateway, gatewayPort),
