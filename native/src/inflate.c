@@ -1,6 +1,6 @@
 /*
  * One span's compressed bytes to its tar bytes. zlib and zstd are the only parsers of hostile structure here; the
- * bytes were already compared with the span's SHA-256.
+ * bytes were already compared with the span's SHA-256, but for those of chunks, whose output is compared instead.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -104,11 +104,54 @@ static bool decode_zstd(struct worker *w, const struct span *span, const uint8_t
   return !ZSTD_isError(got) && got == span->tar_length;
 }
 
+/* A chunk may stand behind others in its member, and what follows it there does not count. */
+static bool decode_gzip_chunk(struct worker *w, const uint8_t *bytes, size_t length, size_t wanted) {
+  z_stream *z = &w->zlib;
+  if (!zlib_begin(w, GZIP)) return false;
+  feed(z, bytes, length, w->out, wanted);
+  while (z->avail_out > 0) {
+    int code = inflate(z, Z_NO_FLUSH);
+    if (code == Z_OK && (z->avail_in > 0 || z->avail_out == 0)) continue;
+    return code == Z_STREAM_END && z->avail_out == 0;
+  }
+  return true;
+}
+
+static bool decode_zstd_chunk(struct worker *w, const uint8_t *bytes, size_t length, size_t wanted) {
+  if (w->zstd == NULL) w->zstd = ZSTD_createDCtx();
+  if (w->zstd == NULL) return false;
+  ZSTD_DCtx_reset(w->zstd, ZSTD_reset_session_only);
+  ZSTD_inBuffer in = {.src = bytes, .size = length};
+  ZSTD_outBuffer out = {.dst = w->out, .size = wanted};
+  bool good = true;
+  while (good && out.pos < wanted) {
+    size_t before = out.pos, got = ZSTD_decompressStream(w->zstd, &out, &in);
+    /* The end of the input, or of the frame: the chunk must be whole. */
+    if (ZSTD_isError(got) || got == 0 || (in.pos == in.size && out.pos == before)) good = out.pos == wanted;
+  }
+  if (ZSTD_sizeof_DCtx(w->zstd) > KEEP_MAX) {
+    ZSTD_freeDCtx(w->zstd);
+    w->zstd = NULL;
+  }
+  return good;
+}
+
+static const uint8_t *decode_chunk(struct worker *w, const struct span_file *file, const struct span *span,
+                                   const uint8_t *bytes, size_t length) {
+  size_t wanted = span->window_offset + span->tar_length;
+  if (!reserve(w, wanted)) return NULL;
+  bool good = file->header->kind == SPAN_GZIP_CHUNKS ? decode_gzip_chunk(w, bytes, length, wanted)
+                                                     : decode_zstd_chunk(w, bytes, length, wanted);
+  return good ? w->out + span->window_offset : NULL;
+}
+
 const uint8_t *worker_decode(struct worker *worker, const struct span_file *file, uint32_t index, const uint8_t *bytes,
                              size_t length) {
   const struct span *span = &file->spans[index];
   if (file->header->kind == SPAN_PLAIN) return length == span->tar_length ? bytes : NULL;
-  if (worker == NULL || !reserve(worker, span->tar_length)) return NULL;
+  if (worker == NULL) return NULL;
+  if (span_file_has_chunks(file)) return decode_chunk(worker, file, span, bytes, length);
+  if (!reserve(worker, span->tar_length)) return NULL;
   bool good = file->header->kind == SPAN_GZIP         ? decode_gzip(worker, file, span, bytes, length)
               : file->header->kind == SPAN_ZSTD_FRAMES ? decode_zstd(worker, span, bytes, length)
                                                        : false;

@@ -173,7 +173,7 @@ int pool_submit(struct task *task, bool urgent);
 
 /* ---- inflate.c ---- */
 struct worker *worker_create(void);
-/* Decodes the compressed bytes of a span of kind 0, 1 or 2; the result lives until the worker's next call. NULL: bad. */
+/* Decodes the compressed bytes of a span of any kind but 3; the result lives until the worker's next call. NULL: bad. */
 const uint8_t *worker_decode(struct worker *worker, const struct span_file *file, uint32_t span,
                              const uint8_t *bytes, size_t length);
 

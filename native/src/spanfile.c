@@ -25,7 +25,7 @@ static int check_header(const struct span_file *f, char *error) {
   const struct span_header *h = f->header;
   if (memcmp(h->magic, "OCISPAN1", 8) != 0) return refuse(error, "not a span file", 0);
   if (h->version != 1) return refuse(error, "unknown version", h->version);
-  if (h->kind > SPAN_ZSTD_STREAM) return refuse(error, "unknown kind", h->kind);
+  if (h->kind > SPAN_ZSTD_CHUNKS) return refuse(error, "unknown kind", h->kind);
   if (h->compressed_size > file_bytes_max || h->tar_size > file_bytes_max || h->blob_size > file_bytes_max)
     return refuse(error, "a size is beyond all bounds", 0);
   if (h->blob_size % BLOCK != 0) return refuse(error, "blob size is not a multiple of 4096", 0);
@@ -48,6 +48,12 @@ static const char *bad_window(const struct span_header *h, const struct span *s)
   return NULL;
 }
 
+static const char *bad_chunk(const struct span *s) {
+  if (s->window_stored != 0 || s->window_length != 0 || s->bits != 0) return "a chunk has a window";
+  if (s->window_offset > span_bytes_max - s->tar_length) return "a chunk lies too far behind its beginning";
+  return NULL;
+}
+
 static const char *bad_span(const struct span_header *h, const struct span *s, const struct span *before) {
   if (s->tar_length > span_bytes_max) return "a span is too long";
   if (s->tar_offset != (before == NULL ? 0 : before->tar_offset + before->tar_length))
@@ -62,6 +68,7 @@ static const char *bad_span(const struct span_header *h, const struct span *s, c
   if (s->bits > 7 || (s->flags & ~SPAN_FLAG_MEMBER_START) != 0) return "unknown bits or flags";
   if (h->kind != SPAN_ZSTD_STREAM && s->comp_length > span_bytes_max) return "a span's fetch is too long";
   if (h->kind == SPAN_PLAIN && s->comp_length != s->tar_length) return "a plain span changes its length";
+  if (h->kind == SPAN_GZIP_CHUNKS || h->kind == SPAN_ZSTD_CHUNKS) return bad_chunk(s);
   return bad_window(h, s);
 }
 

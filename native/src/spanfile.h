@@ -10,7 +10,14 @@
 #error "span files are read in place: little-endian hosts only"
 #endif
 
-enum span_kind { SPAN_PLAIN = 0, SPAN_GZIP = 1, SPAN_ZSTD_FRAMES = 2, SPAN_ZSTD_STREAM = 3 };
+enum span_kind {
+  SPAN_PLAIN = 0,
+  SPAN_GZIP = 1,
+  SPAN_ZSTD_FRAMES = 2,
+  SPAN_ZSTD_STREAM = 3,
+  SPAN_GZIP_CHUNKS = 4,
+  SPAN_ZSTD_CHUNKS = 5
+};
 enum { SPAN_FLAG_MEMBER_START = 1 };
 enum { WINDOW_MAX = 32768, WINDOW_STORED_MAX = 65536 };
 
@@ -25,7 +32,8 @@ struct span_header {
 } __attribute__((packed));
 
 struct span {
-  uint64_t comp_offset, comp_length, tar_offset, tar_length, blob_offset, window_offset;
+  uint64_t comp_offset, comp_length, tar_offset, tar_length, blob_offset;
+  uint64_t window_offset; /* of chunks: the bytes of output before the chunk's */
   uint32_t window_stored, window_length;
   uint8_t bits, flags, zero[6];
   uint8_t sha256[32];
@@ -51,6 +59,10 @@ struct span_file {
  * process or change what was checked. 0, -errno, or -EBADMSG with the reason in `error`. */
 int span_file_open(const char *path, struct span_file *file, char *error);
 void span_file_close(struct span_file *file);
+/* Whether spans are chunks of a builder's table, known by the SHA-256 of what they inflate to. */
+static inline bool span_file_has_chunks(const struct span_file *file) {
+  return file->header->kind == SPAN_GZIP_CHUNKS || file->header->kind == SPAN_ZSTD_CHUNKS;
+}
 /* Reads a span's window as it is stored. False: it cannot be read. */
 bool span_file_window(const struct span_file *file, const struct span *span, uint8_t *out);
 /* SHA-256 of header, spans and extents: two files with the same one cut the layer alike. */

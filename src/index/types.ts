@@ -54,7 +54,8 @@ export interface TocEntry {
  * header, 128 bytes
  *   0   8  magic "OCISPAN1"
  *   8   4  version (1)
- *   12  4  kind: 0 plain, 1 gzip (random access), 2 zstd frames (random access), 3 zstd by one streaming pass
+ *   12  4  kind: 0 plain, 1 gzip (random access), 2 zstd frames (random access), 3 zstd by one streaming pass,
+ *          4 chunks in gzip members, 5 chunks in zstd frames
  *   16  8  compressed size of the layer        24  8  tar size (uncompressed bytes of the whole stream)
  *   32  8  blob size (multiple of 4096)        40  4  span count        44  4  extent count
  *   48  8  offset of the span table            56  8  offset of the extent table
@@ -66,17 +67,22 @@ export interface TocEntry {
  *   8   8  compressed length to fetch: neighbours of a gzip layer may share one byte
  *   16  8  tar offset                          24  8  tar length
  *   32  8  blob offset: where the first byte goes that this span or a later one gives to the blob
- *   40  8  window offset (from the start of the windows)
+ *   40  8  window offset (from the start of the windows); of kinds 4 and 5: how many bytes come out before the chunk's
  *   48  4  window length as stored: raw deflate of the up to 32 KiB before the point; 0: no window is needed
  *   52  4  window length inflated
  *   56  1  bits: how many low bits of the first fetched byte belong to the span before (0 … 7)
  *   57  1  flags: bit 0: begins at a gzip member or zstd frame header; else at a deflate block boundary
  *   58  6  zero
- *   64 32  SHA-256 of the compressed bytes [offset, offset+length) of kinds 0, 1, 2; of kind 3 of the tar bytes
+ *   64 32  SHA-256 of the compressed bytes [offset, offset+length) of kinds 0, 1, 2; of kinds 3, 4, 5 of the tar bytes
  * extent, 24 bytes
  *   0   8  tar offset        8   8  blob offset        16  8  length
  * ```
  * For kind 3 the compressed offset and length of every span are 0 and the layer's size.
+ *
+ * Kinds 4 and 5 are made from the table that an eStargz or zstd:chunked layer brings (`chunk-table.ts`). The "tar stream"
+ * is then the chunks' contents alone, one after another: each span is one chunk, verified by the table's digest of it
+ * once it is inflated. A member or frame may begin with other chunks (spans of the same compressed range, which differ in
+ * what comes out before), and goes on after the chunk: that is cut off.
  */
 export const spanFile = {
   magic: "OCISPAN1",
@@ -84,7 +90,7 @@ export const spanFile = {
   headerBytes: 128,
   spanBytes: 96,
   extentBytes: 24,
-  kinds: { plain: 0, gzip: 1, zstdFrames: 2, zstdStream: 3 },
+  kinds: { plain: 0, gzip: 1, zstdFrames: 2, zstdStream: 3, gzipChunks: 4, zstdChunks: 5 },
 } as const;
 
 export type SpanKind = (typeof spanFile.kinds)[keyof typeof spanFile.kinds];

@@ -25,7 +25,14 @@ const errorTextBytes = 512;
 const fieldsPerSpan = 5;
 
 /** How a layer's spans are packed; the numbers of the span file. */
-export const spanKinds = { plain: 0, gzip: 1, zstdFrames: 2, zstdStream: 3 } as const;
+export const spanKinds = {
+  plain: 0,
+  gzip: 1,
+  zstdFrames: 2,
+  zstdStream: 3,
+  gzipChunks: 4,
+  zstdChunks: 5,
+} as const;
 export type SpanKind = (typeof spanKinds)[keyof typeof spanKinds];
 
 /** Where a span's bytes are: in the compressed layer, in the tar stream, in the blob. All in bytes. */

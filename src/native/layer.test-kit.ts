@@ -16,6 +16,8 @@ export interface TestSpan {
   window?: Buffer;
   bits?: number;
   flags?: number;
+  /** Of a chunk: bytes of its member's output before it. */
+  before?: number;
   sha256?: Buffer;
 }
 
@@ -79,7 +81,7 @@ export function encodeSpanFile(layer: TestLayer): Buffer {
       span.tarOffset,
       span.tarLength,
       span.blobOffset,
-      windowAt,
+      span.before ?? windowAt,
     ]);
     out.writeUInt32LE(window?.length ?? 0, at + 48);
     out.writeUInt32LE(span.window?.length ?? 0, at + 52);
@@ -96,7 +98,7 @@ export function encodeSpanFile(layer: TestLayer): Buffer {
 }
 
 function digestOf(layer: TestLayer, span: TestSpan): Buffer {
-  return layer.kind === spanKinds.zstdStream
+  return layer.kind >= spanKinds.zstdStream
     ? sha256(layer.tar.subarray(span.tarOffset, span.tarOffset + span.tarLength))
     : sha256(layer.compressed.subarray(span.compOffset, span.compOffset + span.compLength));
 }

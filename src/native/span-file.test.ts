@@ -33,7 +33,7 @@ const corruptions: Record<string, Buffer> = {
   "a cut span table": good.subarray(0, 200),
   "another magic": changed((b) => b.write("X")),
   "another version": changed((b) => void b.writeUInt32LE(2, 8)),
-  "an unknown kind": changed((b) => void b.writeUInt32LE(4, 12)),
+  "an unknown kind": changed((b) => void b.writeUInt32LE(6, 12)),
   "a blob size that is no multiple of a block": changed((b) => void b.writeBigUInt64LE(12289n, 32)),
   "a huge blob": changed((b) => void b.writeBigUInt64LE(1n << 60n, 32)),
   "more spans than the file has": changed((b) => void b.writeUInt32LE(0x0fff_ffff, 40)),
@@ -51,6 +51,14 @@ const corruptions: Record<string, Buffer> = {
   }),
   "eight bits": changed((b) => void b.writeUInt8(8, spanAt(1, 56))),
   "unknown flags": changed((b) => void b.writeUInt8(2, spanAt(1, 57))),
+  "a chunk with a window": changed((b) => {
+    b.writeUInt32LE(4, 12);
+    b.writeUInt32LE(1, spanAt(1, 52));
+  }),
+  "a chunk far behind its member's beginning": changed((b) => {
+    b.writeUInt32LE(4, 12);
+    b.writeBigUInt64LE(1n << 30n, spanAt(1, 40));
+  }),
   "an empty extent": changed((b) => void b.writeBigUInt64LE(0n, extentAt + 16)),
   "an extent beyond the spans": changed((b) => void b.writeBigUInt64LE(20_000n, extentAt + 16)),
   "an extent beyond the blob": changed((b) => void b.writeBigUInt64LE(huge, extentAt + 8)),
