@@ -1,6 +1,5 @@
 /*
  * Layer blobs: one sparse cache file and one span bitmap per layer, shared inside the process by the cache file's path.
- * JavaScript holds views, by numbers that are never used twice: a late call with an old number is refused, not followed.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -13,8 +12,6 @@
 #include "oci.h"
 
 static LIST_HEAD(, blob) blobs = LIST_HEAD_INITIALIZER(blobs);
-static struct view **views; /* engine_lock; index is id - 1, NULL once gone */
-static uint32_t view_count, view_capacity;
 /* Opening a path twice at the same time must give one blob. */
 static pthread_mutex_t open_lock = PTHREAD_MUTEX_INITIALIZER;
 
@@ -50,7 +47,7 @@ void blob_commit_end(struct blob *blob, uint32_t span, bool stored) {
   pthread_mutex_unlock(&blob->map_lock);
 }
 
-static void blob_free(struct blob *blob) {
+void blob_free(struct blob *blob) {
   map_close(blob);
   if (blob->cache_fd >= 0) close(blob->cache_fd);
   span_file_close(&blob->spans);
@@ -86,22 +83,31 @@ static int open_cache(struct blob *blob, bool *is_new) {
   return ftruncate(blob->cache_fd, (off_t)blob->spans.header->blob_size) == 0 ? 0 : -errno;
 }
 
-static int blob_create(const char *span_path, const char *cache_path, const char *map_path, struct blob **out,
-                       char *error) {
+int blob_new(const char *span_path, const char *cache_path, struct blob **out, char *error) {
   struct blob *blob = calloc(1, sizeof *blob);
   if (blob == NULL) return -ENOMEM;
   blob->cache_fd = blob->map_fd = blob->spans.fd = -1;
   blob->refs = 1;
   pthread_mutex_init(&blob->map_lock, NULL);
   TAILQ_INIT(&blob->parked);
-  bool is_new = false;
   int result = span_file_open(span_path, &blob->spans, error);
   if (result == 0 && (blob->cache_path = strdup(cache_path)) == NULL) result = -ENOMEM;
   if (result == 0) {
     blob->states = calloc(blob->spans.header->span_count + 1u, sizeof *blob->states);
     if (blob->states == NULL) result = -ENOMEM;
   }
-  if (result == 0) result = open_cache(blob, &is_new);
+  if (result == 0) *out = blob;
+  else blob_free(blob);
+  return result;
+}
+
+static int blob_create(const char *span_path, const char *cache_path, const char *map_path, struct blob **out,
+                       char *error) {
+  struct blob *blob;
+  bool is_new = false;
+  int result = blob_new(span_path, cache_path, &blob, error);
+  if (result != 0) return result;
+  result = open_cache(blob, &is_new);
   if (result == 0) result = map_open(blob, map_path, is_new);
   if (result != 0) {
     blob_free(blob);
@@ -153,41 +159,6 @@ void blob_put(struct blob *blob) {
   if (last) blob_free(blob);
 }
 
-static int view_add(struct blob *blob) {
-  struct view *view = calloc(1, sizeof *view);
-  if (view == NULL) return -ENOMEM;
-  view->refs = 1;
-  view->blob = blob;
-  pthread_mutex_lock(&engine_lock);
-  if (view_count == view_capacity) {
-    uint32_t capacity = view_capacity == 0 ? 64 : view_capacity * 2;
-    struct view **larger = realloc(views, capacity * sizeof *views);
-    if (larger == NULL) {
-      pthread_mutex_unlock(&engine_lock);
-      free(view);
-      return -ENOMEM;
-    }
-    views = larger;
-    view_capacity = capacity;
-  }
-  views[view_count++] = view;
-  view->id = view_count;
-  pthread_mutex_unlock(&engine_lock);
-  return (int)view->id;
-}
-
-static struct view *view_find_locked(uint32_t id) { return id == 0 || id > view_count ? NULL : views[id - 1]; }
-
-struct view *view_get(uint32_t id) {
-  pthread_mutex_lock(&engine_lock);
-  struct view *view = view_find_locked(id);
-  if (view != NULL) view->refs++;
-  pthread_mutex_unlock(&engine_lock);
-  return view;
-}
-
-void view_ref_locked(struct view *view) { view->refs++; }
-
 struct closing {
   struct blob *blob;
   uint32_t job;
@@ -202,94 +173,59 @@ static void *sync_and_put(void *argument) {
   return NULL;
 }
 
-static int put_blob(void *blob) {
-  blob_put(blob);
-  return 0;
-}
-
-void view_put(struct view *view) {
-  pthread_mutex_lock(&engine_lock);
-  bool last = --view->refs == 0;
-  if (last) {
-    views[view->id - 1] = NULL;
-    miss_view_gone_locked(view);
-  }
-  pthread_mutex_unlock(&engine_lock);
-  if (!last) return;
-  /* fdatasync may take seconds: on a thread of its own, which has the blob until then. */
+int blob_sync_and_put(struct blob *blob, uint32_t job) {
   struct closing *closing = malloc(sizeof *closing);
-  struct blob *blob = view->blob;
-  uint32_t job = view->closing_job;
-  free(view->touches);
-  free(view);
-  if (closing != NULL) {
-    *closing = (struct closing){.blob = blob, .job = job};
-    if (spawn_thread(sync_and_put, closing) == 0) return;
-    free(closing);
-  }
-  native_call(put_blob, blob);
-  post_done(job, 0);
+  if (closing == NULL) return ENOMEM;
+  *closing = (struct closing){.blob = blob, .job = job};
+  int error = spawn_thread(sync_and_put, closing);
+  if (error != 0) free(closing);
+  return error;
 }
 
-struct opening {
-  const char *span_path, *cache_path, *map_path;
-  char *error;
-};
+/* The caller's span file must cut the layer as the blob's own does. */
+static int same_spans(const struct blob *blob, const char *span_path, char *error) {
+  struct span_file other;
+  uint8_t ours[32], theirs[32];
+  int result = span_file_open(span_path, &other, error);
+  if (result != 0) return result;
+  span_file_fingerprint(&blob->spans, ours);
+  span_file_fingerprint(&other, theirs);
+  span_file_close(&other);
+  if (memcmp(ours, theirs, 32) == 0) return 0;
+  snprintf(error, OCI_ERROR_TEXT, "the cache file is in use with another span file");
+  return -EBUSY;
+}
 
-static int open_view(void *argument) {
-  const struct opening *opening = argument;
-  const char *span_path = opening->span_path, *cache_path = opening->cache_path;
-  char *error = opening->error;
+static void publish(struct blob *blob) {
+  pthread_mutex_lock(&engine_lock);
+  LIST_INSERT_HEAD(&blobs, blob, link);
+  pthread_mutex_unlock(&engine_lock);
+}
+
+int blob_open(const char *span_path, const char *cache_path, const char *map_path, struct blob **out, char *error) {
   pthread_mutex_lock(&open_lock);
   struct blob *blob = blob_find(cache_path);
-  int result = 0;
-  if (blob != NULL) {
-    struct span_file other; /* the same file, cut alike? */
-    uint8_t ours[32], theirs[32];
-    result = span_file_open(span_path, &other, error);
-    if (result == 0) {
-      span_file_fingerprint(&blob->spans, ours);
-      span_file_fingerprint(&other, theirs);
-      span_file_close(&other);
-      if (memcmp(ours, theirs, 32) != 0) {
-        snprintf(error, OCI_ERROR_TEXT, "the cache file is in use with another span file");
-        result = -EBUSY;
-      }
-    }
-  } else {
-    result = blob_create(span_path, cache_path, opening->map_path, &blob, error);
-    if (result == 0) {
-      pthread_mutex_lock(&engine_lock);
-      LIST_INSERT_HEAD(&blobs, blob, link);
-      pthread_mutex_unlock(&engine_lock);
-    }
-  }
-  if (result == 0) result = view_add(blob);
-  bool last = result < 0 && blob != NULL && blob_put_locked(blob);
+  bool found = blob != NULL, last = false;
+  int result = found ? same_spans(blob, span_path, error)
+                     : blob_create(span_path, cache_path, map_path, &blob, error);
+  if (result == 0 && !found) publish(blob);
+  if (result != 0 && found) last = blob_put_locked(blob);
   pthread_mutex_unlock(&open_lock);
   if (last) blob_free(blob);
+  if (result == 0) *out = blob;
   return result;
 }
 
-/* Returns a view's number, or -errno with the reason in `error` (OCI_ERROR_TEXT bytes) where there is more to say. */
-int oci_blob_open(const char *span_path, const char *cache_path, const char *map_path, char *error) {
-  struct opening opening = {span_path, cache_path, map_path, error};
-  error[0] = '\0';
-  return native_call(open_view, &opening);
-}
-
-/* Gives JavaScript's reference back; the job is done when data and bitmap are durable, or mounts go on using them. */
-int oci_blob_release(uint32_t id, uint32_t job) {
-  struct view *view = view_get(id);
-  if (view == NULL) return -EBADF;
-  pthread_mutex_lock(&engine_lock);
-  bool again = view->released, shared = view->refs > 2;
-  view->released = true;
-  if (!again && !shared) view->closing_job = job;
-  if (!again) view->refs--;
-  pthread_mutex_unlock(&engine_lock);
-  view_put(view);
-  if (again) return -EBADF;
-  if (shared) post_done(job, 0);
-  return 0;
+int blob_replace(struct blob *blob, const char *source_path, const char *map_path) {
+  pthread_mutex_lock(&open_lock);
+  struct blob *living = blob_find(blob->cache_path);
+  bool last = living != NULL && blob_put_locked(living);
+  int result = living != NULL ? -EBUSY : map_open(blob, map_path, true);
+  /* The map names the source's inode: until that stands at the cache's path, whoever opens it believes nothing. */
+  if (result == 0) result = map_fill(blob);
+  if (result == 0 && rename(source_path, blob->cache_path) != 0) result = -errno;
+  if (result == 0) publish(blob);
+  pthread_mutex_unlock(&open_lock);
+  if (last) blob_free(living);
+  return result;
 }

@@ -67,7 +67,8 @@ static int map_memory(struct blob *blob, int fd) {
     }
   }
   blob->map_fd = fd;
-  return anonymous ? 1 : 0;
+  blob->map_in_memory = anonymous;
+  return 0;
 }
 
 static int punch_cache(const struct blob *blob) {
@@ -106,7 +107,7 @@ int map_open(struct blob *blob, const char *map_path, bool cache_is_new) {
     return result;
   }
   struct map_header *have = (struct map_header *)(void *)blob->map;
-  keep = keep && result == 0 && map_belongs(blob, have, &want) && bits_are_sane(blob);
+  keep = keep && !blob->map_in_memory && map_belongs(blob, have, &want) && bits_are_sane(blob);
   if (keep) return 0;
   /* The header last: a crash in between leaves a map that is discarded again. */
   memset(blob->map, 0, blob->map_size);
@@ -114,6 +115,14 @@ int map_open(struct blob *blob, const char *map_path, bool cache_is_new) {
   memcpy(blob->map, &want, sizeof want);
   blob->marked_dirty = true;
   return result;
+}
+
+int map_fill(struct blob *blob) {
+  if (blob->map_in_memory) return -ENOSPC;
+  uint32_t count = blob->spans.header->span_count;
+  for (uint32_t i = 0; i < count; i++) atomic_fetch_or(&blob->bits[i / 64], 1ull << (i % 64));
+  atomic_store(&blob->present, count);
+  return 0;
 }
 
 void map_mark_dirty_locked(struct blob *blob) {

@@ -74,6 +74,7 @@ struct blob {
   struct span_file spans;
   int cache_fd;
   int map_fd; /* -1: the map lives in memory only */
+  bool map_in_memory;
   uint8_t *map;
   size_t map_size;
   _Atomic uint64_t *bits;
@@ -97,12 +98,17 @@ struct view {
   _Atomic uint32_t *touches;  /* per span; NULL: never noted. See touch.c */
 };
 
-/* Takes a reference; NULL when the id is unknown or released. */
-struct view *view_get(uint32_t id);
-void view_put(struct view *view);
-void view_ref_locked(struct view *view);
+/* Shares or opens the blob of a cache path. 0 with a reference, or -errno with the reason in `error`. */
+int blob_open(const char *span_path, const char *cache_path, const char *map_path, struct blob **out, char *error);
 void blob_put(struct blob *blob);
 void blob_ref_locked(struct blob *blob);
+/* Makes the blob durable on a thread of its own, gives the reference back, ends the job. 0 or an errno. */
+int blob_sync_and_put(struct blob *blob, uint32_t job);
+/* A blob that nobody knows yet, without files but the span file. */
+int blob_new(const char *span_path, const char *cache_path, struct blob **out, char *error);
+void blob_free(struct blob *blob);
+/* Moves a whole file, open as the new blob's cache_fd, to its cache path and lets others share the blob. 0 or -errno. */
+int blob_replace(struct blob *blob, const char *source_path, const char *map_path);
 
 static inline bool blob_has(const struct blob *blob, uint32_t span) {
   return (atomic_load_explicit(&blob->bits[span / 64], memory_order_acquire) >> (span % 64)) & 1;
@@ -114,8 +120,16 @@ void blob_commit_end(struct blob *blob, uint32_t span, bool stored);
 /* Reads [offset, offset + length) of the cache file whole. 0 or an errno. */
 int blob_read(const struct blob *blob, uint8_t *out, uint64_t offset, size_t length);
 
+/* ---- view.c ---- */
+/* Takes a reference; NULL when the id is unknown or released. */
+struct view *view_get(uint32_t id);
+void view_put(struct view *view);
+void view_ref_locked(struct view *view);
+
 /* ---- map.c ---- */
 int map_open(struct blob *blob, const char *map_path, bool cache_is_new);
+/* Every span is there: of a blob that nobody shares yet. 0 or -errno. */
+int map_fill(struct blob *blob);
 void map_mark_dirty_locked(struct blob *blob);
 /* Makes data, then map, durable and marks the file clean, if nothing was stored meanwhile. 0 or an errno. */
 int map_sync(struct blob *blob);

@@ -220,7 +220,8 @@ export class ImageMount implements MountedImage {
     for (const [index, layer] of this.#layers.entries()) {
       if (partial.includes(layer)) continue;
       this.#fetches[index]?.close();
-      await layer.close();
+      // Not waited for: it ends when the bytes are durable, which may take the disk seconds. `release` waits.
+      layer.close().catch(() => undefined);
     }
     logger("mount").info("image mounted", {
       workspace: this.workspace,

@@ -96,6 +96,30 @@ export class LayerCache {
     });
   }
 
+  /**
+   * Makes a whole, verified blob the layer's, in place of what there is. `sourcePath` must be on the file system of the
+   * cache; it moves away. False, with the source left where it is, when somebody is writing to the layer.
+   * @throws MountError `no_space`, `corrupt_index`, `mount_failed`
+   */
+  async import(layer: IndexedLayer, spanPath: string, sourcePath: string): Promise<boolean> {
+    const [name] = namesOf(layer);
+    const lock = await FileLock.share(join(this.#dir, `${name}.lock`));
+    try {
+      const { blocks } = await stat(sourcePath);
+      const mapPath = join(this.#dir, `${name}.map`);
+      const cachePath = join(this.#dir, `${name}.blob`);
+      await LayerBlob.import({ spanPath, sourcePath, cachePath, mapPath });
+      await touch(mapPath);
+      this.grew(blocks * 512);
+      return true;
+    } catch (thrown) {
+      if (errnoOf(thrown) === "EBUSY") return false;
+      throw toMountError(thrown, `keeping layer ${layer.digest} in the cache ${this.#dir}`, layer.digest);
+    } finally {
+      await lock.release();
+    }
+  }
+
   /** Keeps complete layers of a mount that outlived its process from being evicted, until the locks are released. */
   async hold(files: readonly string[]): Promise<FileLock[]> {
     const inCache = files.filter((file) => dirname(file) === this.#dir);

@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, expect, test } from "bun:test";
-import { readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { run } from "../std/spawn.ts";
 import { LayerBlob } from "./blob.ts";
 import { Engine } from "./engine.ts";
@@ -172,6 +172,64 @@ test("release may be called twice, and a deleted cache file is not shared with a
   const fresh = bench.open(layer);
   expect([fresh.presentCount(), blob.presentCount()]).toEqual([0, 5]);
   await Promise.all([blob.release(), blob.release(), fresh.release()]);
+});
+
+function importable(of: TestLayer, blob = blobOf(of)) {
+  writeFileSync(bench.path("layer.spans"), encodeSpanFile(of));
+  writeFileSync(bench.path("made"), blob);
+  return { ...bench.paths("layer"), sourcePath: bench.path("made") };
+}
+
+test("a whole blob is imported by a rename, and is complete for who opens it then and later", async () => {
+  const paths = importable(layer);
+  await LayerBlob.import(paths);
+  expect(existsSync(paths.sourcePath)).toBe(false);
+  const first = LayerBlob.open(paths);
+  expect(first.complete).toBe(true);
+  await first.release();
+  expect(readFileSync(paths.mapPath)[flagsAt]).toBe(1);
+  const second = LayerBlob.open(paths);
+  expect(second.complete).toBe(true);
+  expect(readFileSync(paths.cachePath).equals(blobOf(layer))).toBe(true);
+  await second.release();
+});
+
+test("an import takes the place of what was there before", async () => {
+  const before = bench.open(layer);
+  await fillSpans(before, layer, 2);
+  await before.release();
+  const paths = importable(layer);
+  await LayerBlob.import(paths);
+  const after = LayerBlob.open(paths);
+  expect(after.complete).toBe(true);
+  await after.release();
+});
+
+test("an import that was interrupted before its rename leaves nothing that is believed", async () => {
+  const paths = importable(layer);
+  await LayerBlob.import(paths);
+  await LayerBlob.open(paths).release();
+  // The map of an import, beside the file that was there before.
+  writeFileSync(bench.path("before"), Buffer.alloc(layer.blobSize, 7));
+  renameSync(bench.path("before"), paths.cachePath);
+  const blob = LayerBlob.open(paths);
+  expect([blob.presentCount(), blob.nextMissing(0)]).toEqual([0, 0]);
+  await blob.release();
+});
+
+test("an import of a layer that is served, or of a file of another size, is refused and moves nothing", async () => {
+  const served = bench.open(layer);
+  await fillSpans(served, layer, 1);
+  const paths = importable(layer);
+  await expect(LayerBlob.import(paths)).rejects.toThrow("EBUSY");
+  expect([served.presentCount(), served.isPresent(1)]).toEqual([1, true]);
+  await served.release();
+  writeFileSync(paths.sourcePath, blobOf(layer).subarray(1));
+  await expect(LayerBlob.import(paths)).rejects.toThrow("EINVAL");
+  expect(existsSync(paths.sourcePath)).toBe(true);
+  const after = LayerBlob.open(paths);
+  expect(after.presentCount()).toBe(1);
+  await after.release();
 });
 
 test("a missing span file is named with its errno", () => {

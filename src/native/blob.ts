@@ -9,6 +9,7 @@ import { cText, loadShim } from "./shim.ts";
 
 const { symbols } = loadShim({
   oci_blob_open: { args: ["buffer", "buffer", "buffer", "buffer"], returns: "i32" },
+  oci_blob_import: { args: ["buffer", "buffer", "buffer", "buffer", "buffer", "u32"], returns: "i32" },
   oci_blob_release: { args: ["u32", "u32"], returns: "i32" },
   oci_blob_info: { args: ["u32", "buffer"], returns: "i32" },
   oci_blob_spans: { args: ["u32", "buffer", "u32"], returns: "i32" },
@@ -50,6 +51,11 @@ export interface LayerBlobPaths {
   /** Created, sparse and of the blob's size, when it is not there. */
   readonly cachePath: string;
   readonly mapPath: string;
+}
+
+export interface BlobImportPaths extends LayerBlobPaths {
+  /** A whole aligned blob of the size that the span file names, on the file system of the cache; it moves away. */
+  readonly sourcePath: string;
 }
 
 /** Every living `LayerBlob` by its number in C, for the delivery of misses. */
@@ -103,6 +109,24 @@ export class LayerBlob {
     const blob = new LayerBlob(id, paths.cachePath);
     living.set(id, blob);
     return blob;
+  }
+
+  /**
+   * Makes a whole blob, which the caller has verified, the cache file of a layer. Resolves when whoever opens it finds
+   * it complete; it is made durable after that. A crash before leaves nothing that is believed. Throws
+   * {@link NativeError}: `EBUSY` when somebody serves this cache path, `EINVAL` when the source is not a file of the
+   * blob's size, `EXDEV` when it is on another file system, `ENOSPC` when there is no room for the map; the source is
+   * then where it was.
+   */
+  static async import(paths: BlobImportPaths): Promise<void> {
+    const error = Buffer.alloc(errorTextBytes);
+    const texts = [paths.spanPath, paths.sourcePath, paths.cachePath, paths.mapPath].map(cText);
+    const [span, source, cache, map] = texts as [Buffer, Buffer, Buffer, Buffer];
+    const result = await runJob(
+      (job) => symbols.oci_blob_import(span, source, cache, map, error, job),
+      error,
+    );
+    if (result < 0) throw openError(result, paths, error);
   }
 
   /** The number in C. Throws once released: numbers are never used twice, so a late call can do no harm, only fail. */
