@@ -5,13 +5,12 @@ import { childFailure } from "./child-failure.ts";
 import type { ChildAnswer, ChildRequest } from "./child-protocol.ts";
 import { LayerIndexing } from "./layer-index.ts";
 import { checkLimit, type IndexLimits } from "./limits.ts";
-import type { IndexedLayer } from "./types.ts";
 
 const readBytes = 1024 * 1024;
 
 /**
  * The indexing process: reads one layer's bytes from standard input, writes `span` and `toc` into the directory of the
- * request, and prints one line, a {@link ChildAnswer}. The request is the only argument, as JSON.
+ * request, the blob to its place, and prints one line, a {@link ChildAnswer}. The request is the only argument, as JSON.
  *
  * @returns the exit code: 0, or 1 when the layer cannot be indexed
  */
@@ -20,7 +19,7 @@ export async function runIndexChild(argv: readonly string[]): Promise<number> {
   try {
     const request = JSON.parse(argv[0] ?? "") as ChildRequest;
     limitGrowth(request.limits.layerMemoryBytesMax);
-    answer = { layer: indexStandardInput(request) };
+    answer = indexStandardInput(request);
   } catch (error) {
     answer = { error: childFailure(error) };
   }
@@ -29,14 +28,14 @@ export async function runIndexChild(argv: readonly string[]): Promise<number> {
 }
 
 /** Reads on this thread: there is nothing else for it to do, and the pipe holds the writer back. */
-function indexStandardInput({ layer, directory, limits }: ChildRequest): IndexedLayer {
-  const files = { spanPath: join(directory, "span"), tocPath: join(directory, "toc") };
+function indexStandardInput({ layer, directory, blob, limits }: ChildRequest): ChildAnswer {
+  const files = { spanPath: join(directory, "span"), tocPath: join(directory, "toc"), blob };
   const indexing = LayerIndexing.create(layer, files, limits);
   try {
     const buffer = Buffer.allocUnsafe(readBytes);
     for (;;) {
       const got = readSync(0, buffer, 0, buffer.length, null);
-      if (got === 0) return indexing.finish();
+      if (got === 0) return { layer: indexing.finish(), blobProblem: indexing.blobProblem };
       indexing.push(buffer.subarray(0, got));
       checkOwnUse(limits);
     }

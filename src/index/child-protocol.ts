@@ -1,5 +1,6 @@
 import { z } from "zod";
 import { indexErrorCodes } from "./error.ts";
+import type { BlobPlace } from "./layer-blob.ts";
 import type { LayerToIndex } from "./layer-index.ts";
 import type { IndexLimits } from "./limits.ts";
 import type { IndexedLayer } from "./types.ts";
@@ -9,12 +10,14 @@ export interface ChildRequest {
   readonly layer: LayerToIndex;
   /** Where it writes `span` and `toc`. */
   readonly directory: string;
+  /** Where it writes the aligned blob, when that is wanted. */
+  readonly blob?: BlobPlace | undefined;
   readonly limits: IndexLimits;
 }
 
 /** The line that it prints. */
 export type ChildAnswer =
-  | { readonly layer: IndexedLayer }
+  | { readonly layer: IndexedLayer /** Why there is no blob. */; readonly blobProblem?: string | undefined }
   | { readonly error: { readonly code: string; readonly message: string; readonly next?: string } };
 
 const bytes = z.number().int().nonnegative();
@@ -31,6 +34,7 @@ export const childAnswer = z.union([
       spanSha256: z.string().regex(/^[0-9a-f]{64}$/),
       spanSizeBytes: bytes,
     }),
+    blobProblem: z.string().optional(),
   }),
   z.object({
     error: z.object({ code: z.enum(indexErrorCodes), message: z.string(), next: z.string().optional() }),

@@ -58,6 +58,26 @@ test("gives what indexing in this process gives", async () => {
   expect(toc.equals(await readFile(out.tocPath))).toBe(true);
 });
 
+test("writes the blob where it is wanted, and leaves none of a layer that fails", async () => {
+  const blob = { path: join(directory, "blob"), sizeBytesMax: 2 ** 40 };
+  const withBlob = (bytes: Uint8Array, what: LayerToIndex, place = blob) =>
+    indexLayerInChild(
+      what,
+      chunksOf(bytes),
+      { ...out, blob: place },
+      defaultIndexLimits,
+      new AbortController().signal,
+      { command },
+    );
+  const checked = await checkLayer(layer, tar, out, await withBlob(layer, describe(layer)));
+  expect((await readFile(blob.path)).equals(checked.blob)).toBe(true);
+  const other = { ...describe(layer), digest: `sha256:${"0".repeat(64)}` };
+  expect((await failureOf(withBlob(layer, other))).code).toBe("digest_mismatch");
+  expect(await readdir(directory)).not.toContain("blob");
+  await withBlob(layer, describe(layer), { ...blob, sizeBytesMax: 1 });
+  expect(await readdir(directory)).not.toContain("blob");
+});
+
 test("passes on what is wrong with a layer, by code and message", async () => {
   const [wrong, broken, bomb] = await Promise.all([
     failureOf(index(chunksOf(layer), { ...describe(layer), digest: `sha256:${"0".repeat(64)}` })),

@@ -1,5 +1,6 @@
 import { mkdtemp, rename, rm } from "node:fs/promises";
 import { dirname, join } from "node:path";
+import { logger } from "../std/log.ts";
 import { selfCommand } from "../std/self.ts";
 import { cleanEnvironment } from "../std/spawn.ts";
 import { type ChildRequest, childAnswer } from "./child-protocol.ts";
@@ -33,6 +34,7 @@ export async function indexLayerInChild(
     const request: ChildRequest = {
       layer: { digest: layer.digest, size: layer.size, mediaType: layer.mediaType },
       directory,
+      blob: out.blob,
       limits,
     };
     const command = options.command ?? [...selfCommand(), "internal", "index-layer"];
@@ -40,6 +42,9 @@ export async function indexLayerInChild(
     await rename(join(directory, "span"), out.spanPath);
     await rename(join(directory, "toc"), out.tocPath);
     return indexed;
+  } catch (error) {
+    if (out.blob !== undefined) await rm(out.blob.path, { force: true });
+    throw error;
   } finally {
     await rm(directory, { recursive: true, force: true });
   }
@@ -108,7 +113,14 @@ function rejection(signal: AbortSignal): Promise<never> {
 
 function readAnswer(child: Child, stdout: string, stderr: string): IndexedLayer {
   const answer = childAnswer.safeParse(parseJson(stdout));
-  if (answer.success && "layer" in answer.data) return answer.data.layer;
+  if (answer.success && "layer" in answer.data) {
+    const { layer, blobProblem } = answer.data;
+    if (blobProblem !== undefined) {
+      const fields = { layer: layer.digest, reason: blobProblem };
+      logger("index").warning("the layer's contents were not kept while it was indexed", fields);
+    }
+    return layer;
+  }
   if (answer.success && "error" in answer.data) {
     const { code, message, next } = answer.data.error;
     throw new IndexError(code, message, { next });

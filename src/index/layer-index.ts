@@ -1,7 +1,8 @@
 import { rm } from "node:fs/promises";
 import { IndexError } from "./error.ts";
+import { type BlobPlace, LayerBlobWriter } from "./layer-blob.ts";
 import { detectCompression, magicBytes } from "./layer-compression.ts";
-import { LayerEntries } from "./layer-entries.ts";
+import { type ExtentSink, LayerEntries } from "./layer-entries.ts";
 import type { LayerScan, ScanSinks } from "./layer-scan.ts";
 import { GzipScan } from "./layer-scan-gzip.ts";
 import { PlainScan } from "./layer-scan-plain.ts";
@@ -28,6 +29,8 @@ export interface LayerIndexFiles {
   readonly spanPath: string;
   /** Table of contents (`layer-toc.ts`). */
   readonly tocPath: string;
+  /** The aligned blob, when it is wanted too. After success it is there, unless there was no room for it. */
+  readonly blob?: BlobPlace | undefined;
 }
 
 /**
@@ -56,7 +59,7 @@ export async function indexLayerStream(
   }
 }
 
-/** The pass over one layer: bytes are pushed in, the two files come out. */
+/** The pass over one layer: bytes are pushed in, the files come out. */
 export class LayerIndexing {
   readonly #layer: LayerToIndex;
   readonly #limits: IndexLimits;
@@ -64,6 +67,7 @@ export class LayerIndexing {
   readonly #toc: TocWriter;
   readonly #spanFile: SpanFileWriter;
   readonly #extents: ExtentTable;
+  readonly #blob: LayerBlobWriter | undefined;
   readonly #entries: LayerEntries;
   readonly #tar: TarReader;
   #received = 0;
@@ -73,13 +77,19 @@ export class LayerIndexing {
   /** What is wrong with the layer, if its bytes turn out to be those that the manifest names. */
   #failure: IndexError | undefined;
 
-  private constructor(layer: LayerToIndex, toc: TocWriter, spanFile: SpanFileWriter, limits: IndexLimits) {
+  private constructor(
+    layer: LayerToIndex,
+    out: { toc: TocWriter; spanFile: SpanFileWriter; blob: LayerBlobWriter | undefined },
+    limits: IndexLimits,
+  ) {
+    const { toc, spanFile, blob } = out;
     this.#layer = layer;
     this.#limits = limits;
     this.#toc = toc;
     this.#spanFile = spanFile;
     this.#extents = new ExtentTable(limits);
-    this.#entries = new LayerEntries(limits, this.#extents, (entry) => {
+    this.#blob = blob;
+    this.#entries = new LayerEntries(limits, both(this.#extents, blob), (entry) => {
       toc.add(entry);
       checkLimit(limits, "tocBytesMax", toc.sizeBytes, () => "the layer's table of contents");
     });
@@ -95,11 +105,18 @@ export class LayerIndexing {
     }
     const toc = TocWriter.create(out.tocPath);
     try {
-      return new LayerIndexing(layer, toc, SpanFileWriter.create(out.spanPath), limits);
+      const spanFile = SpanFileWriter.create(out.spanPath);
+      const blob = out.blob === undefined ? undefined : LayerBlobWriter.create(out.blob);
+      return new LayerIndexing(layer, { toc, spanFile, blob }, limits);
     } catch (error) {
       toc.close();
       throw error;
     }
+  }
+
+  /** Why the blob that was wanted is not made. */
+  get blobProblem(): string | undefined {
+    return this.#blob?.problem;
   }
 
   /** Takes the next compressed bytes, of any number. */
@@ -146,6 +163,7 @@ export class LayerIndexing {
       spans,
       this.#extents,
     );
+    this.#blob?.finish(this.#entries.blobBytes);
     return {
       digest,
       mediaType: this.#layer.mediaType,
@@ -163,6 +181,7 @@ export class LayerIndexing {
     this.#scan?.close();
     this.#toc.close();
     this.#spanFile.close();
+    this.#blob?.close();
   }
 
   #scanChunk(chunk: Uint8Array): void {
@@ -177,8 +196,10 @@ export class LayerIndexing {
   #begin(head: Uint8Array): LayerScan {
     const sinks: ScanSinks = {
       tar: (bytes) => {
+        const tarOffset = this.#tarBytes;
         this.#tarBytes += bytes.length;
         this.#tar.push(bytes);
+        this.#blob?.write(tarOffset, bytes);
       },
       window: (stored) => this.#spanFile.addWindow(stored),
     };
@@ -200,6 +221,16 @@ export class LayerIndexing {
       next: "Try again; if it stays, the registry or something before it changes the layer.",
     });
   }
+}
+
+function both(table: ExtentSink, blob: ExtentSink | undefined): ExtentSink {
+  if (blob === undefined) return table;
+  return {
+    addExtent(tarOffset, blobOffset, length) {
+      table.addExtent(tarOffset, blobOffset, length);
+      blob.addExtent(tarOffset, blobOffset, length);
+    },
+  };
 }
 
 /** Calls `take` with each chunk, until the end or until `signal` fires, even while source or `take` hang. */
