@@ -14,13 +14,15 @@ const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const build = ["build-essential", "pkg-config", "libfuse3-dev", "zlib1g-dev", "libzstd-dev", "zstd"];
 const run = ["runc", "conmon", "fuse3", "util-linux", "ca-certificates"];
 const try_ = ["docker-registry", "skopeo", "umoci", "openssl", "busybox-static"];
+/** What benchmarks compare with, and what makes their image. */
+const compare = ["containerd", "isal", "python3-pip"];
 const check = ["erofs-utils", "attr", "iproute2", "procps", "git"];
 
 /** The Debian packages of each purpose; the names are the same on Ubuntu (some in its `universe`). */
 const packagesFor = {
   build: [...build],
   demo: [...build, ...run, ...try_],
-  bench: [...build, ...run, ...try_],
+  bench: [...build, ...run, ...try_, ...compare],
   test: [...build, ...run, ...try_, ...check],
 };
 
@@ -104,6 +106,8 @@ function installPackages(missing) {
         "-q",
         "-y",
         "--no-install-recommends",
+        // Another package of the same use, such as Docker's own containerd, is not taken away for ours.
+        "--no-remove",
         "-o",
         "DPkg::Lock::Timeout=300",
         "-o",
@@ -113,9 +117,10 @@ function installPackages(missing) {
       ],
       { env, next: network },
     );
-    // Debian starts the daemon that it installs; we want the program only, and no open port on somebody's machine.
-    if (missing.includes("docker-registry") && existsSync("/run/systemd/system")) {
-      spawnSync("systemctl", ["disable", "--now", "docker-registry.service"], { stdio: "ignore" });
+    // Debian starts the daemons that it installs; we want the programs only, and no open port on somebody's machine.
+    for (const daemon of ["docker-registry", "containerd"]) {
+      if (!missing.includes(daemon) || !existsSync("/run/systemd/system")) continue;
+      spawnSync("systemctl", ["disable", "--now", `${daemon}.service`], { stdio: "ignore" });
     }
   });
 }
