@@ -53,6 +53,7 @@ export function imageService(dependencies: BuildDependencies): ServiceImpl<typeo
     async deleteImage({ image }, context) {
       const found = await findImage(images, workspaceOf(context), image);
       const { indexUnused } = await images.remove(found.workspaceId, found.id);
+      await dependencies.index.traces.remove(found.manifestDigest, found.workspaceId);
       if (indexUnused) await dependencies.index.removeImage(found.manifestDigest);
       return {};
     },

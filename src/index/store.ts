@@ -8,6 +8,7 @@ import { decodeImageIndex, encodeImageIndex, imageIndexSha256 } from "./image-in
 import { besideName, FileHashes, moveFile, verifyFile } from "./store-file.ts";
 import { ignoreMissing, isOlder, modified, removeFolder } from "./store-folder.ts";
 import { decodeLayerFacts, type LayerFacts, type LayerPaths, readLayerFacts } from "./store-layer.ts";
+import { TraceStore } from "./trace-store.ts";
 import type { ImageIndex, IndexedLayer } from "./types.ts";
 
 /** Layers used by a build within this time are kept, whether or not an image names them yet. */
@@ -44,6 +45,7 @@ export interface StoredImage {
  * ```
  * layers/sha256/HEX/{spans,toc,layer.json}       by the layer's digest, shared by all images and repositories
  * images/sha256/MANIFEST-INDEX/{image.json,erofs} by the manifest's digest and the SHA-256 of image.json
+ * traces/…                                       what starts of images read: see TraceStore
  * ```
  *
  * Everything is written aside and renamed in, and named by what it holds: two writers of the same thing do not disturb
@@ -51,11 +53,13 @@ export interface StoredImage {
  * here says who may use an image.
  */
 export class IndexStore {
+  readonly traces: TraceStore;
   readonly #layers: string;
   readonly #images: string;
   readonly #hashes = new FileHashes();
 
   private constructor(directory: string) {
+    this.traces = new TraceStore(join(directory, "traces"));
     this.#layers = join(directory, "layers", "sha256");
     this.#images = join(directory, "images", "sha256");
   }
@@ -193,16 +197,19 @@ export class IndexStore {
   }
 
   /**
-   * Removes an image's indexes, or the one with that SHA-256, and the layers that no image names any more. Layers that a
-   * build used within the last hour are kept. What is mounted stays usable: files that are open outlive their names.
+   * Removes an image's indexes, or the one with that SHA-256, with the last one its traces, and the layers that no image
+   * names any more. Layers that a build used within the last hour are kept. What is mounted stays usable: files that are open outlive their names.
    */
   async removeImage(manifestDigest: string, sha256?: string): Promise<void> {
     const hex = hexOf(manifestDigest);
+    let others = 0;
     for (const name of await readdir(this.#images)) {
       const match = imageNamePattern.exec(name);
-      if (match?.[1] !== hex || (sha256 !== undefined && match[2] !== sha256)) continue;
-      await removeFolder(join(this.#images, name));
+      if (match?.[1] !== hex) continue;
+      if (sha256 === undefined || match[2] === sha256) await removeFolder(join(this.#images, name));
+      else others += 1;
     }
+    if (others === 0) await this.traces.remove(manifestDigest);
     await this.#removeUnusedLayers();
   }
 

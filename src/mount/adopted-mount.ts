@@ -43,6 +43,12 @@ export class AdoptedMount implements MountedImage {
 
   async complete(): Promise<void> {}
 
+  prefetch(): void {}
+
+  readSoFar(): undefined {}
+
+  endNotes(): void {}
+
   startBackground(): void {}
 
   async close(): Promise<void> {

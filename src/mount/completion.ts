@@ -1,5 +1,6 @@
 import { setTimeout as wait } from "node:timers/promises";
 import { logger } from "../std/log.ts";
+import { waitFor } from "../std/wait.ts";
 import type { MountError } from "./error.ts";
 import { noSpaceFor } from "./failure.ts";
 import type { Fetcher } from "./fetcher.ts";
@@ -40,7 +41,7 @@ export class Completion {
         const lanes = Array.from({ length: this.#limits.eagerConnections }, () =>
           this.#eagerLane(onProgress, either),
         );
-        await unlessAborted(Promise.all(lanes), signal);
+        await waitFor(Promise.all(lanes), signal);
         if (!this.complete) await this.#untilOthersEnd(signal);
       }
     } finally {
@@ -108,7 +109,7 @@ export class Completion {
       const before = performance.now();
       const request = this.#nextRequest(layer, rangeBytes);
       if (request === undefined) return undefined;
-      const outcome = await request.outcome;
+      const outcome = await waitFor(request.outcome, signal);
       if (outcome.error !== undefined || outcome.noSpace)
         return outcome.error ?? noSpaceFor(layer.descriptor.digest);
       const tookMs = performance.now() - before;
@@ -123,7 +124,7 @@ export class Completion {
       ...[...layer.inFlight.values()].map(({ ended }) => ended),
       ...(layer.stream === undefined ? [] : [layer.stream]),
     ]);
-    await unlessAborted(Promise.all(underWay), signal);
+    await waitFor(Promise.all(underWay), signal);
     await wait(othersPauseMs, undefined, { signal });
   }
 
@@ -158,17 +159,5 @@ export class Completion {
     if (run === undefined) return undefined;
     const { start, end } = runRange(layer.blob, run);
     return { outcome: this.#fetcher.fetchRun(layer, run), bytes: end - start };
-  }
-}
-
-/** Waits for work no longer than the signal allows; the work itself goes on, or is ended by the fetcher. */
-async function unlessAborted(work: Promise<unknown>, signal: AbortSignal): Promise<void> {
-  const { promise: aborted, reject } = Promise.withResolvers<never>();
-  const onAbort = () => reject(signal.reason);
-  signal.addEventListener("abort", onAbort, { once: true });
-  try {
-    await Promise.race([work, aborted]);
-  } finally {
-    signal.removeEventListener("abort", onAbort);
   }
 }

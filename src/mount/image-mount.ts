@@ -1,5 +1,7 @@
 import { join } from "node:path";
 import type { OpenedImageIndex } from "../index/store.ts";
+import type { StartTrace, Trace, TracedRange } from "../index/trace.ts";
+import type { Span } from "../native/blob.ts";
 import { Engine } from "../native/engine.ts";
 import type { BlobSource } from "../registry/blob-source.ts";
 import { logger } from "../std/log.ts";
@@ -15,6 +17,7 @@ import type { FetchLimits } from "./limits.ts";
 import { routeMisses } from "./miss-routes.ts";
 import { removeMountDir, writeRecord } from "./mount-record.ts";
 import type { MountedImage, MountStats } from "./mounted-image.ts";
+import { TraceReplay } from "./trace-replay.ts";
 import type { Transport } from "./transport.ts";
 import { verifyDevices } from "./verify-devices.ts";
 
@@ -25,6 +28,10 @@ export interface ImageMountRequest {
   /** Bring all layers before mounting: the mount then needs no process. */
   readonly eager: boolean;
   readonly onProgress?: ((stats: MountStats) => void) | undefined;
+  /** What earlier starts read: fetched from the first moment on, while the mount comes up. */
+  readonly trace?: Trace | undefined;
+  /** Whether to take note of what is read. */
+  readonly takeNotes: boolean;
   /** The mount's own folder, and where its tree appears. */
   readonly dir: string;
   readonly root: string;
@@ -54,7 +61,12 @@ export class ImageMount implements MountedImage {
   readonly #fetcher: Fetcher;
   readonly #completion: Completion;
   readonly #endRoutes: () => void;
+  /** Ends what is fetched ahead and in the background. */
+  readonly #leaving = new AbortController();
   #mount: LayeredMount | undefined;
+  /** The layers whose reads are noted. */
+  #noted: readonly CachedLayer[] | undefined;
+  #replaying: Promise<unknown> = Promise.resolve();
   /** Set when the layers are given up. */
   #lastStats: MountStats | undefined;
   #background: { readonly stop: AbortController; readonly ended: Promise<void> } | undefined;
@@ -102,6 +114,7 @@ export class ImageMount implements MountedImage {
       }
       await verifyDevices(request.image, layers);
       mount = new ImageMount(parts, request, layers);
+      if (request.trace !== undefined) mount.prefetch(request.trace);
       if (request.eager) await mount.complete(request.onProgress, signal);
       await mount.#mountTree(request, signal);
       return mount;
@@ -151,14 +164,37 @@ export class ImageMount implements MountedImage {
     await this.#completion.fetchAll(() => onProgress?.(this.stats()), signal);
   }
 
+  prefetch(trace: Trace): void {
+    const replay = new TraceReplay(this.#fetcher, this.#fetches, trace, this.#parts.limits);
+    this.#replaying = Promise.all([this.#replaying, replay.run(this.#leaving.signal)]);
+  }
+
+  readSoFar(): StartTrace | undefined {
+    if (this.#noted === undefined) return undefined;
+    const reads = this.#noted.flatMap(({ blob, layer }) => {
+      if (blob.released) return [];
+      const orders = [...blob.touches().entries()].filter(([, order]) => order > 0);
+      return orders.map(([span, order]) => ({ order, range: rangeOf(layer.digest, blob.span(span)) }));
+    });
+    const seenLayers = this.#noted.map(({ layer }) => layer.digest);
+    return { ranges: reads.sort((a, b) => a.order - b.order).map(({ range }) => range), seenLayers };
+  }
+
+  endNotes(): void {
+    for (const { blob } of this.#noted ?? []) blob.endTouches();
+  }
+
   startBackground(): void {
     if (this.#background !== undefined || this.stats().complete) return;
     const stop = new AbortController();
-    const ended = this.#completion.fetchQuietly(() => this.#parts.cache.hasRoom(), stop.signal);
+    const ended = this.#replaying.then(() =>
+      this.#completion.fetchQuietly(() => this.#parts.cache.hasRoom(), stop.signal),
+    );
     this.#background = { stop, ended };
   }
 
   async close(): Promise<void> {
+    this.#leaving.abort();
     this.#background?.stop.abort();
     await this.#background?.ended;
     this.#background = undefined;
@@ -168,6 +204,7 @@ export class ImageMount implements MountedImage {
 
   async detach(): Promise<void> {
     if (!this.servedByProcess) return;
+    this.#leaving.abort();
     this.#background?.stop.abort();
     const answered = this.#fetcher.close(released(this.root));
     await this.#mount?.detachTree();
@@ -185,8 +222,10 @@ export class ImageMount implements MountedImage {
   }
 
   async #endFetching(reason: MountError): Promise<void> {
+    this.#leaving.abort();
     this.#background?.stop.abort();
     await this.#fetcher.close(reason);
+    await this.#replaying;
     await this.#background?.ended;
     this.#endRoutes();
   }
@@ -194,6 +233,10 @@ export class ImageMount implements MountedImage {
   async #mountTree(request: ImageMountRequest, signal: AbortSignal): Promise<void> {
     const started = performance.now();
     const partial = this.#layers.filter(({ blob }) => !blob.complete);
+    if (request.takeNotes) {
+      for (const { blob } of partial) blob.beginTouches();
+      this.#noted = partial;
+    }
     const stats = this.stats();
     await writeRecord(this.#dir, {
       version: 1,
@@ -235,4 +278,9 @@ export class ImageMount implements MountedImage {
       totalMs: Math.round(performance.now() - started),
     });
   }
+}
+
+function rangeOf(layer: string, span: Span): TracedRange {
+  const { tarOffset, tarLength, compLength } = span;
+  return { layer, tarOffset, tarLength, compressedBytes: compLength };
 }

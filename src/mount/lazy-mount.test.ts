@@ -11,6 +11,7 @@ import {
   noise,
   type TestImage,
   TestRoom,
+  until,
 } from "./mount.test-kit.ts";
 
 let room: TestRoom;
@@ -188,9 +189,4 @@ async function loops(): Promise<string[]> {
   return (await run(["losetup", "--list", "--noheadings", "--output", "BACK-FILE"])).stdout
     .split("\n")
     .filter(Boolean);
-}
-
-/** Waits for something that other code brings about, looking at each turn of the event loop. */
-async function until(holds: () => boolean): Promise<void> {
-  while (!holds()) await new Promise((resolve) => setImmediate(resolve));
 }

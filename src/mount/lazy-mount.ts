@@ -2,6 +2,7 @@ import { createHash } from "node:crypto";
 import { mkdir } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import type { OpenedImageIndex } from "../index/store.ts";
+import type { StartTrace, Trace } from "../index/trace.ts";
 import type { BlobSource } from "../registry/blob-source.ts";
 import { messageOf } from "../std/error.ts";
 import { logger } from "../std/log.ts";
@@ -31,6 +32,10 @@ export interface AcquireOptions {
   readonly workspace: string;
   readonly index: OpenedImageIndex;
   readonly source: BlobSource;
+  /** What earlier starts read: fetched at once, in this order, beside what readers wait for. */
+  readonly trace?: Trace | undefined;
+  /** Take note of what is read, for {@link LazyImage.readSoFar}. */
+  readonly takeNotes?: boolean;
   /** Complete the layers while no reader waits. */
   readonly background: boolean;
   /** Resolve only when every layer is in the cache. */
@@ -53,6 +58,13 @@ export interface LazyImage {
   stats(): MountStats;
   /** From the next request on, bytes come from another source (a rotated credential). */
   replaceSource(source: BlobSource): void;
+  /**
+   * What was read since the mount was opened, in order. `undefined` without {@link AcquireOptions.takeNotes}, and for those
+   * who joined a mount: what others read before, the kernel gives them from its memory, and nobody sees it.
+   */
+  readSoFar(): StartTrace | undefined;
+  /** Takes note no more. */
+  endNotes(): void;
   /**
    * Gives the mount up; the last user's release unmounts it. Overlays on it must be unmounted before. Idempotent.
    * @throws MountError `busy` when something still uses the tree: the mount stays, release may be tried again
@@ -134,7 +146,8 @@ export class LazyMounts {
       const shared = joined ?? this.#start(key, options);
       try {
         const image = await shared.join(signal);
-        return await this.#prepare(shared, image, options);
+        if (joined !== undefined && options.trace !== undefined) image.prefetch(options.trace);
+        return await this.#prepare(shared, image, options, joined === undefined);
       } catch (thrown) {
         if (signal.aborted) throw cancelled(signal);
         // Another's attempt failed, perhaps by its credential: it says nothing about ours.
@@ -143,7 +156,12 @@ export class LazyMounts {
     }
   }
 
-  async #prepare(shared: SharedMount, image: MountedImage, options: AcquireOptions): Promise<LazyImage> {
+  async #prepare(
+    shared: SharedMount,
+    image: MountedImage,
+    options: AcquireOptions,
+    opened: boolean,
+  ): Promise<LazyImage> {
     const { eager, background, onProgress, source, signal } = options;
     try {
       if (eager)
@@ -153,7 +171,7 @@ export class LazyMounts {
           await image.complete(onProgress, signal);
         });
       if (background) image.startBackground();
-      return lease(shared, image);
+      return lease(shared, image, opened);
     } catch (thrown) {
       await shared.leave().catch(() => undefined);
       throw thrown;
@@ -170,7 +188,7 @@ export class LazyMounts {
     for (const shared of this.#mounts.values())
       if (shared.root === root && shared.closing === undefined) {
         const image = await shared.join(this.#closed.signal);
-        return lease(shared, image);
+        return lease(shared, image, false);
       }
     const mount = await this.#adopt(root);
     if (mount === undefined)
@@ -183,7 +201,7 @@ export class LazyMounts {
       root,
       async () => mount,
     );
-    return lease(shared, await shared.join(this.#closed.signal));
+    return lease(shared, await shared.join(this.#closed.signal), false);
   }
 
   /** Unmounts a living mount of an earlier process that nobody adopted. Does nothing for any other. */
@@ -225,11 +243,12 @@ export class LazyMounts {
     return this.#share(key, root, async (signal): Promise<MountedImage> => {
       const adopted = await this.#adopt(root);
       if (adopted !== undefined) return adopted;
-      const { workspace, index: image, source, eager, onProgress } = options;
+      const { workspace, index: image, source, eager, onProgress, trace } = options;
       const restrict = options.restrict ?? false;
+      const takeNotes = options.takeNotes ?? false;
       return await ImageMount.open(
         this.#parts,
-        { workspace, image, source, eager, onProgress, dir, root, restrict },
+        { workspace, image, source, eager, onProgress, trace, takeNotes, dir, root, restrict },
         signal,
       );
     });
@@ -260,7 +279,7 @@ function mountKey(workspace: string, manifestDigest: string, target: string | un
   return createHash("sha256").update(name).digest("hex").slice(0, 32);
 }
 
-function lease(shared: SharedMount, image: MountedImage): LazyImage {
+function lease(shared: SharedMount, image: MountedImage, opened: boolean): LazyImage {
   let released: Promise<void> | undefined;
   const release = async () => {
     try {
@@ -275,6 +294,10 @@ function lease(shared: SharedMount, image: MountedImage): LazyImage {
     failure: image.failure,
     stats: () => image.stats(),
     replaceSource: (source) => image.replaceSource(source),
+    readSoFar: () => (opened ? image.readSoFar() : undefined),
+    endNotes: () => {
+      if (opened) image.endNotes();
+    },
     release: () => (released ??= release()),
   };
 }

@@ -6,6 +6,8 @@ export interface FetchLimits {
   readonly inFlightBytes: number;
   /** Requests at once that readers wait for or that read ahead of them. */
   readonly demandConnections: number;
+  /** Requests at once for what earlier starts read, beside those of readers. */
+  readonly traceConnections: number;
   /** Requests at once that complete layers in the background. */
   readonly backgroundConnections: number;
   /** Requests at once of an eager mount, before anything reads. */
@@ -26,6 +28,7 @@ export const defaultFetchLimits: FetchLimits = {
   rangeBytes: 8 * MiB,
   inFlightBytes: 64 * MiB,
   demandConnections: 8,
+  traceConnections: 6,
   backgroundConnections: 2,
   eagerConnections: 6,
   readAheadSpans: 8,

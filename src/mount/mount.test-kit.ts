@@ -227,3 +227,8 @@ export function contentOf(made: TestImage, path: string): Uint8Array {
 export async function contentAt(path: string): Promise<Uint8Array> {
   return new Uint8Array(await readFile(path));
 }
+
+/** Waits for something that other code brings about, looking at each turn of the event loop. */
+export async function until(holds: () => boolean): Promise<void> {
+  while (!holds()) await new Promise((resolve) => setImmediate(resolve));
+}

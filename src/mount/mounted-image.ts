@@ -1,3 +1,4 @@
+import type { StartTrace, Trace } from "../index/trace.ts";
 import type { BlobSource } from "../registry/blob-source.ts";
 import type { MountError } from "./error.ts";
 
@@ -28,6 +29,12 @@ export interface MountedImage {
   replaceSource(source: BlobSource): void;
   /** Resolves when all layers are in the cache. @throws MountError */
   complete(onProgress: ((stats: MountStats) => void) | undefined, signal: AbortSignal): Promise<void>;
+  /** Fetches what earlier starts of a program read; returns at once. */
+  prefetch(trace: Trace): void;
+  /** What was read since the mount was opened; `undefined` when nobody took note. */
+  readSoFar(): StartTrace | undefined;
+  /** Takes note no more. */
+  endNotes(): void;
   /** Completes the layers while no reader waits; does nothing when that is under way. */
   startBackground(): void;
   /** Unmounts and removes. @throws MountError `busy`: the mount is then as before */
