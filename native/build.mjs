@@ -1,4 +1,5 @@
-// Builds native/out/liboci_node.so, the C half of the lazy mount, from native/src/*.c:
+// Builds native/out/liboci_node.so, the C half of the lazy mount, from native/src/*.c, and native/out/oci-node-holder.elf,
+// the small program that outlives it, from native/src/holder/*.c:
 //
 //   node native/build.mjs            (build when something changed)
 //   node native/build.mjs --force
@@ -23,7 +24,9 @@ import { fileURLToPath } from "node:url";
 const native = dirname(fileURLToPath(import.meta.url));
 const sourceDir = join(native, "src");
 const outDir = join(native, "out");
+const holderDir = join(sourceDir, "holder");
 const output = join(outDir, "liboci_node.so");
+const holderOutput = join(outDir, "oci-node-holder.elf");
 const compiler = process.env.CC ?? "gcc";
 
 const compileFlags = [
@@ -113,14 +116,34 @@ function check(library) {
 }
 
 function isFresh(inputs) {
-  if (!existsSync(output)) return false;
-  const builtMs = statSync(output).mtimeMs;
+  if (!existsSync(output) || !existsSync(holderOutput)) return false;
+  const builtMs = Math.min(statSync(output).mtimeMs, statSync(holderOutput).mtimeMs);
   return inputs.every((path) => statSync(path).mtimeMs <= builtMs);
 }
 
+/** A static executable: it is started from memory on hosts of any C library, and must weigh next to nothing. */
+function buildHolder(workDir) {
+  const sources = readdirSync(holderDir)
+    .filter((name) => name.endsWith(".c"))
+    .map((name) => join(holderDir, name));
+  const program = join(workDir, "oci-node-holder.elf");
+  const flags = compileFlags.filter((flag) => !["-fPIC", "-pthread", "-g1"].includes(flag));
+  outputOf([
+    compiler,
+    ...flags,
+    "-static",
+    "-s",
+    "-Wl,-z,relro,-z,now,-z,noexecstack",
+    "-o",
+    program,
+    ...sources,
+  ]);
+  renameSync(program, holderOutput);
+}
+
 async function main() {
-  const files = readdirSync(sourceDir).map((name) => join(sourceDir, name));
-  const sources = files.filter((path) => path.endsWith(".c"));
+  const files = [sourceDir, holderDir].flatMap((dir) => readdirSync(dir).map((name) => join(dir, name)));
+  const sources = files.filter((path) => path.endsWith(".c") && dirname(path) === sourceDir);
   if (!process.argv.includes("--force") && isFresh([fileURLToPath(import.meta.url), sourceDir, ...files]))
     return;
   mkdirSync(outDir, { recursive: true });
@@ -143,6 +166,7 @@ async function main() {
       ...archives,
     ]);
     check(library);
+    buildHolder(workDir);
     renameSync(library, output);
     const kib = Math.round(readFileSync(output).length / 1024);
     process.stdout.write(`built native/out/liboci_node.so (${kib} KiB, ${Date.now() - started} ms)\n`);

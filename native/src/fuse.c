@@ -196,6 +196,7 @@ void *session_serve(void *argument) {
     int got = fuse_session_receive_buf(fuse, &request);
     if (got == -EINTR || got == -EAGAIN) continue;
     if (got <= 0) break;
+    if (session->init == NULL) session_note_init(session, request.mem, (size_t)got);
     fuse_session_process_buf(fuse, &request);
   }
   free(request.mem);

@@ -204,10 +204,32 @@ struct session {
   _Atomic bool draining;
   _Atomic uint32_t parked; /* requests that wait, or are being answered by another thread */
   _Atomic uint64_t reads, hits, misses, bytes_served;
+  /* The kernel's first request, which a later process has to hear too; see adopt.c. Set before INIT is answered. */
+  uint8_t *init;
+  uint32_t init_length;
 };
+/* By number, with a reference; NULL when there is none. */
+struct session *session_get(uint32_t id);
+void session_put(struct session *session);
+/* The steps from nothing to a session that serves: 0 or -errno, session_add the number. */
+int session_create(const char *mountpoint, const uint32_t *view_ids, uint32_t count, struct session **out);
+void session_set_deadline(struct session *session, uint32_t milliseconds);
+int session_prepare(struct session *session); /* libfuse's half, without a descriptor yet */
+int session_start_threads(struct session *session, uint32_t wanted);
+int session_add(struct session *session);
 /* Threads and JavaScript each hold the session; the last thread out ends it. */
 void session_thread_ends(struct session *session);
 void *session_serve(void *session);
+
+/* ---- adopt.c ---- */
+/* Keeps a copy when the request is the kernel's first one. */
+void session_note_init(struct session *session, const void *request, size_t length);
+
+/* ---- holder.c: the process that keeps /dev/fuse open when this one ends ---- */
+/* The descriptor in `fd` (-1: none) goes along. 0 or -errno; -ENOTCONN: the holder is gone. Native threads only. */
+int holder_put(uint32_t holder, const char *key, const uint8_t *init, uint32_t length, int fd);
+/* Fills `init` (HOLDER_INIT_MAX bytes), its length and a descriptor, which is the caller's to close. */
+int holder_take(uint32_t holder, const char *key, uint8_t *init, uint32_t *length, int *fd);
 
 /* ---- syscalls.c ---- */
 int write_text(const char *path, const char *text);

@@ -25,13 +25,14 @@ static struct session **sessions; /* engine_lock; index is id - 1 */
 static uint32_t session_count, session_capacity;
 
 static void session_free(struct session *session) {
+  free(session->init);
   for (uint32_t i = 0; i < session->view_count; i++) view_put(session->views[i]);
   free(session->views);
   free(session->mountpoint);
   free(session);
 }
 
-static struct session *session_get(uint32_t id) {
+struct session *session_get(uint32_t id) {
   pthread_mutex_lock(&engine_lock);
   struct session *session = id == 0 || id > session_count ? NULL : sessions[id - 1];
   if (session != NULL) session->refs++;
@@ -39,7 +40,7 @@ static struct session *session_get(uint32_t id) {
   return session;
 }
 
-static void session_put(struct session *session) {
+void session_put(struct session *session) {
   pthread_mutex_lock(&engine_lock);
   bool last = --session->refs == 0;
   pthread_mutex_unlock(&engine_lock);
@@ -79,7 +80,7 @@ void session_thread_ends(struct session *session) {
   session_put(session);
 }
 
-static int session_add(struct session *session) {
+int session_add(struct session *session) {
   pthread_mutex_lock(&engine_lock);
   if (session_count == session_capacity) {
     uint32_t capacity = session_capacity == 0 ? 64 : session_capacity * 2;
@@ -97,7 +98,7 @@ static int session_add(struct session *session) {
   return id;
 }
 
-static int session_create(const char *mountpoint, const uint32_t *view_ids, uint32_t count, struct session **out) {
+int session_create(const char *mountpoint, const uint32_t *view_ids, uint32_t count, struct session **out) {
   struct session *session = calloc(1, sizeof *session);
   if (session == NULL) return -ENOMEM;
   session->refs = 1;
@@ -114,14 +115,19 @@ static int session_create(const char *mountpoint, const uint32_t *view_ids, uint
   return result;
 }
 
-/* Mounts and hands the descriptor to libfuse, which takes "/dev/fd/N" for a file system that is mounted already. */
-static int mount_session(struct session *session) {
-  char options[128], fd_path[32], name[] = "oci-node";
+int session_prepare(struct session *session) {
+  char name[] = "oci-node";
   char *argv[] = {name, NULL};
   struct fuse_args arguments = FUSE_ARGS_INIT(1, argv);
   session->fuse = fuse_session_new(&arguments, &blob_operations, sizeof blob_operations, session);
   fuse_opt_free_args(&arguments);
-  if (session->fuse == NULL) return -ENOMEM;
+  return session->fuse == NULL ? -ENOMEM : 0;
+}
+
+/* Mounts and hands the descriptor to libfuse, which takes "/dev/fd/N" for a file system that is mounted already. */
+static int mount_session(struct session *session) {
+  char options[128], fd_path[32];
+  if (session_prepare(session) != 0) return -ENOMEM;
   int fd = open("/dev/fuse", O_RDWR | O_CLOEXEC);
   int result = fd < 0 ? -errno : 0;
   if (result == 0) {
@@ -144,7 +150,7 @@ static int mount_session(struct session *session) {
   return result;
 }
 
-static int start_threads(struct session *session, uint32_t wanted) {
+int session_start_threads(struct session *session, uint32_t wanted) {
   uint32_t threads = wanted == 0 ? 2 : wanted > THREADS_MAX ? THREADS_MAX : wanted;
   session->threads_alive = threads;
   session->refs++; /* of the threads together */
@@ -205,6 +211,10 @@ static int set_readahead(struct session *session) {
   return 0;
 }
 
+void session_set_deadline(struct session *session, uint32_t milliseconds) {
+  session->deadline_ns = (int64_t)(milliseconds == 0 ? 60000 : milliseconds) * 1000000;
+}
+
 struct mounting {
   const char *mountpoint;
   const uint32_t *view_ids;
@@ -216,10 +226,10 @@ static int mount_and_serve(void *argument) {
   struct session *session;
   int result = session_create(wanted->mountpoint, wanted->view_ids, wanted->count, &session);
   if (result != 0) return result;
-  session->deadline_ns = (int64_t)(wanted->deadline_ms == 0 ? 60000 : wanted->deadline_ms) * 1000000;
+  session_set_deadline(session, wanted->deadline_ms);
   result = mount_session(session);
   if (result == 0) {
-    result = start_threads(session, wanted->threads);
+    result = session_start_threads(session, wanted->threads);
     if (result != 0) {
       umount2(session->mountpoint, MNT_DETACH);
       fuse_session_destroy(session->fuse);

@@ -1,6 +1,7 @@
 /** The FUSE mount that gives EROFS its devices: a flat read-only folder with one file per layer blob. */
 import type { LayerBlob } from "./blob.ts";
-import { checked, holdProcess, runJob, startDoorbell } from "./doorbell.ts";
+import { checked, errnoName, holdProcess, runJob, startDoorbell } from "./doorbell.ts";
+import type { HolderConnection } from "./holder.ts";
 import { fuseAbort } from "./linux.ts";
 import { cText, loadShim } from "./shim.ts";
 
@@ -10,6 +11,12 @@ const { symbols } = loadShim({
   oci_fuse_stats: { args: ["u32", "buffer"], returns: "i32" },
   oci_fuse_drain: { args: ["u32", "bool"], returns: "i32" },
   oci_fuse_forget: { args: ["u32"], returns: "void" },
+  oci_fuse_resends: { args: ["u32"], returns: "i32" },
+  oci_fuse_hold: { args: ["u32", "u32", "buffer", "u32"], returns: "i32" },
+  oci_fuse_adopt: {
+    args: ["u32", "buffer", "buffer", "buffer", "u32", "u32", "u32", "u32", "u32"],
+    returns: "i32",
+  },
 });
 
 export interface FuseMountOptions {
@@ -72,6 +79,52 @@ export class FuseBlobServer {
     );
     checked(id, `FUSE could not be mounted on ${options.mountpoint}`, "See `oci-node doctor`.");
     return new FuseBlobServer(id, minor[0]!, options);
+  }
+
+  /**
+   * Serves a mount that an earlier process left with the holder: whatever waits there is answered. The blobs are those
+   * of the same layers in the same order. `connectionMinor`: of the mount's device, as the kernel lists it.
+   * `undefined`: nothing is held under the key, or the connection was cut.
+   */
+  static async adopt(
+    options: FuseMountOptions & {
+      readonly holder: HolderConnection;
+      readonly key: string;
+      readonly connectionMinor: number;
+    },
+  ): Promise<FuseBlobServer | undefined> {
+    const { holder, key, mountpoint, connectionMinor, blobs, threads, readDeadlineMs } = options;
+    const ids = Uint32Array.from([...blobs.map((blob) => blob.id), 0]);
+    const id = await runJob((job) =>
+      symbols.oci_fuse_adopt(
+        holder.id,
+        cText(key),
+        cText(mountpoint),
+        ids,
+        blobs.length,
+        threads ?? 2,
+        readDeadlineMs ?? 60_000,
+        connectionMinor,
+        job,
+      ),
+    );
+    if (id < 0 && ["ENOENT", "ENOTCONN"].includes(errnoName(id))) return undefined;
+    checked(id, `the FUSE mount on ${mountpoint} could not be taken over`);
+    return new FuseBlobServer(id, connectionMinor, options);
+  }
+
+  /** Whether this kernel can ask a later process again what this one leaves unanswered (Linux ≥ 6.9). */
+  get resends(): boolean {
+    return !this.#over && checked(symbols.oci_fuse_resends(this.#id), "FUSE session") === 1;
+  }
+
+  /**
+   * Leaves the connection with the holder, so that its readers wait for the next process when this one ends. Throws
+   * `EOPNOTSUPP` where {@link resends} is false, `ENOTCONN` when the holder has ended.
+   */
+  async hold(holder: HolderConnection, key: string): Promise<void> {
+    const result = await runJob((job) => symbols.oci_fuse_hold(this.#id, holder.id, cText(key), job));
+    checked(result, `the FUSE mount on ${this.mountpoint} could not be left with the holder`);
   }
 
   get blobs(): readonly LayerBlob[] {

@@ -3,3 +3,9 @@ declare module "*.so" {
   const path: string;
   export default path;
 }
+
+declare module "*.elf" {
+  /** As of "*.so". */
+  const path: string;
+  export default path;
+}
