@@ -76,9 +76,11 @@ const schema = z.strictObject({
       mount_transport: z.enum(["auto", "file", "loop"]).default("auto"),
       /** Fetches the rest of an image in the background while its containers run. */
       background_fetch: z.boolean().default(true),
+      /** Records what starts of a program read, and fetches that ahead of its next start. */
+      traces: z.boolean().default(true),
       runtime: z.enum(["runc", "crun", "runsc"]).default("runc"),
     })
-    .default({ mount_transport: "auto", background_fetch: true, runtime: "runc" }),
+    .default({ mount_transport: "auto", background_fetch: true, traces: true, runtime: "runc" }),
   index: z
     .strictObject({
       dir: z.string().optional(),

@@ -50,6 +50,7 @@ export async function startWorker(
     grants: new AccessGrants(),
     stateDir: config.stateDir,
     backgroundFetch: config.worker.background_fetch,
+    traces: config.worker.traces,
     runtime: await Runtime.create({
       stateDir: join(config.stateDir, "containers"),
       runtime: config.worker.runtime,

@@ -5,10 +5,11 @@ import type { LazyImage } from "../mount/lazy-mount.ts";
 import { CodedError, messageOf } from "../std/error.ts";
 import { logger } from "../std/log.ts";
 import type { RunningContainer } from "./container.ts";
-import { type PullDependencies, type PullRequest, pullLazy } from "./pull-lazy.ts";
+import { type PullDependencies, type PullRequest, pullLazy, traceKey } from "./pull-lazy.ts";
 import type { Runtime } from "./runtime.ts";
 import type { Report } from "./scheduler-client.ts";
 import type { ExitStatus } from "./spec.ts";
+import { StartRecorder } from "./start-recorder.ts";
 
 const log = logger("worker");
 const fullBelowBytes = 1024 * 1024;
@@ -16,7 +17,6 @@ const fullBelowBytes = 1024 * 1024;
 /** Everything that a worker was told of a container. */
 export interface WorkerContainerRequest extends PullRequest {
   readonly attempt: number;
-  readonly command: readonly string[];
   readonly env: Readonly<Record<string, string>>;
   readonly cpuMillis: number;
   readonly memoryBytes: number;
@@ -48,6 +48,7 @@ export class HeldContainer {
   #image: HeldImage | undefined;
   #stopping: Promise<void> | undefined;
   #imageFailure: string | undefined;
+  #recorder: StartRecorder | undefined;
   #events: NewContainerEvent[] = [];
   #phases: Record<string, Date> = {};
 
@@ -129,6 +130,8 @@ export class HeldContainer {
     try {
       const pulled = await pullLazy(this.#dependencies, request, (...event) => this.#event(...event), signal);
       this.#image = pulled.image;
+      if (this.#dependencies.traces)
+        this.#recorder = new StartRecorder(pulled.image, this.#dependencies.index.traces, traceKey(request));
       this.#phase("mounted");
       this.#event("mount", "the image is mounted");
       this.#running = await this.#dependencies.runtime.start(
@@ -177,6 +180,7 @@ export class HeldContainer {
       ...(await this.#reasonOf(status)),
       ...(transfer === undefined ? {} : { transfer }),
     });
+    await this.#recorder?.finish();
     await this.#cleanUp();
   }
 
@@ -200,6 +204,7 @@ export class HeldContainer {
     const cause =
       failure instanceof CodedError && failure.cause instanceof CodedError ? failure.cause : failure;
     this.#imageFailure = describe(cause);
+    this.#recorder?.drop();
     log.error("a part of the image could not be read", { container: this.id, error: this.#imageFailure });
     this.#event("image", this.#imageFailure);
     void this.#flush().catch(() => undefined);
@@ -208,6 +213,7 @@ export class HeldContainer {
   async #failed(error: unknown): Promise<void> {
     const stopped = this.#stopping !== undefined;
     const reason = stopped ? "stopped before it ran" : describe(error);
+    this.#recorder?.drop();
     log[stopped ? "info" : "error"]("container did not start", { container: this.id, reason });
     await this.#cleanUp();
     await this.#report({ state: stopped ? "stopped" : "failed", reason });

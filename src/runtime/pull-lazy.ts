@@ -2,6 +2,7 @@ import { createProvider } from "../credential/create-provider.ts";
 import { unmarshalCredentials } from "../credential/marshal.ts";
 import { anonymousProvider, type CredentialProvider } from "../credential/provider.ts";
 import type { IndexStore } from "../index/store.ts";
+import type { TraceKey } from "../index/trace-store.ts";
 import type { LazyImage, LazyMounts } from "../mount/lazy-mount.ts";
 import { parseReference, type Reference } from "../reference/reference.ts";
 import type { RegistryClient } from "../registry/client.ts";
@@ -21,6 +22,8 @@ export interface PullDependencies {
   readonly grants: AccessGrants;
   /** Whether the rest of an image is fetched while its containers run. */
   readonly backgroundFetch: boolean;
+  /** Whether what starts read is recorded, and fetched ahead for the next. */
+  readonly traces: boolean;
 }
 
 export interface PullRequest {
@@ -30,6 +33,8 @@ export interface PullRequest {
   readonly imageReference: string;
   readonly manifestDigest: string;
   readonly indexSha256: string;
+  /** Empty: the image's own. */
+  readonly command: readonly string[];
   /** The credentials, sealed to this worker's boot; empty: none. */
   readonly sealedCredentials: string;
   readonly sealContext: SealContext;
@@ -63,12 +68,17 @@ export async function pullLazy(
   const reference = parseReference(request.imageReference);
   const provider = await openProvider(dependencies, request, reference, onEvent);
   const repository = dependencies.registry.repository(reference, provider);
-  const index = await dependencies.index.openImage(request.manifestDigest, request.indexSha256);
+  const [index, trace] = await Promise.all([
+    dependencies.index.openImage(request.manifestDigest, request.indexSha256),
+    dependencies.traces ? dependencies.index.traces.read(traceKey(request)) : undefined,
+  ]);
   const source = blobSource(repository);
   const mounting = dependencies.mounts.acquire({
     workspace: request.workspaceId,
     index,
     source,
+    trace,
+    takeNotes: dependencies.traces,
     background: dependencies.backgroundFetch,
     eager: request.eager,
     signal,
@@ -92,6 +102,11 @@ export async function pullLazy(
     await mounting.then((image) => image.release()).catch(() => undefined);
     throw error;
   }
+}
+
+/** Under which traces of a request's starts are kept. */
+export function traceKey({ workspaceId, manifestDigest, command }: PullRequest): TraceKey {
+  return { workspace: workspaceId, manifestDigest, argv: command };
 }
 
 async function openProvider(
