@@ -61,6 +61,14 @@ describe("a configuration file", () => {
     expect(refusal("[index.limits]\nname_bytes_max = 300\n").message).toContain("name_bytes_max");
   });
 
+  test("takes the deadline of reads as a time", () => {
+    const path = join(folder, "config.toml");
+    writeFileSync(path, '[worker]\nread_deadline = "1.5m"\n');
+    expect(readConfig(path).worker.read_deadline).toBe(90_000);
+    for (const wrong of ["0s", "30", "25h", "soon"])
+      expect(refusal(`[worker]\nread_deadline = "${wrong}"\n`).message).toContain("worker.read_deadline");
+  });
+
   test("is refused by field when one is not known", () => {
     const error = refusal("[worker]\nmemry = 1\n");
     expect(error.code).toBe("invalid");

@@ -9,6 +9,7 @@ import {
   limitName,
   settableLimits,
 } from "./index/limits.ts";
+import { parseDuration } from "./std/duration.ts";
 import { CodedError, errnoOf, messageOf } from "./std/error.ts";
 import { parseSize } from "./std/size.ts";
 
@@ -44,6 +45,14 @@ const limit = (ceiling: number) =>
       message: `must be a whole number or a size, from 1 to ${ceiling}`,
     });
 
+/** A span of time for which something may wait: not 0, and no more than a timer can count. */
+const patience = z.string().transform((text, context) => {
+  const ms = parseDuration(text);
+  if (ms === undefined || ms === 0 || ms > 24 * 3_600_000)
+    context.addIssue({ code: "custom", message: "must be a time such as 30s or 2m, up to 24h" });
+  return ms ?? 0;
+});
+
 const server = z.strictObject({
   listen: address.optional(),
   tls_cert_file: z.string().optional(),
@@ -72,6 +81,8 @@ const schema = z.strictObject({
       memory: size.optional(),
       cache_dir: z.string().optional(),
       cache_quota: size.optional(),
+      /** How long a read of a file may wait for the registry, before it ends with EIO. */
+      read_deadline: patience.optional(),
       /** `file`: EROFS straight over the FUSE files (Linux ≥ 6.12); `loop`: over loop devices. */
       mount_transport: z.enum(["auto", "file", "loop"]).default("auto"),
       /** Fetches the rest of an image in the background while its containers run. */

@@ -46,7 +46,7 @@ static void run_fill(struct task *task, struct worker *worker) {
   struct fill *fill = mine->fill;
   uint32_t span = mine->span;
   enum fill_status status = fill_span(fill, span, worker);
-  miss_fill_ends(fill->view, span, status == FILL_DIGEST_MISMATCH || status == FILL_INFLATE_ERROR ? EIO : 0);
+  miss_fill_ends(fill->view, span); /* after wrong bytes, who waits goes on waiting: JavaScript asks again, or fails them */
   fill->results[span - fill->first] = (uint8_t)status;
   if (atomic_fetch_sub(&fill->left, 1) > 1) return;
   uint32_t job = fill->job;
@@ -83,6 +83,7 @@ int oci_fill(uint32_t view_id, uint32_t first, uint32_t last, const uint8_t *byt
   fill->first = first;
   fill->count = count;
   atomic_init(&fill->left, count);
+  deadline_progress(view, length);
   for (uint32_t i = 0; i < count; i++) {
     fill->tasks[i] = (struct fill_task){.task.run = run_fill, .fill = fill, .span = first + i};
     bool awaited = miss_fill_begins(view, first + i);

@@ -7,31 +7,12 @@
 #include <fuse3/fuse_lowlevel.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "oci.h"
+#include "parked.h"
 
-struct parked {
-  TAILQ_ENTRY(parked) of_blob, of_all;
-  uint64_t id;
-  fuse_req_t req;
-  struct session *session;
-  struct view *view;
-  uint64_t offset;
-  size_t length;
-  uint32_t first, last;
-  int64_t deadline_ns;
-  int error;
-  /* Spans that could not be stored: their bytes, in a picture of the range, and which they are. */
-  uint8_t *picture;
-  uint64_t *pictured;
-};
-
-static TAILQ_HEAD(, parked) all_parked = TAILQ_HEAD_INITIALIZER(all_parked);
+struct parked_queue all_parked = TAILQ_HEAD_INITIALIZER(all_parked);
 static _Atomic uint64_t next_id = 1;
-static pthread_cond_t watchdog_wakes;
-static bool watchdog_runs;
-static int64_t watchdog_until = INT64_MAX;
 
 static bool is_pictured(const struct parked *p, uint32_t span) {
   uint32_t at = span - p->first;
@@ -48,7 +29,7 @@ static bool is_ready(const struct parked *p) {
   return true;
 }
 
-static void unpark_locked(struct parked *p, struct parked_list *answers, int error) {
+void unpark_locked(struct parked *p, struct parked_list *answers, int error) {
   TAILQ_REMOVE(&p->view->blob->parked, p, of_blob);
   TAILQ_REMOVE(&all_parked, p, of_all);
   p->error = error;
@@ -84,7 +65,7 @@ static void reply(struct parked *p) {
   free(bytes);
 }
 
-static void answer(struct parked_list *answers) {
+void answer_parked(struct parked_list *answers) {
   struct parked *p;
   while ((p = TAILQ_FIRST(answers)) != NULL) {
     TAILQ_REMOVE(answers, p, of_blob);
@@ -94,50 +75,6 @@ static void answer(struct parked_list *answers) {
     free(p->pictured);
     free(p);
   }
-}
-
-static void *watch(void *unused) {
-  pthread_mutex_lock(&engine_lock);
-  for (;;) {
-    struct parked_list late = TAILQ_HEAD_INITIALIZER(late);
-    struct parked *p, *next;
-    int64_t now = now_ns();
-    watchdog_until = INT64_MAX;
-    for (p = TAILQ_FIRST(&all_parked); p != NULL; p = next) {
-      next = TAILQ_NEXT(p, of_all);
-      if (p->deadline_ns > now) {
-        if (p->deadline_ns < watchdog_until) watchdog_until = p->deadline_ns;
-        continue;
-      }
-      /* Whoever was asked has had its time: the next read asks again. */
-      for (uint32_t s = p->first; s <= p->last; s++)
-        if (p->view->blob->states[s].requester == p->view->id) p->view->blob->states[s].requester = 0;
-      unpark_locked(p, &late, EIO);
-    }
-    if (!TAILQ_EMPTY(&late)) {
-      pthread_mutex_unlock(&engine_lock);
-      answer(&late);
-      pthread_mutex_lock(&engine_lock);
-    } else if (watchdog_until == INT64_MAX) {
-      pthread_cond_wait(&watchdog_wakes, &engine_lock);
-    } else {
-      struct timespec until = {watchdog_until / 1000000000, watchdog_until % 1000000000};
-      pthread_cond_timedwait(&watchdog_wakes, &engine_lock, &until);
-    }
-  }
-  return unused;
-}
-
-static int watchdog_start_locked(void) {
-  if (watchdog_runs) return 0;
-  pthread_condattr_t attributes;
-  pthread_condattr_init(&attributes);
-  pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-  pthread_cond_init(&watchdog_wakes, &attributes);
-  pthread_condattr_destroy(&attributes);
-  int error = spawn_thread(watch, NULL);
-  watchdog_runs = error == 0;
-  return error;
 }
 
 static void on_interrupt(fuse_req_t req, void *id) { miss_interrupted(fuse_req_userdata(req), (uintptr_t)id); }
@@ -151,8 +88,7 @@ void miss_park(struct session *session, struct view *view, fuse_req_t req, uint6
     return;
   }
   *p = (struct parked){.req = req, .session = session, .view = view, .offset = offset, .length = length,
-                       .first = first, .last = last, .deadline_ns = now_ns() + session->deadline_ns,
-                       .id = atomic_fetch_add(&next_id, 1)};
+                       .first = first, .last = last, .id = atomic_fetch_add(&next_id, 1)};
   atomic_fetch_add(&session->parked, 1);
   /* Not under engine_lock: libfuse calls on_interrupt with the request's lock held. Found by number, since the parked
    * request may be gone when the kernel's word about its killed reader arrives. */
@@ -161,14 +97,11 @@ void miss_park(struct session *session, struct view *view, fuse_req_t req, uint6
   TAILQ_INSERT_TAIL(&view->blob->parked, p, of_blob);
   TAILQ_INSERT_TAIL(&all_parked, p, of_all);
   if (is_ready(p)) unpark_locked(p, &answers, 0); /* came in between look and lock */
-  else if (atomic_load(&session->draining) || watchdog_start_locked() != 0) unpark_locked(p, &answers, EIO);
+  else if (atomic_load(&session->draining) || !deadline_begin_locked(p)) unpark_locked(p, &answers, EIO);
   else if (fuse_req_interrupted(req)) unpark_locked(p, &answers, EINTR);
-  else {
-    ask_missing_locked(p);
-    if (p->deadline_ns < watchdog_until) pthread_cond_signal(&watchdog_wakes);
-  }
+  else ask_missing_locked(p);
   pthread_mutex_unlock(&engine_lock);
-  answer(&answers);
+  answer_parked(&answers);
 }
 
 void miss_interrupted(struct session *session, uint64_t id) {
@@ -181,7 +114,7 @@ void miss_interrupted(struct session *session, uint64_t id) {
     break;
   }
   pthread_mutex_unlock(&engine_lock);
-  answer(&answers);
+  answer_parked(&answers);
 }
 
 /* Gives the bytes of a span that the disk has no room for to a request that waits for it. */
@@ -221,7 +154,7 @@ enum fill_status miss_span_ready(struct view *view, uint32_t span, const uint8_t
     else ask_missing_locked(p); /* no memory for the picture: ask again */
   }
   pthread_mutex_unlock(&engine_lock);
-  answer(&answers);
+  answer_parked(&answers);
   return stored ? FILL_PRESENT : FILL_NO_SPACE;
 }
 
@@ -243,7 +176,7 @@ void miss_span_failed(struct view *view, uint32_t span, int error) {
   pthread_mutex_lock(&engine_lock);
   span_ended_locked(view, span, error, &answers);
   pthread_mutex_unlock(&engine_lock);
-  answer(&answers);
+  answer_parked(&answers);
 }
 
 bool miss_fill_begins(struct view *view, uint32_t span) {
@@ -255,13 +188,13 @@ bool miss_fill_begins(struct view *view, uint32_t span) {
   return awaited;
 }
 
-void miss_fill_ends(struct view *view, uint32_t span, int error) {
+void miss_fill_ends(struct view *view, uint32_t span) {
   struct parked_list answers = TAILQ_HEAD_INITIALIZER(answers);
   pthread_mutex_lock(&engine_lock);
   view->blob->states[span].filling--;
-  span_ended_locked(view, span, error, &answers);
+  span_ended_locked(view, span, 0, &answers);
   pthread_mutex_unlock(&engine_lock);
-  answer(&answers);
+  answer_parked(&answers);
 }
 
 void miss_view_gone_locked(struct view *view) {
@@ -279,7 +212,7 @@ void miss_fail_session(struct session *session) {
     if (p->session == session) unpark_locked(p, &answers, EIO);
   }
   pthread_mutex_unlock(&engine_lock);
-  answer(&answers);
+  answer_parked(&answers);
 }
 
 struct failure {

@@ -63,6 +63,8 @@ TAILQ_HEAD(parked_list, parked);
 struct span_state {
   uint32_t requester; /* the view whose miss is outstanding at JavaScript; 0: none */
   uint16_t filling;   /* fills at work */
+  uint32_t refuser;   /* the view whose readers gave the span up … */
+  int64_t refused_until_ns; /* … and until when they would be told so at once */
 };
 
 struct blob {
@@ -162,10 +164,14 @@ enum fill_status miss_span_ready(struct view *view, uint32_t span, const uint8_t
 void miss_span_failed(struct view *view, uint32_t span, int error);
 /* While a fill is at work on a span nobody is asked for it. Returns whether somebody waits for it. */
 bool miss_fill_begins(struct view *view, uint32_t span);
-void miss_fill_ends(struct view *view, uint32_t span, int error);
+void miss_fill_ends(struct view *view, uint32_t span);
 void miss_view_gone_locked(struct view *view);
 /* Answers all parked requests of a session with EIO. */
 void miss_fail_session(struct session *session);
+
+/* ---- deadline.c ---- */
+/* Bytes of the layer have arrived through this view: who waits for it may wait on. */
+void deadline_progress(struct view *view, uint64_t bytes);
 
 /* ---- fill.c ---- */
 enum fill_status {

@@ -212,7 +212,7 @@ static int set_readahead(struct session *session) {
 }
 
 void session_set_deadline(struct session *session, uint32_t milliseconds) {
-  session->deadline_ns = (int64_t)(milliseconds == 0 ? 60000 : milliseconds) * 1000000;
+  session->deadline_ns = (int64_t)(milliseconds == 0 ? 31000 : milliseconds) * 1000000;
 }
 
 struct mounting {

@@ -139,6 +139,7 @@ int oci_stream_push(uint32_t id, const uint8_t *bytes, uint64_t length, uint32_t
   stream->bytes = bytes;
   stream->length = length;
   stream->job = job;
+  deadline_progress(stream->view, length);
   result = -pool_submit(&stream->task, true);
   if (result != 0) stream->busy = false;
   return result;

@@ -26,6 +26,7 @@ export const serveMountSchema = z.object({
   indexStore: z.string(),
   cacheDir: z.string(),
   transport: z.enum(["auto", "file", "loop"]),
+  readDeadlineMs: z.number().optional(),
   fetchAll: z.boolean(),
 });
 
@@ -82,6 +83,7 @@ export async function serveMount(
     cacheDir: request.cacheDir,
     cacheQuotaBytes: undefined,
     transport: request.transport,
+    limits: request.readDeadlineMs === undefined ? {} : { deadlineMs: request.readDeadlineMs },
   });
   try {
     await mounts.clearStale();

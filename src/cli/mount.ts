@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { credentialsToWire } from "../credential/wire.ts";
 import { LazyMounts } from "../mount/lazy-mount.ts";
 import { formatReference, parseReference } from "../reference/reference.ts";
+import { parseDuration } from "../std/duration.ts";
 import { selfCommand } from "../std/self.ts";
 import { cleanEnvironment, tryRun } from "../std/spawn.ts";
 import { sleep } from "../std/wait.ts";
@@ -21,6 +22,7 @@ interface MountFlags extends CredentialFlags, StandaloneFlags {
   readonly cacheDir?: string;
   readonly foreground: boolean;
   readonly fetchAll: boolean;
+  readonly readDeadline?: number;
   readonly mountTransport?: "auto" | "file" | "loop";
 }
 
@@ -48,6 +50,13 @@ export const mount = command<MountFlags, [string, string]>({
     },
     foreground: { kind: "boolean", default: false, brief: "Serve in this process until Ctrl-C" },
     fetchAll: { kind: "boolean", default: false, brief: "Fetch the rest of the image in the background" },
+    readDeadline: {
+      kind: "parsed",
+      parse: readPatience,
+      optional: true,
+      brief: "How long a read may wait for the registry before it fails (default 30s)",
+      placeholder: "TIME",
+    },
     mountTransport: {
       kind: "enum",
       values: ["auto", "file", "loop"],
@@ -72,6 +81,7 @@ export const mount = command<MountFlags, [string, string]>({
       indexStore: flags.indexStore ?? join(cacheHome(), "index"),
       cacheDir: flags.cacheDir ?? join(cacheHome(), "layers"),
       transport: flags.mountTransport ?? "auto",
+      ...(flags.readDeadline === undefined ? {} : { readDeadlineMs: flags.readDeadline }),
       fetchAll: flags.fetchAll,
     };
     const progress = createProgress(flags.json);
@@ -86,6 +96,13 @@ export const mount = command<MountFlags, [string, string]>({
     return 0;
   },
 });
+
+function readPatience(text: string): number {
+  const ms = parseDuration(text);
+  if (ms === undefined || ms === 0 || ms > 24 * 3_600_000)
+    throw new Error("must be a time such as 30s or 2m, up to 24h");
+  return ms;
+}
 
 /** Starts a process of its own that serves, and waits until it says that the tree is there. */
 async function serveInBackground(

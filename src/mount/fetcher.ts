@@ -225,9 +225,10 @@ export class Fetcher {
       } else if (wrong) {
         const { digest } = layer.descriptor;
         error = fill.status === "inflate_error" ? notInflatable(digest, span) : wrongBytes(digest, span);
-        // The engine has answered who waited. Who came after that is no part of this failure, and asks anew.
         layer.refused(span, error);
-        if (fetch.demanded.delete(span)) this.#onFailure(error);
+        this.#engine.fail(layer.blob, span, readErrno(error));
+        const late = fetch.late?.delete(span) === true;
+        if (fetch.demanded.delete(span) || late) this.#onFailure(error);
       } else {
         layer.served(span);
         fetch.demanded.delete(span);

@@ -13,7 +13,7 @@ import { Fetcher } from "./fetcher.ts";
 import type { CachedLayer, LayerCache } from "./layer-cache.ts";
 import { LayerFetch } from "./layer-fetch.ts";
 import { LayeredMount } from "./layered-mount.ts";
-import type { FetchLimits } from "./limits.ts";
+import { deadlineGraceMs, type FetchLimits } from "./limits.ts";
 import { routeMisses } from "./miss-routes.ts";
 import { removeMountDir, writeRecord } from "./mount-record.ts";
 import type { MountedImage, MountStats } from "./mounted-image.ts";
@@ -44,9 +44,6 @@ export interface ImageMountParts {
   readonly transport: Transport;
   readonly limits: FetchLimits;
 }
-
-/** After our own deadlines have passed without an answer, the session itself answers EIO. */
-const readDeadlineMs = 10 * 60_000;
 
 /** One image, mounted: its layers in the cache, the fetching of what they lack, the mounts themselves. */
 export class ImageMount implements MountedImage {
@@ -256,7 +253,7 @@ export class ImageMount implements MountedImage {
       partial,
       transport: this.#parts.transport,
       restrict: request.restrict,
-      readDeadlineMs,
+      readDeadlineMs: this.#parts.limits.deadlineMs + deadlineGraceMs,
       signal,
     });
     this.#mount = mount;

@@ -55,12 +55,15 @@ export class LayerStream {
   async #cutStream(): Promise<void> {
     const { blob, descriptor } = this.#layer;
     const cutter = new SpanCutter(blob, (span) => !blob.isPresent(span));
-    for await (const chunk of this.#requests.stream(descriptor))
+    for await (const chunk of this.#requests.stream(descriptor)) {
+      // What goes by is perhaps here already, and fills nothing: readers of later spans wait on all the same.
+      if (this.#layer.waiting.size > 0) this.#engine.progress(blob, chunk.length);
       for (const { span, bytes } of cutter.push(chunk)) {
         const results = await this.#engine.fill(blob, span, span, bytes);
         if (results[0]?.status === "no_space") this.#servedFromMemory(span);
         this.#sweep();
       }
+    }
   }
 
   async #inflateStream(): Promise<void> {

@@ -14,13 +14,19 @@ export interface FetchLimits {
   readonly eagerConnections: number;
   /** Spans that a sequential reader is served ahead at most. */
   readonly readAheadSpans: number;
-  /** From a reader's miss to its bytes or its error; for a whole-layer stream: between two chunks. */
+  /**
+   * From the request for a reader's bytes to their end or the reader's error; for a whole-layer stream: between two
+   * chunks. The engine ends a read that waits for {@link deadlineGraceMs} more, whatever has become of its request.
+   */
   readonly deadlineMs: number;
   /** How long no reader may have waited before the background goes on. */
   readonly idleMs: number;
   /** Bandwidth of the background; absent: no limit of its own. */
   readonly backgroundBytesPerSecond?: number;
 }
+
+/** How much longer than its request a read may wait: for its bytes to be inflated, or its error to be told. */
+export const deadlineGraceMs = 1_000;
 
 const MiB = 1024 * 1024;
 
@@ -32,6 +38,6 @@ export const defaultFetchLimits: FetchLimits = {
   backgroundConnections: 2,
   eagerConnections: 6,
   readAheadSpans: 8,
-  deadlineMs: 45_000,
+  deadlineMs: 30_000,
   idleMs: 2_000,
 };

@@ -9,12 +9,14 @@ import { StreamedSpans, type StreamFill, ZstdStream } from "./stream.ts";
 const { symbols } = loadShim({
   oci_fill: { args: ["u32", "u32", "u32", "buffer", "u64", "buffer", "u32"], returns: "i32" },
   oci_fail: { args: ["u32", "u32", "i32"], returns: "i32" },
+  oci_progress: { args: ["u32", "u64"], returns: "i32" },
   oci_pool_size: { args: ["u32"], returns: "void" },
 });
 
 /**
  * `present`: in the cache file. `no_space`: it could not be stored, but everybody who waited was served.
- * `digest_mismatch`, `inflate_error`: the bytes are not what the index says; who waited through this blob got EIO.
+ * `digest_mismatch`, `inflate_error`: the bytes are not what the index says; who waited goes on waiting, for another
+ * `fill` or for `fail`.
  */
 export type FillStatus = "present" | "digest_mismatch" | "inflate_error" | "no_space";
 
@@ -95,6 +97,14 @@ export class Engine {
     return blob.kind === spanKinds.zstdStream
       ? ZstdStream.open(blob)
       : new StreamedSpans(blob, (first, last, bytes) => this.fill(blob, first, last, bytes));
+  }
+
+  /**
+   * Bytes of the layer have arrived, wanted or not: deadlines of readers who wait through this blob move on, by as much
+   * as they should have taken at 8 MiB per deadline. `fill` and streams of the engine count by themselves.
+   */
+  progress(blob: LayerBlob, bytes: number): void {
+    if (!blob.released) symbols.oci_progress(blob.id, bytes);
   }
 
   /** The span cannot be had now: who waits for it through this blob gets the error; a later read asks again. */

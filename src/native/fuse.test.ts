@@ -146,12 +146,28 @@ test("64 readers of one missing span cause one fetch", async () => {
   expect(misses.asked.filter((one) => one === span)).toEqual([span]);
 });
 
-test("a wrong digest is EIO for the reader, never wrong bytes, and a later fetch heals it", async () => {
+test("wrong bytes leave the reader waiting until right ones come", async () => {
+  await using mounted = new Mounted();
+  const misses = holdMisses();
+  const read = readAt(mounted.file(), layer.blobSize - 4096, 1000);
+  const span = await misses.next();
+  const wrong = fetched(layer, span);
+  wrong[0]! ^= 1;
+  expect(await engine.fill(mounted.blobs[0]!, span, span, wrong)).toEqual([
+    { span, status: "digest_mismatch" },
+  ]);
+  expect(mounted.server.stats().waiting).toBe(1);
+  await engine.fill(mounted.blobs[0]!, span, span, fetched(layer, span));
+  const at = layer.blobSize - 4096;
+  expect((await read).equals(blobOf(layer).subarray(at, at + 1000))).toBe(true);
+});
+
+test("after wrong bytes the reader gets the error that JavaScript gives, and a later fetch heals it", async () => {
   await using mounted = new Mounted();
   engine.onMiss((blob, span) => {
     const bytes = fetched(layer, span);
     bytes[0]! ^= 1;
-    void engine.fill(blob, span, span, bytes);
+    void engine.fill(blob, span, span, bytes).then(() => engine.fail(blob, span));
   });
   await expect(readAt(mounted.file(), 0, 1000)).rejects.toThrow("EIO");
   serveMisses(new Map([[mounted.blobs[0]!, layer]]));
@@ -171,13 +187,33 @@ test("a failed fetch is EIO, and the next read asks again", async () => {
   expect(asked.filter((span) => span === 15).length).toBeGreaterThanOrEqual(2);
 });
 
-test("a read that nobody answers ends with EIO at its deadline", async () => {
-  await using mounted = new Mounted([layer], 100);
+test("a read that nobody answers ends with EIO at its deadline, and is not waited for twice", async () => {
+  await using mounted = new Mounted([layer], 1_000);
   const misses = holdMisses();
+  const started = performance.now();
   const read = readAt(mounted.file(), 0, 100);
   read.catch(() => {});
   await misses.next();
   await expect(read).rejects.toThrow("EIO");
+  // The kernel reads ahead, fails, and asks again for the one page: that must not take as long once more.
+  expect(performance.now() - started).toBeLessThan(1_900);
+});
+
+test("a deadline moves on with the bytes of the layer that arrive, and not without them", async () => {
+  await using mounted = new Mounted([layer], 250);
+  const misses = holdMisses();
+  const started = performance.now();
+  const read = readAt(mounted.file(), 0, 100);
+  read.catch(() => {});
+  await misses.next();
+  const arriving = setInterval(() => {
+    engine.progress(mounted.blobs[0]!, 8 * 1024 * 1024);
+    if (performance.now() - started > 800) clearInterval(arriving);
+  }, 50);
+  await expect(read).rejects.toThrow("EIO");
+  const took = performance.now() - started;
+  expect(took).toBeGreaterThan(1000);
+  expect(took).toBeLessThan(3000);
 });
 
 test("a reader that is killed while it waits ends at once", async () => {

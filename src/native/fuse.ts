@@ -26,7 +26,10 @@ export interface FuseMountOptions {
   readonly blobs: readonly LayerBlob[];
   /** Threads that answer requests; default 2. A miss holds none of them. */
   readonly threads?: number;
-  /** After this time a waiting read gets EIO; default 60,000. */
+  /**
+   * After this time a waiting read gets EIO, whatever happens in JavaScript; default 31,000. As much again for each full
+   * 8 MiB (compressed) of the largest span that it needs, and for each 8 MiB that arrive of its layer.
+   */
   readonly readDeadlineMs?: number;
 }
 
@@ -74,7 +77,7 @@ export class FuseBlobServer {
       ids.length === 0 ? new Uint32Array(1) : ids,
       options.blobs.length,
       options.threads ?? 2,
-      options.readDeadlineMs ?? 60_000,
+      options.readDeadlineMs ?? 31_000,
       minor,
     );
     checked(id, `FUSE could not be mounted on ${options.mountpoint}`, "See `oci-node doctor`.");

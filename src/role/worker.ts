@@ -40,6 +40,7 @@ export async function startWorker(
     cacheDir: config.cacheDir,
     cacheQuotaBytes: config.worker.cache_quota,
     transport: config.worker.mount_transport,
+    limits: config.worker.read_deadline === undefined ? {} : { deadlineMs: config.worker.read_deadline },
   });
   const registered = Promise.withResolvers<void>();
   const worker = new Worker({
