@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { limitOwnMemory } from "../native/points.ts";
 import { childFailure } from "./child-failure.ts";
 import type { ChildAnswer, ChildRequest } from "./child-protocol.ts";
-import { LayerIndexing } from "./layer-index.ts";
+import { openIndexing } from "./layer-index.ts";
 import { checkLimit, type IndexLimits } from "./limits.ts";
 
 const readBytes = 1024 * 1024;
@@ -30,7 +30,7 @@ export async function runIndexChild(argv: readonly string[]): Promise<number> {
 /** Reads on this thread: there is nothing else for it to do, and the pipe holds the writer back. */
 function indexStandardInput({ layer, directory, blob, limits }: ChildRequest): ChildAnswer {
   const files = { spanPath: join(directory, "span"), tocPath: join(directory, "toc"), blob };
-  const indexing = LayerIndexing.create(layer, files, limits);
+  const indexing = openIndexing(layer, files, limits);
   try {
     const buffer = Buffer.allocUnsafe(readBytes);
     for (;;) {

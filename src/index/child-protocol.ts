@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { isDigest } from "../reference/digest.ts";
 import { indexErrorCodes } from "./error.ts";
 import type { BlobPlace } from "./layer-blob.ts";
 import type { LayerToIndex } from "./layer-index.ts";
@@ -33,6 +34,7 @@ export const childAnswer = z.union([
       entries: bytes,
       spanSha256: z.string().regex(/^[0-9a-f]{64}$/),
       spanSizeBytes: bytes,
+      tocDigest: z.string().refine(isDigest).optional(),
     }),
     blobProblem: z.string().optional(),
   }),

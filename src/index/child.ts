@@ -32,7 +32,12 @@ export async function indexLayerInChild(
   const directory = await mkdtemp(join(dirname(out.spanPath), ".index-layer-"));
   try {
     const request: ChildRequest = {
-      layer: { digest: layer.digest, size: layer.size, mediaType: layer.mediaType },
+      layer: {
+        digest: layer.digest,
+        size: layer.size,
+        mediaType: layer.mediaType,
+        chunkTable: layer.chunkTable,
+      },
       directory,
       blob: out.blob,
       limits,

@@ -16,6 +16,7 @@ const layerSchema = z.strictObject({
   entries: count,
   spanSha256: sha256,
   spanSizeBytes: count,
+  tocDigest: digest.optional(),
 });
 
 const imageSchema = z.strictObject({

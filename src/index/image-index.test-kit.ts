@@ -13,12 +13,27 @@ export interface TestImage {
   readonly blobs: ReadonlyMap<string, Uint8Array>;
 }
 
+/** A layer as a registry has it. */
+export interface TestBlob {
+  readonly bytes: Uint8Array;
+  readonly mediaType: string;
+  readonly annotations?: Readonly<Record<string, string>>;
+}
+
 /** Makes an image of gzip layers. */
 export function testImage(layers: readonly TestLayer[]): TestImage {
+  const mediaType = "application/vnd.oci.image.layer.v1.tar+gzip";
+  return imageOfBlobs(layers.map((layer) => ({ bytes: gzipSync(tarTestLayer(layer)), mediaType })));
+}
+
+/** Makes an image of layers as they are. */
+export function imageOfBlobs(layers: readonly TestBlob[]): TestImage {
   const blobs = new Map<string, Uint8Array>();
-  const descriptors = layers.map((layer) => {
-    const bytes = gzipSync(tarTestLayer(layer));
-    const descriptor = describe(bytes, "application/vnd.oci.image.layer.v1.tar+gzip");
+  const descriptors = layers.map(({ bytes, mediaType, annotations }) => {
+    const descriptor = {
+      ...describe(bytes, mediaType),
+      ...(annotations === undefined ? {} : { annotations }),
+    };
     blobs.set(descriptor.digest, bytes);
     return descriptor;
   });

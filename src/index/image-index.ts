@@ -4,9 +4,13 @@ import { digestOf } from "../reference/digest.ts";
 import { formatPlatform, normalizePlatform } from "../reference/platform.ts";
 import type { BlobSource } from "../registry/blob-source.ts";
 import type { Descriptor } from "../registry/descriptor.ts";
+import { RegistryError } from "../registry/error.ts";
 import type { ResolvedImage } from "../registry/repository.ts";
 import { logger } from "../std/log.ts";
+import { chunkTableDigest, findChunkTable } from "./chunk-table.ts";
 import { IndexError, writeError } from "./error.ts";
+import type { LayerToIndex } from "./layer-index.ts";
+import { defaultIndexLimits, type IndexLimits } from "./limits.ts";
 import { type MergeImage, mergeImage } from "./merge-image.ts";
 import type { IndexStore, StoredLayer } from "./store.ts";
 import { isOlder } from "./store-folder.ts";
@@ -18,7 +22,7 @@ const abandonedMs = 24 * 60 * 60 * 1000;
 
 /** Reads a layer once and writes its span file and table of contents; in this process or, better, in a child. */
 export type IndexLayer = (
-  layer: Descriptor,
+  layer: LayerToIndex,
   bytes: AsyncIterable<Uint8Array>,
   out: LayerPaths,
   signal: AbortSignal,
@@ -42,6 +46,8 @@ export interface BuildImageIndexOptions {
   /** A folder for files in the making, best on the store's file system; each build makes one of its own in it. */
   readonly scratchDir: string;
   readonly indexLayer: IndexLayer;
+  /** Bounds what is fetched of a layer before `indexLayer`. */
+  readonly limits?: IndexLimits;
   /** Merges the layers. Default: in this process; servers pass `mergeImageInChild`. */
   readonly mergeImage?: MergeImage;
   /** Layers indexed at the same time. Default 2. */
@@ -136,18 +142,51 @@ async function indexOneLayer(
   signal: AbortSignal,
 ): Promise<StoredLayer> {
   const { digest, size } = layer;
-  const present = await options.store.layer(digest);
-  if (present !== undefined) {
-    options.onProgress?.({ digest, bytesDone: size, bytesTotal: size });
-    return present;
-  }
   const folder = join(scratch, digest.slice("sha256:".length));
   await mkdir(folder);
   const out = { spanPath: join(folder, "spans"), tocPath: join(folder, "toc") };
-  await options.indexLayer(layer, watched(options, layer, signal), out, signal);
-  const stored = await options.store.commitLayer(digest, out);
+  let stored =
+    (await options.store.layer({ digest })) ?? (await indexByChunkTable(options, layer, out, signal));
+  if (stored !== undefined) {
+    options.onProgress?.({ digest, bytesDone: size, bytesTotal: size });
+  } else {
+    await options.indexLayer(layer, watched(options, layer, signal), out, signal);
+    stored = await options.store.commitLayer({ digest }, out);
+  }
   await rm(folder, { recursive: true, force: true });
   return stored;
+}
+
+/**
+ * The layer's index from the table of contents that it brings, when its manifest names one. `undefined`: there is none
+ * that can be used, and the layer is to be read as what it is without one.
+ */
+async function indexByChunkTable(
+  options: BuildImageIndexOptions,
+  layer: Descriptor,
+  out: LayerPaths,
+  signal: AbortSignal,
+): Promise<StoredLayer | undefined> {
+  const { store, source, limits } = options;
+  const { digest } = layer;
+  const tocDigest = chunkTableDigest(layer);
+  if (tocDigest === undefined) return undefined;
+  const present = await store.layer({ digest, tocDigest });
+  if (present !== undefined) return present;
+  try {
+    const { table, bytes } = await findChunkTable(layer, source, limits ?? defaultIndexLimits, signal);
+    await options.indexLayer({ ...layer, chunkTable: table }, bytes, out, signal);
+  } catch (error) {
+    const isOurs = error instanceof IndexError && error.code !== "cancelled" && error.code !== "no_space";
+    const noRanges = error instanceof RegistryError && error.code === "range_unsupported";
+    if (signal.aborted || !(isOurs || noRanges)) throw error;
+    logger("index").warning("a layer's own table of contents is not used; the layer is read as a whole", {
+      layer: digest,
+      reason: error.message,
+    });
+    return undefined;
+  }
+  return await store.commitLayer({ digest, tocDigest }, out);
 }
 
 async function* watched(
@@ -195,6 +234,7 @@ async function putImage(
       entries: layer.entries,
       spanSha256: layer.spanSha256,
       spanSizeBytes: layer.spanSizeBytes,
+      ...(layer.tocDigest === undefined ? {} : { tocDigest: layer.tocDigest }),
     })),
   };
   return { index, ...(await options.store.putImage(index, erofsPath)) };

@@ -30,6 +30,7 @@ export async function indexRepository(options: {
     source: blobSource(repository),
     store,
     scratchDir,
+    limits,
     indexLayer: (layer, bytes, out, inner) => indexLayerInChild(layer, bytes, out, limits, inner),
     mergeImage: (request, inner) => mergeImageInChild(request, inner, { limits }),
     onProgress,

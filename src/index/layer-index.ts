@@ -1,4 +1,6 @@
 import { rm } from "node:fs/promises";
+import type { ChunkTable } from "./chunk-table.ts";
+import { ChunkTableIndexing } from "./chunk-table-index.ts";
 import { IndexError } from "./error.ts";
 import { type BlobPlace, LayerBlobWriter } from "./layer-blob.ts";
 import { detectCompression, magicBytes } from "./layer-compression.ts";
@@ -21,6 +23,8 @@ export interface LayerToIndex {
   /** Compressed bytes. */
   readonly size: number;
   readonly mediaType: string;
+  /** The bytes are those of the table of contents that the layer brings, not the layer's. No blob comes of it then. */
+  readonly chunkTable?: ChunkTable | undefined;
 }
 
 /** Where the results go. Existing files are replaced; after a failure there are none. */
@@ -47,9 +51,9 @@ export async function indexLayerStream(
   limits: IndexLimits,
   signal: AbortSignal,
 ): Promise<IndexedLayer> {
-  let indexing: LayerIndexing | undefined;
+  let indexing: LayerIndexing | ChunkTableIndexing | undefined;
   try {
-    indexing = LayerIndexing.create(layer, out, limits);
+    indexing = openIndexing(layer, out, limits);
     await forEachChunk(bytes, signal, (chunk) => indexing?.push(chunk));
     return indexing.finish();
   } catch (error) {
@@ -57,6 +61,17 @@ export async function indexLayerStream(
     await Promise.all([rm(out.spanPath, { force: true }), rm(out.tocPath, { force: true })]);
     throw error;
   }
+}
+
+/** The pass that fits the layer. */
+export function openIndexing(
+  layer: LayerToIndex,
+  out: LayerIndexFiles,
+  limits: IndexLimits,
+): LayerIndexing | ChunkTableIndexing {
+  return layer.chunkTable === undefined
+    ? LayerIndexing.create(layer, out, limits)
+    : ChunkTableIndexing.create(layer, layer.chunkTable, out, limits);
 }
 
 /** The pass over one layer: bytes are pushed in, the files come out. */

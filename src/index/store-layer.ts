@@ -19,10 +19,22 @@ const factsSchema = z.strictObject({
   spanSha256: sha256,
   spanSizeBytes: count,
   tocSha256: sha256,
+  /** See {@link LayerName}. */
+  tocDigest: z.string().refine(isDigest).optional(),
 });
 
 /** What the store knows of a layer; kept beside its files as `layer.json`. */
 export type LayerFacts = z.infer<typeof factsSchema>;
+
+/**
+ * A layer's index by what it was made from: the layer's bytes, compared with its digest; or a table of contents that the
+ * layer brings, for which a manifest vouches. Whoever can push a manifest can name any table for any layer's digest, so
+ * an index made from one is shared only with those whose manifest names the same.
+ */
+export interface LayerName {
+  readonly digest: string;
+  readonly tocDigest?: string | undefined;
+}
 
 /** The files of a layer's index. */
 export interface LayerPaths {
@@ -45,7 +57,7 @@ export function decodeLayerFacts(text: string): LayerFacts | undefined {
  * @throws IndexError `digest_mismatch` when the index is of another layer, `corrupt_index` when it is none
  */
 export async function readLayerFacts(
-  digest: string,
+  { digest, tocDigest }: LayerName,
   paths: LayerPaths,
   hashes: { readonly span: string; readonly toc: string },
 ): Promise<LayerFacts> {
@@ -70,5 +82,6 @@ export async function readLayerFacts(
     spanSha256: hashes.span,
     spanSizeBytes: (await stat(paths.spanPath)).size,
     tocSha256: hashes.toc,
+    ...(tocDigest === undefined ? {} : { tocDigest }),
   };
 }

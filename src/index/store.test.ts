@@ -54,12 +54,12 @@ test("an image that was never built is not found", async () => {
   const digest = `sha256:${"0".repeat(64)}`;
   expect(await failureOf(store.openImage(digest))).toMatchObject({ code: "not_found" });
   expect(await failureOf(store.openImage(digest, "1".repeat(64)))).toMatchObject({ code: "not_found" });
-  expect(await store.hasLayer(digest)).toBe(false);
+  expect(await store.hasLayer({ digest })).toBe(false);
 });
 
 test("names that are no digests never become paths", async () => {
   for (const name of ["../../etc/passwd", "sha256:../../x", "", `sha256:${"A".repeat(64)}`]) {
-    expect(() => store.layerPaths(name)).toThrow("is no digest");
+    expect(() => store.layerPaths({ digest: name })).toThrow("is no digest");
     expect(await failureOf(store.openImage(name))).toMatchObject({ code: "not_found" });
   }
   expect(await failureOf(store.openImage(`sha256:${"0".repeat(64)}`, "../x"))).toMatchObject({
@@ -84,7 +84,7 @@ for (const [what, damage] of [
     const image = testImage([shared, own("a")]);
     const { digest, sha256, index } = await build(image);
     const folder = join(imagesFolder(), (await readdir(imagesFolder()))[0] ?? "");
-    const spans = store.layerPaths(index.layers[1]?.digest ?? "").spanPath;
+    const spans = store.layerPaths({ digest: index.layers[1]?.digest ?? "" }).spanPath;
     for (const path of [join(folder, "image.json"), join(folder, "erofs"), spans]) {
       await store.openImage(digest, sha256);
       await damage(path);
@@ -93,9 +93,9 @@ for (const [what, damage] of [
       expect(String(failure)).toContain(path);
       expect((await build(image)).sha256).toBe(sha256);
     }
-    const toc = store.layerPaths(index.layers[0]?.digest ?? "").tocPath;
+    const toc = store.layerPaths({ digest: index.layers[0]?.digest ?? "" }).tocPath;
     await damage(toc);
-    expect(await store.hasLayer(index.layers[0]?.digest ?? "")).toBe(false);
+    expect(await store.hasLayer({ digest: index.layers[0]?.digest ?? "" })).toBe(false);
     expect((await build(image)).sha256).toBe(sha256);
     await store.openImage(digest, sha256);
   });
@@ -132,9 +132,9 @@ test("a layer that a build used within the last hour is kept though no image nam
   const one = await build(testImage([shared]));
   const layer = one.index.layers[0]?.digest ?? "";
   await age(join(layersFolder(), layer.slice(7)));
-  expect(await store.hasLayer(layer)).toBe(true);
+  expect(await store.hasLayer({ digest: layer })).toBe(true);
   await store.removeImage(one.digest);
-  expect(await store.hasLayer(layer)).toBe(true);
+  expect(await store.hasLayer({ digest: layer })).toBe(true);
 });
 
 test("an index whose layer went away is not stored", async () => {

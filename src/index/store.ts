@@ -7,14 +7,21 @@ import { IndexError, writeError } from "./error.ts";
 import { decodeImageIndex, encodeImageIndex, imageIndexSha256 } from "./image-index-json.ts";
 import { besideName, FileHashes, moveFile, verifyFile } from "./store-file.ts";
 import { ignoreMissing, isOlder, modified, removeFolder } from "./store-folder.ts";
-import { decodeLayerFacts, type LayerFacts, type LayerPaths, readLayerFacts } from "./store-layer.ts";
+import {
+  decodeLayerFacts,
+  type LayerFacts,
+  type LayerName,
+  type LayerPaths,
+  readLayerFacts,
+} from "./store-layer.ts";
 import { TraceStore } from "./trace-store.ts";
 import type { ImageIndex, IndexedLayer } from "./types.ts";
 
 /** Layers used by a build within this time are kept, whether or not an image names them yet. */
 const unusedLayerMs = 60 * 60 * 1000;
 const imageNamePattern = /^([0-9a-f]{64})-([0-9a-f]{64})$/;
-const layerNamePattern = /^[0-9a-f]{64}$/;
+const layerNamePattern = /^[0-9a-f]{64}(\.[0-9a-f]{64})?$/;
+const sha256Pattern = /^[0-9a-f]{64}$/;
 
 /** An image's index whose files were verified. */
 export interface OpenedImageIndex {
@@ -44,6 +51,7 @@ export interface StoredImage {
  *
  * ```
  * layers/sha256/HEX/{spans,toc,layer.json}       by the layer's digest, shared by all images and repositories
+ * layers/sha256/HEX.HEX/…                        the same, made from the table of contents with the second digest
  * images/sha256/MANIFEST-INDEX/{image.json,erofs} by the manifest's digest and the SHA-256 of image.json
  * traces/…                                       what starts of images read: see TraceStore
  * ```
@@ -79,22 +87,22 @@ export class IndexStore {
   }
 
   /** Where a layer's index is, or would be. */
-  layerPaths(digest: string): LayerPaths {
-    const folder = this.#layerFolder(digest);
+  layerPaths(name: LayerName): LayerPaths {
+    const folder = this.#layerFolder(name);
     return { spanPath: join(folder, "spans"), tocPath: join(folder, "toc") };
   }
 
   /** Whether the store has the layer, whole; see {@link IndexStore.layer}. */
-  async hasLayer(digest: string): Promise<boolean> {
-    return (await this.layer(digest)) !== undefined;
+  async hasLayer(name: LayerName): Promise<boolean> {
+    return (await this.layer(name)) !== undefined;
   }
 
   /** The layer when the store has it with every byte as written. It is kept for the next hour, named or not. */
-  async layer(digest: string): Promise<StoredLayer | undefined> {
-    const folder = this.#layerFolder(digest);
-    const facts = await this.#layerFacts(digest);
+  async layer(name: LayerName): Promise<StoredLayer | undefined> {
+    const folder = this.#layerFolder(name);
+    const facts = await this.#layerFacts(name);
     if (facts === undefined) return undefined;
-    const paths = this.layerPaths(digest);
+    const paths = this.layerPaths(name);
     if ((await this.#hashes.sha256(paths.spanPath)) !== facts.spanSha256) return undefined;
     if ((await this.#hashes.sha256(paths.tocPath)) !== facts.tocSha256) return undefined;
     const now = new Date();
@@ -107,20 +115,20 @@ export class IndexStore {
    *
    * @throws IndexError `digest_mismatch` when the index is of another layer, `corrupt_index`, `no_space`
    */
-  async commitLayer(digest: string, from: LayerPaths): Promise<StoredLayer> {
-    const present = await this.layer(digest);
+  async commitLayer(name: LayerName, from: LayerPaths): Promise<StoredLayer> {
+    const present = await this.layer(name);
     if (present !== undefined) return present;
     const hashes = {
       span: (await this.#hashes.sha256(from.spanPath)) ?? "",
       toc: (await this.#hashes.sha256(from.tocPath)) ?? "",
     };
-    const facts = await readLayerFacts(digest, from, hashes);
-    await this.#moveIn(this.#layerFolder(digest), [
+    const facts = await readLayerFacts(name, from, hashes);
+    await this.#moveIn(this.#layerFolder(name), [
       ["spans", from.spanPath],
       ["toc", from.tocPath],
       ["layer.json", JSON.stringify(facts)],
     ]);
-    return { ...facts, ...this.layerPaths(digest) };
+    return { ...facts, ...this.layerPaths(name) };
   }
 
   /**
@@ -137,7 +145,7 @@ export class IndexStore {
       ["image.json", encodeImageIndex(index)],
     ]);
     for (const layer of index.layers) {
-      const facts = await this.#layerFacts(layer.digest);
+      const facts = await this.#layerFacts(layer);
       if (facts?.spanSha256 === layer.spanSha256) continue;
       await this.removeImage(index.manifestDigest, sha256);
       throw new IndexError(
@@ -173,7 +181,7 @@ export class IndexStore {
     await verifyFile(this.#hashes, erofsPath, index.erofsSha256);
     const layers: OpenedLayer[] = [];
     for (const layer of index.layers) {
-      const { spanPath } = this.layerPaths(layer.digest);
+      const { spanPath } = this.layerPaths(layer);
       await verifyFile(this.#hashes, spanPath, layer.spanSha256);
       layers.push({ ...layer, spanPath });
     }
@@ -215,11 +223,11 @@ export class IndexStore {
 
   async #removeUnusedLayers(): Promise<void> {
     const used = new Set(
-      (await this.list()).flatMap(({ index }) => index.layers.map(({ digest }) => hexOf(digest))),
+      (await this.list()).flatMap(({ index }) => index.layers.map((layer) => this.#layerFolder(layer))),
     );
     for (const name of await readdir(this.#layers)) {
       const path = join(this.#layers, name);
-      if (layerNamePattern.test(name) && !used.has(name) && (await isOlder(path, unusedLayerMs)))
+      if (layerNamePattern.test(name) && !used.has(path) && (await isOlder(path, unusedLayerMs)))
         await removeFolder(path);
     }
   }
@@ -238,10 +246,10 @@ export class IndexStore {
     return latest.sha256;
   }
 
-  async #layerFacts(digest: string): Promise<LayerFacts | undefined> {
+  async #layerFacts(name: LayerName): Promise<LayerFacts | undefined> {
     try {
-      const facts = decodeLayerFacts(await readFile(join(this.#layerFolder(digest), "layer.json"), "utf8"));
-      return facts?.digest === digest ? facts : undefined;
+      const facts = decodeLayerFacts(await readFile(join(this.#layerFolder(name), "layer.json"), "utf8"));
+      return facts?.digest === name.digest && facts.tocDigest === name.tocDigest ? facts : undefined;
     } catch (error) {
       return ignoreMissing(error);
     }
@@ -269,12 +277,13 @@ export class IndexStore {
     }
   }
 
-  #layerFolder(digest: string): string {
-    return join(this.#layers, hexOf(digest));
+  #layerFolder({ digest, tocDigest }: LayerName): string {
+    const suffix = tocDigest === undefined ? "" : `.${hexOf(tocDigest)}`;
+    return join(this.#layers, `${hexOf(digest)}${suffix}`);
   }
 
   #imageFolder(manifestDigest: string, sha256: string): string {
-    if (!layerNamePattern.test(sha256))
+    if (!sha256Pattern.test(sha256))
       throw new IndexError("not_found", "an index is named by 64 hexadecimal digits");
     return join(this.#images, `${hexOf(manifestDigest)}-${sha256}`);
   }

@@ -108,6 +108,8 @@ export interface IndexedLayer {
   /** SHA-256 (hex) and size of the span file. */
   readonly spanSha256: string;
   readonly spanSizeBytes: number;
+  /** The table of contents that the layer brings (`chunk-table.ts`), when the index was made from that. */
+  readonly tocDigest?: string | undefined;
 }
 
 /**
