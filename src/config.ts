@@ -87,6 +87,8 @@ const schema = z.strictObject({
       mount_transport: z.enum(["auto", "file", "loop"]).default("auto"),
       /** Fetches the rest of an image in the background while its containers run. */
       background_fetch: z.boolean().default(true),
+      /** Bytes per second that the background of all images together may take; absent: what the link gives. */
+      background_bandwidth: size.refine((bytes) => bytes > 0, "must be more than 0").optional(),
       /** Records what starts of a program read, and fetches that ahead of its next start. */
       traces: z.boolean().default(true),
       runtime: z.enum(["runc", "crun", "runsc"]).default("runc"),

@@ -28,6 +28,7 @@ export const serveMountSchema = z.object({
   transport: z.enum(["auto", "file", "loop"]),
   readDeadlineMs: z.number().optional(),
   fetchAll: z.boolean(),
+  backgroundBytesPerSecond: z.number().positive().optional(),
 });
 
 export type ServeMountRequest = z.infer<typeof serveMountSchema>;
@@ -82,6 +83,7 @@ export async function serveMount(
     stateDir: paths.mounts,
     cacheDir: request.cacheDir,
     cacheQuotaBytes: undefined,
+    backgroundBytesPerSecond: request.backgroundBytesPerSecond,
     transport: request.transport,
     limits: request.readDeadlineMs === undefined ? {} : { deadlineMs: request.readDeadlineMs },
   });

@@ -6,6 +6,7 @@ import { LazyMounts } from "../mount/lazy-mount.ts";
 import { formatReference, parseReference } from "../reference/reference.ts";
 import { parseDuration } from "../std/duration.ts";
 import { selfCommand } from "../std/self.ts";
+import { parseSize } from "../std/size.ts";
 import { cleanEnvironment, tryRun } from "../std/spawn.ts";
 import { sleep } from "../std/wait.ts";
 import { command, words } from "./action.ts";
@@ -23,6 +24,7 @@ interface MountFlags extends CredentialFlags, StandaloneFlags {
   readonly foreground: boolean;
   readonly fetchAll: boolean;
   readonly readDeadline?: number;
+  readonly backgroundBandwidth?: number;
   readonly mountTransport?: "auto" | "file" | "loop";
 }
 
@@ -57,6 +59,13 @@ export const mount = command<MountFlags, [string, string]>({
       brief: "How long a read may wait for the registry before it fails (default 30s)",
       placeholder: "TIME",
     },
+    backgroundBandwidth: {
+      kind: "parsed",
+      parse: parseBandwidth,
+      optional: true,
+      brief: "Bytes per second that --fetch-all may take at most, such as 20M",
+      placeholder: "SIZE",
+    },
     mountTransport: {
       kind: "enum",
       values: ["auto", "file", "loop"],
@@ -83,6 +92,9 @@ export const mount = command<MountFlags, [string, string]>({
       transport: flags.mountTransport ?? "auto",
       ...(flags.readDeadline === undefined ? {} : { readDeadlineMs: flags.readDeadline }),
       fetchAll: flags.fetchAll,
+      ...(flags.backgroundBandwidth === undefined
+        ? {}
+        : { backgroundBytesPerSecond: flags.backgroundBandwidth }),
     };
     const progress = createProgress(flags.json);
     const onReady = () => {
@@ -102,6 +114,13 @@ function readPatience(text: string): number {
   if (ms === undefined || ms === 0 || ms > 24 * 3_600_000)
     throw new Error("must be a time such as 30s or 2m, up to 24h");
   return ms;
+}
+
+function parseBandwidth(text: string): number {
+  const bytes = parseSize(text);
+  if (bytes === undefined || bytes === 0)
+    throw new SyntaxError(`${JSON.stringify(text)} is not a size such as 20M`);
+  return bytes;
 }
 
 /** Starts a process of its own that serves, and waits until it says that the tree is there. */

@@ -1,6 +1,7 @@
 import { setTimeout as wait } from "node:timers/promises";
 import { logger } from "../std/log.ts";
 import { waitFor } from "../std/wait.ts";
+import type { BackgroundBudget } from "./background-budget.ts";
 import type { MountError } from "./error.ts";
 import { noSpaceFor } from "./failure.ts";
 import type { Fetcher } from "./fetcher.ts";
@@ -18,11 +19,18 @@ export class Completion {
   readonly #fetcher: Fetcher;
   readonly #layers: readonly LayerFetch[];
   readonly #limits: FetchLimits;
+  readonly #budget: BackgroundBudget;
 
-  constructor(fetcher: Fetcher, layers: readonly LayerFetch[], limits: FetchLimits) {
+  constructor(
+    fetcher: Fetcher,
+    layers: readonly LayerFetch[],
+    limits: FetchLimits,
+    budget: BackgroundBudget,
+  ) {
     this.#fetcher = fetcher;
     this.#layers = layers;
     this.#limits = limits;
+    this.#budget = budget;
   }
 
   get complete(): boolean {
@@ -88,9 +96,9 @@ export class Completion {
   ): Promise<MountError | undefined> {
     let failed: MountError | undefined;
     for (const layer of this.#layers) {
-      const connections =
-        this.#limits.backgroundBytesPerSecond === undefined ? this.#limits.backgroundConnections : 1;
-      const lanes = Array.from({ length: connections }, () => this.#quietLane(layer, mayKeepMore, signal));
+      const lanes = Array.from({ length: this.#limits.backgroundConnections }, () =>
+        this.#quietLane(layer, mayKeepMore, signal),
+      );
       failed = (await Promise.all(lanes)).find((error) => error !== undefined) ?? failed;
     }
     return failed;
@@ -106,15 +114,16 @@ export class Completion {
       await this.#quiet(signal);
       if (layer.complete) return undefined;
       if (!(await mayKeepMore())) return noSpaceFor(layer.descriptor.digest);
+      await this.#budget.ready(signal);
       const before = performance.now();
-      const request = this.#nextRequest(layer, rangeBytes);
+      const request = this.#nextRequest(layer, this.#budget.requestBytes(rangeBytes));
       if (request === undefined) return undefined;
+      this.#budget.spend(request.bytes);
       const outcome = await waitFor(request.outcome, signal);
       if (outcome.error !== undefined || outcome.noSpace)
         return outcome.error ?? noSpaceFor(layer.descriptor.digest);
       const tookMs = performance.now() - before;
       rangeBytes = Math.min(this.#limits.rangeBytes, tookMs < politeMs ? rangeBytes * 2 : rangeBytes / 2);
-      await this.#throttle(request.bytes, tookMs, signal);
     }
   }
 
@@ -128,21 +137,14 @@ export class Completion {
     await wait(othersPauseMs, undefined, { signal });
   }
 
-  /** Waits until no reader has waited for a while. */
+  /** Waits until no reader of any mount has waited for a while. */
   async #quiet(signal: AbortSignal): Promise<void> {
     for (;;) {
       signal.throwIfAborted();
-      const left = this.#limits.idleMs - this.#fetcher.quietMs();
+      const left = this.#limits.idleMs - this.#budget.quietMs();
       if (left <= 0) return;
       await wait(Math.max(left, 5), undefined, { signal, ref: false });
     }
-  }
-
-  async #throttle(bytes: number, tookMs: number, signal: AbortSignal): Promise<void> {
-    const limit = this.#limits.backgroundBytesPerSecond;
-    if (limit === undefined) return;
-    const dueMs = (bytes * 1000) / limit;
-    if (dueMs > tookMs) await wait(dueMs - tookMs, undefined, { signal, ref: false });
   }
 
   /** Starts one request for the next missing bytes of a layer; `undefined` when all of it is there or under way. */

@@ -1,6 +1,7 @@
 import type { Engine, FillResult } from "../native/engine.ts";
 import type { BlobSource } from "../registry/blob-source.ts";
 import { logger } from "../std/log.ts";
+import type { BackgroundBudget } from "./background-budget.ts";
 import { readErrno, toMountError } from "./errno.ts";
 import type { MountError } from "./error.ts";
 import { notInflatable, wrongBytes } from "./failure.ts";
@@ -23,6 +24,7 @@ interface Stream {
 export class Fetcher {
   readonly #engine: Engine;
   readonly #limits: FetchLimits;
+  readonly #budget: BackgroundBudget;
   readonly #requests: SourceRequests;
   readonly #onFailure: (error: MountError) => void;
   readonly #onKept: (bytes: number) => void;
@@ -35,7 +37,6 @@ export class Fetcher {
   #activeReads = 0;
   #activeStreams = 0;
   #inFlightBytes = 0;
-  #quietSince = performance.now();
   #closed: MountError | undefined;
   #noSpaceLogged = false;
 
@@ -43,6 +44,8 @@ export class Fetcher {
     readonly engine: Engine;
     readonly source: BlobSource;
     readonly limits: FetchLimits;
+    /** Hears when readers wait. */
+    readonly budget: BackgroundBudget;
     /** Called for each error that a reader got, not for those of the background. */
     readonly onFailure: (error: MountError) => void;
     /** Called with the (inflated) bytes that went into the cache. */
@@ -50,6 +53,7 @@ export class Fetcher {
   }) {
     this.#engine = options.engine;
     this.#limits = options.limits;
+    this.#budget = options.budget;
     this.#requests = new SourceRequests(options.source, options.limits);
     this.#onFailure = options.onFailure;
     this.#onKept = options.onKept;
@@ -63,12 +67,6 @@ export class Fetcher {
   /** Compressed bytes received for this mount, and the requests that it took. */
   stats(): { readonly fetchedBytes: number; readonly requests: number } {
     return { fetchedBytes: this.#requests.bytes, requests: this.#requests.count };
-  }
-
-  /** Milliseconds for which no reader has waited; 0 while one does. */
-  quietMs(): number {
-    const busy = this.#activeReads > 0 || this.#activeStreams > 0 || this.#queue.length > 0;
-    return busy ? 0 : performance.now() - this.#quietSince;
   }
 
   /** A reader waits for a span. Called from the engine's doorbell: returns at once. */
@@ -188,10 +186,11 @@ export class Fetcher {
     const { start, end } = runRange(layer.blob, run);
     this.#inFlightBytes += end - start;
     this.#activeReads += 1;
+    const done = this.#budget.readersWait();
     void this.fetchRun(layer, run).finally(() => {
       this.#inFlightBytes -= end - start;
       this.#activeReads -= 1;
-      this.#quietSince = performance.now();
+      done();
       this.#schedulePump();
     });
   }
@@ -257,11 +256,12 @@ export class Fetcher {
 
   async #runStream({ layer, ended }: Stream): Promise<void> {
     this.#activeStreams += 1;
+    const done = layer.waiting.size > 0 ? this.#budget.readersWait() : undefined;
     const failed = (_: LayerFetch, span: number, error: MountError) => this.#failSpan(layer, span, error);
     const stream = new LayerStream({ layer, engine: this.#engine, requests: this.#requests, failed });
     const outcome = await stream.run();
     this.#activeStreams -= 1;
-    this.#quietSince = performance.now();
+    done?.();
     layer.stream = undefined;
     if (outcome.noSpace) this.#logNoSpace(layer);
     ended.resolve(outcome);

@@ -5,6 +5,7 @@ import type { Span } from "../native/blob.ts";
 import { Engine } from "../native/engine.ts";
 import type { BlobSource } from "../registry/blob-source.ts";
 import { logger } from "../std/log.ts";
+import type { BackgroundBudget } from "./background-budget.ts";
 import { Completion } from "./completion.ts";
 import { toMountError } from "./errno.ts";
 import { MountError } from "./error.ts";
@@ -43,6 +44,7 @@ export interface ImageMountParts {
   readonly cache: LayerCache;
   readonly transport: Transport;
   readonly limits: FetchLimits;
+  readonly budget: BackgroundBudget;
 }
 
 /** One image, mounted: its layers in the cache, the fetching of what they lack, the mounts themselves. */
@@ -69,7 +71,7 @@ export class ImageMount implements MountedImage {
   #background: { readonly stop: AbortController; readonly ended: Promise<void> } | undefined;
 
   private constructor(parts: ImageMountParts, request: ImageMountRequest, layers: readonly CachedLayer[]) {
-    const { limits } = parts;
+    const { limits, budget } = parts;
     const failure = Promise.withResolvers<MountError>();
     this.#parts = parts;
     this.#dir = request.dir;
@@ -86,13 +88,14 @@ export class ImageMount implements MountedImage {
       engine: Engine.get(),
       source: request.source,
       limits,
+      budget,
       onFailure: (error) => {
         logger("mount").warning("a read failed", { root: this.root, code: error.code, error: error.message });
         failure.resolve(error);
       },
       onKept: (bytes) => parts.cache.grew(bytes),
     });
-    this.#completion = new Completion(this.#fetcher, this.#fetches, limits);
+    this.#completion = new Completion(this.#fetcher, this.#fetches, limits, budget);
     this.#endRoutes = routeMisses(this.#fetcher, this.#fetches);
   }
 
@@ -257,6 +260,8 @@ export class ImageMount implements MountedImage {
       signal,
     });
     this.#mount = mount;
+    const { server } = mount;
+    if (server !== undefined) this.#parts.budget.mounted(() => server.stats().reads);
     for (const [index, layer] of this.#layers.entries()) {
       if (partial.includes(layer)) continue;
       this.#fetches[index]?.close();

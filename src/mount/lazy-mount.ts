@@ -7,6 +7,7 @@ import type { BlobSource } from "../registry/blob-source.ts";
 import { messageOf } from "../std/error.ts";
 import { logger } from "../std/log.ts";
 import { AdoptedMount } from "./adopted-mount.ts";
+import { BackgroundBudget } from "./background-budget.ts";
 import { MountError } from "./error.ts";
 import { FileLock } from "./file-lock.ts";
 import { ImageMount, type ImageMountParts } from "./image-mount.ts";
@@ -26,6 +27,8 @@ export interface LazyMountsOptions {
   readonly cacheQuotaBytes?: number | undefined;
   readonly transport: TransportChoice;
   readonly limits?: Partial<FetchLimits>;
+  /** What the background of all mounts together may take of the link; `undefined`: no limit. */
+  readonly backgroundBytesPerSecond?: number | undefined;
 }
 
 export interface AcquireOptions {
@@ -114,9 +117,10 @@ export class LazyMounts {
     try {
       const predecessors = await Predecessors.survey(mountsDir);
       const cache = await LayerCache.open(resolve(options.cacheDir), options.cacheQuotaBytes);
+      const budget = new BackgroundBudget(options.backgroundBytesPerSecond);
       const limits = { ...defaultFetchLimits, ...options.limits };
       return new LazyMounts(
-        { cache, transport: new Transport(options.transport), limits },
+        { cache, transport: new Transport(options.transport), limits, budget },
         mountsDir,
         lock,
         predecessors,

@@ -21,8 +21,6 @@ export interface FetchLimits {
   readonly deadlineMs: number;
   /** How long no reader may have waited before the background goes on. */
   readonly idleMs: number;
-  /** Bandwidth of the background; absent: no limit of its own. */
-  readonly backgroundBytesPerSecond?: number;
 }
 
 /** How much longer than its request a read may wait: for its bytes to be inflated, or its error to be told. */

@@ -39,6 +39,7 @@ export async function startWorker(
     stateDir: join(config.stateDir, "mounts"),
     cacheDir: config.cacheDir,
     cacheQuotaBytes: config.worker.cache_quota,
+    backgroundBytesPerSecond: config.worker.background_bandwidth,
     transport: config.worker.mount_transport,
     limits: config.worker.read_deadline === undefined ? {} : { deadlineMs: config.worker.read_deadline },
   });
