@@ -3,11 +3,13 @@ import { join } from "node:path";
 import { z } from "zod";
 import { credentialsFromWire } from "../credential/wire.ts";
 import type { IndexLimits } from "../index/limits.ts";
+import type { OpenedImageIndex } from "../index/store.ts";
 import { MountError } from "../mount/error.ts";
+import { LayerIntake } from "../mount/layer-intake.ts";
 import { LazyMounts } from "../mount/lazy-mount.ts";
 import { protectMemory } from "../native/process.ts";
 import { parseReference } from "../reference/reference.ts";
-import { blobSource } from "../registry/repository.ts";
+import { blobSource, type Repository } from "../registry/repository.ts";
 import { configureLog, logger } from "../std/log.ts";
 import { sleep } from "../std/wait.ts";
 import { CliError } from "./context.ts";
@@ -29,6 +31,7 @@ export const serveMountSchema = z.object({
   readDeadlineMs: z.number().optional(),
   fetchAll: z.boolean(),
   backgroundBytesPerSecond: z.number().positive().optional(),
+  indexOnly: z.boolean(),
 });
 
 export type ServeMountRequest = z.infer<typeof serveMountSchema>;
@@ -95,16 +98,9 @@ export async function serveMount(
       credentialsFromWire(request.credentials),
       request.insecureRegistries,
     );
-    const { store, index, sha256 } = await indexInto(request.indexStore, repository, {
-      platform: request.platform,
-      limits: request.limits,
-      signal,
-      onProgress: ({ digest, bytesDone, bytesTotal }) =>
-        on.onProgress({ label: digest.slice(0, 19), done: bytesDone, total: bytesTotal }),
-    });
     const image = await mounts.acquire({
       workspace: "mount",
-      index: await store.openImage(index.manifestDigest, sha256),
+      index: await openIndex(request, repository, on.onProgress, signal),
       source: blobSource(repository),
       background: request.fetchAll,
       eager: false,
@@ -130,6 +126,29 @@ export async function serveMount(
     process.off("SIGINT", leave);
     await mounts.close();
     await rm(paths.base, { recursive: true, force: true });
+  }
+}
+
+/** The image's index; layers that are not in the store are read once, and kept in the cache by that. */
+async function openIndex(
+  request: ServeMountRequest,
+  repository: Repository,
+  onProgress: (progress: { label: string; done: number; total: number }) => void,
+  signal: AbortSignal,
+): Promise<OpenedImageIndex> {
+  const intake = request.indexOnly ? undefined : await LayerIntake.open(request.cacheDir, undefined);
+  try {
+    const { store, index, sha256 } = await indexInto(request.indexStore, repository, {
+      platform: request.platform,
+      limits: request.limits,
+      keeper: intake,
+      signal,
+      onProgress: ({ digest, bytesDone, bytesTotal }) =>
+        onProgress({ label: digest.slice(0, 19), done: bytesDone, total: bytesTotal }),
+    });
+    return await store.openImage(index.manifestDigest, sha256);
+  } finally {
+    await intake?.close();
   }
 }
 

@@ -25,6 +25,7 @@ interface MountFlags extends CredentialFlags, StandaloneFlags {
   readonly fetchAll: boolean;
   readonly readDeadline?: number;
   readonly backgroundBandwidth?: number;
+  readonly indexOnly: boolean;
   readonly mountTransport?: "auto" | "file" | "loop";
 }
 
@@ -32,7 +33,7 @@ export const mount = command<MountFlags, [string, string]>({
   brief: "Mount an image at a folder, lazily, without any server",
   fullDescription:
     "Returns when the tree is there and serves in the background until `oci-node umount DIR`. An image that is not " +
-    "indexed yet is indexed first.",
+    "indexed yet is read once, whole, to index it and to have it; of one that is indexed only what is read is fetched.",
   flags: {
     ...credentialFlags,
     ...standaloneFlags,
@@ -66,6 +67,11 @@ export const mount = command<MountFlags, [string, string]>({
       brief: "Bytes per second that --fetch-all may take at most, such as 20M",
       placeholder: "SIZE",
     },
+    indexOnly: {
+      kind: "boolean",
+      default: false,
+      brief: "Keep nothing of layers that have to be indexed: fetch what is read",
+    },
     mountTransport: {
       kind: "enum",
       values: ["auto", "file", "loop"],
@@ -95,6 +101,7 @@ export const mount = command<MountFlags, [string, string]>({
       ...(flags.backgroundBandwidth === undefined
         ? {}
         : { backgroundBytesPerSecond: flags.backgroundBandwidth }),
+      indexOnly: flags.indexOnly,
     };
     const progress = createProgress(flags.json);
     const onReady = () => {

@@ -6,6 +6,7 @@ import { detectCredentialType } from "../credential/detect.ts";
 import { anonymousProvider, type CredentialMap } from "../credential/provider.ts";
 import type { BuiltImageIndex } from "../index/image-index.ts";
 import { indexRepository } from "../index/index-repository.ts";
+import type { LayerKeeper } from "../index/layer-keeper.ts";
 import type { IndexLimits } from "../index/limits.ts";
 import { IndexStore } from "../index/store.ts";
 import { hostPlatform, parsePlatform } from "../reference/platform.ts";
@@ -91,6 +92,7 @@ export async function indexInto(
   options: {
     readonly platform: string | undefined;
     readonly limits: IndexLimits;
+    readonly keeper?: LayerKeeper | undefined;
     readonly signal: AbortSignal;
     readonly onProgress: (progress: { digest: string; bytesDone: number; bytesTotal: number }) => void;
   },
@@ -104,6 +106,7 @@ export async function indexInto(
     store,
     scratchDir: join(storeDir, "scratch"),
     limits: options.limits,
+    keeper: options.keeper,
     onProgress: options.onProgress,
     signal: options.signal,
   });

@@ -51,7 +51,6 @@ function build(from: TestImage, more: Partial<BuildImageIndexOptions> = {}): Pro
   return buildImageIndex({
     repository: "example.test/team/app",
     resolved: from.resolved,
-    configBytes: from.configBytes,
     source: new MemorySource(from.blobs),
     store,
     scratchDir: bench.path("scratch"),

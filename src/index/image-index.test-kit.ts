@@ -8,7 +8,6 @@ import { type TestLayer, tarTestLayer } from "./tree-layers.test-kit.ts";
 /** An image that a test makes up, as a registry would resolve it and serve its layers. */
 export interface TestImage {
   readonly resolved: ResolvedImage;
-  readonly configBytes: Uint8Array;
   /** Compressed layers by digest. */
   readonly blobs: ReadonlyMap<string, Uint8Array>;
 }
@@ -51,9 +50,10 @@ export function imageOfBlobs(layers: readonly TestBlob[]): TestImage {
     config: configDescriptor,
     layers: descriptors,
     manifestBytes,
+    configBytes,
     imageConfig: parseImageConfig(config),
   };
-  return { resolved, configBytes, blobs };
+  return { resolved, blobs };
 }
 
 /** Serves blobs from memory in pieces; counts what was asked for. */

@@ -49,7 +49,6 @@ function build(image: TestImage, more: Partial<BuildImageIndexOptions> = {}): Pr
   return buildImageIndex({
     repository: "example.test/team/app",
     resolved: image.resolved,
-    configBytes: image.configBytes,
     source: new MemorySource(image.blobs),
     store,
     scratchDir: bench.path("scratch"),
@@ -87,7 +86,7 @@ test("an image is indexed, stored, opened and mounted as unpacking shows it", as
   const opened = await store.openImage(image.resolved.manifest.digest, sha256);
   expect(opened.index).toEqual(index);
   expect(index.platform).toBe("linux/amd64");
-  expect(index.imageConfig).toBe(Buffer.from(image.configBytes).toString());
+  expect(index.imageConfig).toBe(Buffer.from(image.resolved.configBytes).toString());
   expect(index.layers.map(({ digest }) => digest)).toEqual(image.resolved.layers.map(({ digest }) => digest));
   expect(
     await diffTrees(await mount(image, opened), await bench.unpack(layers), { directoryLinks: true }),
@@ -199,12 +198,12 @@ test("no more layers than allowed are indexed at the same time, and the first fa
     if (started === 2) second.resolve();
     await second.promise;
     try {
-      await indexLayer(layer, bytes, out, signal);
+      return await indexLayer(layer, bytes, out, signal);
     } finally {
       running -= 1;
     }
   };
-  await build(image, { indexLayer: counting });
+  await build(image, { indexLayer: counting, concurrency: 2 });
   expect([most, started]).toEqual([2, 6]);
   const failing: IndexLayer = async () => {
     started += 1;
@@ -229,9 +228,10 @@ test("what a killed build left is removed after a day, what a living one uses st
 });
 
 test("an image config that is not the manifest's is refused", async () => {
-  const failure = await build(testImage([base]), { configBytes: Buffer.from("{}") }).catch(
-    (error: unknown) => error,
-  );
+  const image = testImage([base]);
+  const failure = await build(image, {
+    resolved: { ...image.resolved, configBytes: Buffer.from("{}") },
+  }).catch((error: unknown) => error);
   expect(failure).toMatchObject({ code: "digest_mismatch" });
 });
 

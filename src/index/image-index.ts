@@ -1,4 +1,5 @@
 import { mkdir, mkdtemp, readdir, rm } from "node:fs/promises";
+import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import { digestOf } from "../reference/digest.ts";
 import { formatPlatform, normalizePlatform } from "../reference/platform.ts";
@@ -9,24 +10,27 @@ import type { ResolvedImage } from "../registry/repository.ts";
 import { logger } from "../std/log.ts";
 import { chunkTableDigest, findChunkTable } from "./chunk-table.ts";
 import { IndexError, writeError } from "./error.ts";
-import type { LayerToIndex } from "./layer-index.ts";
+import type { LayerIndexFiles, LayerToIndex } from "./layer-index.ts";
+import type { LayerKeeper } from "./layer-keeper.ts";
 import { defaultIndexLimits, type IndexLimits } from "./limits.ts";
 import { type MergeImage, mergeImage } from "./merge-image.ts";
 import type { IndexStore, StoredLayer } from "./store.ts";
 import { isOlder } from "./store-folder.ts";
 import type { LayerPaths } from "./store-layer.ts";
-import type { ImageIndex } from "./types.ts";
+import type { ImageIndex, IndexedLayer } from "./types.ts";
 
 const scratchPrefix = "build-";
 const abandonedMs = 24 * 60 * 60 * 1000;
+/** One more than there are processors: a layer that waits for the registry leaves its own to another. */
+const concurrencyDefault = Math.min(8, Math.max(3, availableParallelism() + 1));
 
-/** Reads a layer once and writes its span file and table of contents; in this process or, better, in a child. */
+/** Reads a layer once and writes what is asked of it (`layer-index.ts`); in this process or, better, in a child. */
 export type IndexLayer = (
   layer: LayerToIndex,
   bytes: AsyncIterable<Uint8Array>,
-  out: LayerPaths,
+  out: LayerIndexFiles,
   signal: AbortSignal,
-) => Promise<unknown>;
+) => Promise<IndexedLayer>;
 
 export interface LayerProgress {
   readonly digest: string;
@@ -39,8 +43,6 @@ export interface BuildImageIndexOptions {
   /** Canonical `registry/repository`. */
   readonly repository: string;
   readonly resolved: ResolvedImage;
-  /** The bytes of `resolved.config`. */
-  readonly configBytes: Uint8Array;
   readonly source: BlobSource;
   readonly store: IndexStore;
   /** A folder for files in the making, best on the store's file system; each build makes one of its own in it. */
@@ -50,7 +52,9 @@ export interface BuildImageIndexOptions {
   readonly limits?: IndexLimits;
   /** Merges the layers. Default: in this process; servers pass `mergeImageInChild`. */
   readonly mergeImage?: MergeImage;
-  /** Layers indexed at the same time. Default 2. */
+  /** Takes the contents of the layers that are read. Default: they are not kept. */
+  readonly keeper?: LayerKeeper | undefined;
+  /** Layers indexed at the same time. Default: {@link concurrencyDefault}. */
   readonly concurrency?: number;
   readonly onProgress?: (progress: LayerProgress) => void;
   /** Sees the bytes of each layer that is read, in order, before they are indexed. They are verified only at the end. */
@@ -72,7 +76,7 @@ export interface BuiltImageIndex {
  */
 export async function buildImageIndex(options: BuildImageIndexOptions): Promise<BuiltImageIndex> {
   const { resolved, signal } = options;
-  if (digestOf(options.configBytes) !== resolved.config.digest) {
+  if (digestOf(resolved.configBytes) !== resolved.config.digest) {
     throw new IndexError(
       "digest_mismatch",
       `the image config is not the one with the digest ${resolved.config.digest}`,
@@ -110,10 +114,14 @@ async function removeAbandoned(scratchDir: string): Promise<void> {
   }
 }
 
-/** Indexes each distinct layer once, some at a time; the first failure stops the others. In the manifest's order. */
+/**
+ * Indexes each distinct layer once, some at a time and the largest first, so that none of them is left for last; the first
+ * failure stops the others. Gives the layers in the manifest's order.
+ */
 async function indexLayers(options: BuildImageIndexOptions, scratch: string): Promise<StoredLayer[]> {
   const { layers } = options.resolved;
-  const todo = [...new Map(layers.map((layer) => [layer.digest, layer])).values()];
+  const distinct = new Map(layers.map((layer) => [layer.digest, layer]));
+  const todo = [...distinct.values()].sort((a, b) => b.size - a.size);
   const done = new Map<string, StoredLayer>();
   const failed = new AbortController();
   const signal = AbortSignal.any([options.signal, failed.signal]);
@@ -123,7 +131,7 @@ async function indexLayers(options: BuildImageIndexOptions, scratch: string): Pr
       done.set(layer.digest, await indexOneLayer(options, layer, scratch, signal));
     }
   };
-  const workers = Array.from({ length: Math.max(1, options.concurrency ?? 2) }, async () => {
+  const workers = Array.from({ length: Math.max(1, options.concurrency ?? concurrencyDefault) }, async () => {
     try {
       await work();
     } catch (error) {
@@ -145,16 +153,38 @@ async function indexOneLayer(
   const folder = join(scratch, digest.slice("sha256:".length));
   await mkdir(folder);
   const out = { spanPath: join(folder, "spans"), tocPath: join(folder, "toc") };
-  let stored =
-    (await options.store.layer({ digest })) ?? (await indexByChunkTable(options, layer, out, signal));
-  if (stored !== undefined) {
+  try {
+    const stored =
+      (await options.store.layer({ digest })) ?? (await indexByChunkTable(options, layer, out, signal));
+    if (stored === undefined) return await readWhole(options, layer, out, signal);
     options.onProgress?.({ digest, bytesDone: size, bytesTotal: size });
-  } else {
-    await options.indexLayer(layer, watched(options, layer, signal), out, signal);
-    stored = await options.store.commitLayer({ digest }, out);
+    return stored;
+  } finally {
+    await rm(folder, { recursive: true, force: true });
   }
-  await rm(folder, { recursive: true, force: true });
-  return stored;
+}
+
+/** Indexes a layer in one pass over its bytes, which gives its contents to whoever keeps them. */
+async function readWhole(
+  options: BuildImageIndexOptions,
+  layer: Descriptor,
+  out: LayerPaths,
+  signal: AbortSignal,
+): Promise<StoredLayer> {
+  const { keeper, store } = options;
+  const { digest } = layer;
+  const place = await keeper?.place(layer);
+  try {
+    const bytes = watched(options, layer, signal);
+    const indexed = await options.indexLayer(layer, bytes, { ...out, blob: place }, signal);
+    const stored = await store.commitLayer({ digest }, out);
+    // An index of the layer that another made meanwhile stays; when it cuts the layer differently, ours fits nothing.
+    const fits = stored.spanSha256 === indexed.spanSha256;
+    if (place !== undefined && fits) await keeper?.keep(indexed, stored.spanPath, place);
+    return stored;
+  } finally {
+    if (place !== undefined) await rm(place.path, { force: true });
+  }
 }
 
 /**
@@ -221,7 +251,7 @@ async function putImage(
     manifestDigest: resolved.manifest.digest,
     configDigest: resolved.config.digest,
     platform: formatPlatform(normalizePlatform({ os, architecture, ...(variant === "" ? {} : { variant }) })),
-    imageConfig: Buffer.from(options.configBytes).toString("utf8"),
+    imageConfig: Buffer.from(resolved.configBytes).toString("utf8"),
     erofsSha256: erofs.sha256,
     erofsSizeBytes: erofs.sizeBytes,
     inodes: erofs.inodes,

@@ -1,6 +1,7 @@
 import { blobSource, type Repository, type ResolvedImage } from "../registry/repository.ts";
 import { indexLayerInChild } from "./child.ts";
 import { type BuiltImageIndex, buildImageIndex, type LayerProgress } from "./image-index.ts";
+import type { LayerKeeper } from "./layer-keeper.ts";
 import type { IndexLimits } from "./limits.ts";
 import { mergeImageInChild } from "./merge-child.ts";
 import type { IndexStore } from "./store.ts";
@@ -18,21 +19,23 @@ export async function indexRepository(options: {
   /** For files in the making, best on the store's file system. */
   readonly scratchDir: string;
   readonly limits: IndexLimits;
+  /** Takes the contents of the layers that are read. */
+  readonly keeper?: LayerKeeper | undefined;
   readonly onProgress: (progress: LayerProgress) => void;
   readonly signal: AbortSignal;
 }): Promise<BuiltImageIndex> {
-  const { repository, resolved, store, scratchDir, limits, onProgress, signal } = options;
+  const { repository, resolved, store, scratchDir, limits, keeper, onProgress, signal } = options;
   const { registry, repository: path } = repository.reference;
   return await buildImageIndex({
     repository: `${registry}/${path}`,
     resolved,
-    configBytes: await repository.blob(resolved.config, signal),
     source: blobSource(repository),
     store,
     scratchDir,
     limits,
     indexLayer: (layer, bytes, out, inner) => indexLayerInChild(layer, bytes, out, limits, inner),
     mergeImage: (request, inner) => mergeImageInChild(request, inner, { limits }),
+    keeper,
     onProgress,
     signal,
   });

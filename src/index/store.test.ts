@@ -26,7 +26,6 @@ async function build(image: TestImage): Promise<BuiltImageIndex & { digest: stri
   const built = await buildImageIndex({
     repository: "example.test/app",
     resolved: image.resolved,
-    configBytes: image.configBytes,
     source: new MemorySource(image.blobs),
     store,
     scratchDir: bench.path("scratch"),

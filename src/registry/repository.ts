@@ -11,6 +11,8 @@ export interface ResolvedImage {
   readonly config: Descriptor;
   readonly layers: readonly Descriptor[];
   readonly manifestBytes: Uint8Array;
+  /** The bytes of `config`, whose meaning is `imageConfig`. */
+  readonly configBytes: Uint8Array;
   readonly imageConfig: ImageConfig;
 }
 

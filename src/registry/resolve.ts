@@ -67,11 +67,13 @@ export class Resolver {
       fetched = await this.#fetch(chosen.digest, signal, chosen);
     }
     const { config, layers } = fetched.manifest;
-    const imageConfig = this.#parseConfig(await this.#blob(config, signal), name);
+    const configBytes = await this.#blob(config, signal);
+    const imageConfig = this.#parseConfig(configBytes, name);
     if (!fits(imageConfig, platform)) {
       throw this.#noSuchPlatform(name, platform, `${imageConfig.os}/${imageConfig.architecture}`);
     }
-    return { manifest: fetched.descriptor, config, layers, manifestBytes: fetched.bytes, imageConfig };
+    const { descriptor: manifest, bytes: manifestBytes } = fetched;
+    return { manifest, config, layers, manifestBytes, configBytes, imageConfig };
   }
 
   async #fetch(tagOrDigest: string, signal: AbortSignal, expected?: Descriptor): Promise<Fetched> {

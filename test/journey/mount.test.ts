@@ -5,15 +5,16 @@ import { diffTrees } from "../../src/index/tree-diff.test-kit.ts";
 import { run } from "../../src/std/spawn.ts";
 import { busyboxImage } from "../kit/busybox-image.ts";
 import { leftovers, loopDevices, mounts } from "../kit/leftovers.ts";
-import { type CliResult, runCli } from "../kit/node.ts";
+import { runCli } from "../kit/node.ts";
 import type { LayerCompression, LocalImage } from "../kit/oci-layout.ts";
 import { foldersOfAnyTime, noise, oddImage } from "../kit/odd-image.ts";
 import { product } from "../kit/product.ts";
 import { TestProxy } from "../kit/proxy.ts";
 import { push } from "../kit/push.ts";
 import { TestRegistry } from "../kit/registry.ts";
+import { StandaloneMount } from "../kit/standalone-mount.ts";
 import { unpack } from "../kit/unpack.ts";
-import { credentialVariables, inScratch, refusal, withCredentials } from "../kit/world.ts";
+import { inScratch, refusal, withCredentials } from "../kit/world.ts";
 
 let basic: TestRegistry;
 let bearer: TestRegistry;
@@ -26,42 +27,6 @@ afterAll(async () => {
   await bearer.stop();
 });
 
-/** A mount without any server, with everything of it in one folder. */
-class Mount {
-  readonly dir: string;
-  readonly target: string;
-  readonly #registry: TestRegistry;
-
-  constructor(dir: string, registry: TestRegistry) {
-    this.dir = dir;
-    this.target = join(dir, "tree");
-    this.#registry = registry;
-  }
-
-  async cli(args: readonly string[]): Promise<CliResult> {
-    const env = {
-      ...credentialVariables(this.#registry),
-      HOME: this.dir,
-      XDG_CONFIG_HOME: this.dir,
-      XDG_CACHE_HOME: this.dir,
-    };
-    return runCli(await product(), args, { env, timeoutMs: 100_000 });
-  }
-
-  async up(reference: string, flags: readonly string[] = []): Promise<CliResult> {
-    await mkdir(this.target, { recursive: true });
-    const hosts = [...this.#registry.insecureHosts, reference.split("/")[0] ?? ""];
-    const insecure = [...new Set(hosts)].flatMap((host) => ["--insecure-registry", host]);
-    const places = ["--index-store", join(this.dir, "index"), "--cache-dir", join(this.dir, "cache")];
-    return this.cli(["mount", reference, this.target, ...withCredentials, ...places, ...insecure, ...flags]);
-  }
-
-  async down(): Promise<void> {
-    const result = await this.cli(["umount", this.target]);
-    if (result.code !== 0) throw new Error(`umount: ${result.stderr}`);
-  }
-}
-
 async function expectSameTree(
   image: LocalImage,
   registry: TestRegistry,
@@ -71,7 +36,7 @@ async function expectSameTree(
   const reference = await push(image, registry, "odd/tree:1");
   await inScratch(async (dir) => {
     const expected = await unpack(oracle, join(dir, "bundle"));
-    const mount = new Mount(dir, registry);
+    const mount = new StandaloneMount(dir, registry);
     const result = await mount.up(reference, flags);
     expect(result.stderr).not.toContain("oci-node: ");
     expect(result.code).toBe(0);
@@ -88,13 +53,17 @@ describe("the mounted tree equals the extracted one", () => {
     await expectSameTree(await oddImage(), basic, []);
   });
 
+  test("by file, fetched as it is read", async () => {
+    await expectSameTree(await oddImage(), basic, ["--index-only"]);
+  });
+
   test("by loop devices, from a registry with bearer tokens", async () => {
-    await expectSameTree(await oddImage(), bearer, ["--mount-transport", "loop"]);
+    await expectSameTree(await oddImage(), bearer, ["--index-only", "--mount-transport", "loop"]);
   });
 
   for (const compression of [["none"], ["zstd"], ["zstd", "none", "gzip"]] as LayerCompression[][]) {
     test(`with layers as ${compression.join(", ")}`, async () => {
-      await expectSameTree(await oddImage(compression), basic, [], await oddImage());
+      await expectSameTree(await oddImage(compression), basic, ["--index-only"], await oddImage());
     });
   }
 });
@@ -105,7 +74,7 @@ describe("mount", () => {
     const reference = await push(image, basic, "lazy/app:1");
     await using proxy = await TestProxy.start(basic.host);
     await inScratch(async (dir) => {
-      const mount = new Mount(dir, basic);
+      const mount = new StandaloneMount(dir, basic);
       const throughProxy = reference.replace(basic.host, proxy.host);
       expect(
         (
@@ -134,7 +103,7 @@ describe("mount", () => {
   test("refuses wrong credentials and leaves nothing behind", async () => {
     const reference = await push(await busyboxImage(), basic, "app:1");
     await inScratch(async (dir) => {
-      const mount = new Mount(dir, basic);
+      const mount = new StandaloneMount(dir, basic);
       await mkdir(mount.target);
       const env = { USERNAME: "robot", PASSWORD: "wrong", HOME: dir, XDG_CONFIG_HOME: dir };
       const args = ["mount", reference, mount.target, ...withCredentials, "--insecure-registry", basic.host];
@@ -153,7 +122,7 @@ describe("mount", () => {
     const reference = await push(await busyboxImage(), basic, "app:1");
     for (const damage of [flipByte, cutShort]) {
       await inScratch(async (dir) => {
-        const mount = new Mount(dir, basic);
+        const mount = new StandaloneMount(dir, basic);
         expect((await mount.up(reference)).code).toBe(0);
         await mount.down();
         const { stdout } = await run(["find", join(dir, "index"), "-type", "f", "-size", "+0"]);
@@ -172,7 +141,7 @@ describe("mount", () => {
   test("refuses a place that is no folder", async () => {
     const reference = await push(await busyboxImage(), basic, "app:1");
     await inScratch(async (dir) => {
-      const mount = new Mount(dir, basic);
+      const mount = new StandaloneMount(dir, basic);
       await writeFile(mount.target, "");
       const args = ["mount", reference, mount.target, ...withCredentials, "--insecure-registry", basic.host];
       expect(refusal(await mount.cli(args))).toContain(mount.target);

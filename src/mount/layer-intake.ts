@@ -1,0 +1,102 @@
+import { randomUUID } from "node:crypto";
+import { mkdir, readdir, rm, stat, statfs } from "node:fs/promises";
+import { join } from "node:path";
+import type { BlobPlace } from "../index/layer-blob.ts";
+import type { LayerKeeper } from "../index/layer-keeper.ts";
+import type { IndexedLayer } from "../index/types.ts";
+import type { Descriptor } from "../registry/descriptor.ts";
+import { messageOf } from "../std/error.ts";
+import { logger } from "../std/log.ts";
+import { FileLock } from "./file-lock.ts";
+import { LayerCache } from "./layer-cache.ts";
+
+/** What is left free on the cache's disk: a full disk is trouble for whoever else writes to it. */
+const reserveShare = 0.05;
+const reserveBytesMax = 4 * 1024 ** 3;
+
+/**
+ * Keeps the contents of layers that are indexed: their blobs are written to `incoming/` below the cache's folder and become
+ * the layers' cache files by a rename. Each intake has a folder there with a lock, so that the next one finds and removes
+ * what a process left that died.
+ */
+export class LayerIntake implements LayerKeeper {
+  readonly #cache: LayerCache;
+  readonly #quotaBytes: number | undefined;
+  readonly #dir: string;
+  readonly #lock: FileLock;
+  #count = 0;
+
+  private constructor(cache: LayerCache, quotaBytes: number | undefined, dir: string, lock: FileLock) {
+    this.#cache = cache;
+    this.#quotaBytes = quotaBytes;
+    this.#dir = dir;
+    this.#lock = lock;
+  }
+
+  /** The arguments are those of {@link LayerCache.open}; any number of intakes and mounts may share a cache. */
+  static async open(cacheDir: string, quotaBytes: number | undefined): Promise<LayerIntake> {
+    const cache = await LayerCache.open(cacheDir, quotaBytes);
+    const incoming = join(cacheDir, "incoming");
+    await mkdir(incoming, { recursive: true, mode: 0o700 });
+    for (const name of await readdir(incoming)) await removeDead(incoming, name);
+    const name = randomUUID();
+    const lock = await FileLock.share(join(incoming, `${name}.lock`));
+    await mkdir(join(incoming, name), { mode: 0o700 });
+    return new LayerIntake(cache, quotaBytes, join(incoming, name), lock);
+  }
+
+  async place({ digest }: Descriptor): Promise<BlobPlace | undefined> {
+    try {
+      if (!(await this.#cache.hasRoom())) return undefined;
+      const { bavail, blocks, bsize } = await statfs(this.#dir);
+      const reserve = Math.min(blocks * bsize * reserveShare, reserveBytesMax);
+      const free = Math.floor(bavail * bsize - reserve);
+      if (free <= 0) return undefined;
+      this.#count += 1;
+      return {
+        path: join(this.#dir, `${this.#count}.blob`),
+        sizeBytesMax: Math.min(free, this.#quotaBytes ?? Number.POSITIVE_INFINITY),
+      };
+    } catch (thrown) {
+      this.#tellNotKept(digest, messageOf(thrown));
+      return undefined;
+    }
+  }
+
+  async keep(layer: IndexedLayer, spanPath: string, place: BlobPlace): Promise<void> {
+    try {
+      if ((await stat(place.path).catch(() => undefined)) === undefined) return;
+      if (await this.#cache.import(layer, spanPath, place.path)) return;
+      this.#tellNotKept(layer.digest, "it is in use, and being filled by its user");
+    } catch (thrown) {
+      this.#tellNotKept(layer.digest, messageOf(thrown));
+    } finally {
+      await rm(place.path, { force: true });
+    }
+  }
+
+  /** Removes what was not taken in. */
+  async close(): Promise<void> {
+    await rm(this.#dir, { recursive: true, force: true });
+    await rm(`${this.#dir}.lock`, { force: true });
+    await this.#lock.release();
+  }
+
+  #tellNotKept(layer: string, reason: string): void {
+    logger("mount").warning("a layer's contents were not kept when it was indexed", { layer, reason });
+  }
+}
+
+/** Removes the folder of an intake whose process is gone. */
+async function removeDead(incoming: string, name: string): Promise<void> {
+  if (!name.endsWith(".lock")) return;
+  const path = join(incoming, name);
+  const lock = await FileLock.takeAlone(path);
+  if (lock === undefined) return;
+  try {
+    await rm(path.slice(0, -".lock".length), { recursive: true, force: true });
+    await rm(path, { force: true });
+  } finally {
+    await lock.release();
+  }
+}
