@@ -1,102 +1,169 @@
-import { chmod, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { chmod, mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { buildBinary } from "../../native/binary.ts";
 import { run } from "../../src/std/spawn.ts";
 import { sweep } from "../kit/leftovers.ts";
-import { TestNode } from "../kit/node.ts";
+import { TestLink } from "../kit/link.ts";
+import { type CliResult, runCli, TestNode } from "../kit/node.ts";
 import type { LocalImage } from "../kit/oci-layout.ts";
-import { TestProxy } from "../kit/proxy.ts";
+import { product } from "../kit/product.ts";
 import { push } from "../kit/push.ts";
-import { pythonImage } from "../kit/python-image.ts";
 import { TestRegistry } from "../kit/registry.ts";
 import { credentialVariables, withCredentials } from "../kit/world.ts";
 
 /** The link that benchmarks are measured over: 20 ms more per request, 1 Gbit/s for all together. */
-const link = { delayMs: 20, bytesPerSecond: 125_000_000 };
+export const usualLink = { delayMs: 20, bytesPerSecond: 125_000_000 } as const;
 
-/** What benchmarks share: the compiled executable, the Python image in a private registry behind the link, scratch space. */
+/** What benchmarks share: the compiled executable, a private registry behind the link, scratch space that is cleared between them. */
 export class Stage {
   readonly command: readonly string[];
-  readonly image: LocalImage;
   readonly registry: TestRegistry;
-  readonly proxy: TestProxy;
-  /** The image's reference through the link. */
-  readonly reference: string;
+  readonly link: TestLink;
+  /** Everything of the benchmark that runs. */
   readonly dir: string;
-  readonly dataDir: string;
+  readonly #root: string;
+  readonly #pushed = new Map<string, Promise<string>>();
+  readonly #blobs = new Set<string>();
 
-  private constructor(
-    binary: string,
-    image: LocalImage,
-    registry: TestRegistry,
-    proxy: TestProxy,
-    reference: string,
-    dir: string,
-  ) {
-    this.command = [binary];
-    this.image = image;
+  private constructor(command: readonly string[], registry: TestRegistry, link: TestLink, root: string) {
+    this.command = command;
     this.registry = registry;
-    this.proxy = proxy;
-    this.reference = reference;
-    this.dir = dir;
-    this.dataDir = join(dir, "data");
+    this.link = link;
+    this.#root = root;
+    this.dir = join(root, "scratch");
   }
 
   static async set(): Promise<Stage> {
-    const binary = await buildBinary();
-    const image = await pythonImage();
+    const command = await product();
     const registry = await TestRegistry.start({ auth: "htpasswd" });
-    const proxy = await TestProxy.start(registry.host, link);
-    const reference = await push(image, registry, "bench/python:1");
-    const dir = await mkdtemp(join(tmpdir(), "oci-node-bench-"));
-    await chmod(dir, 0o755);
-    return new Stage(binary, image, registry, proxy, reference.replace(registry.host, proxy.host), dir);
+    const link = await TestLink.start(registry.host, usualLink);
+    const root = await mkdtemp(join(tmpdir(), "oci-node-bench-"));
+    await chmod(root, 0o755);
+    const stage = new Stage(command, registry, link, root);
+    await mkdir(stage.dir);
+    return stage;
   }
 
   get env(): Record<string, string> {
     return credentialVariables(this.registry);
   }
 
-  /** A node over the stage's data folder: what one node built, the next one finds. */
-  node(): Promise<TestNode> {
-    const insecureRegistries = [...this.registry.insecureHosts, this.proxy.host];
-    return TestNode.start({ command: this.command, dataDir: this.dataDir, insecureRegistries });
+  /** Where nodes of the running benchmark keep what they have. */
+  get dataDir(): string {
+    return join(this.dir, "data");
   }
 
-  async build(node: TestNode): Promise<string> {
-    return node.ok(["image", "build", this.reference, ...withCredentials], {
+  /** The reference through the link of an image, which is pushed when it was not before. */
+  async pushed(image: LocalImage, name: string): Promise<string> {
+    const key = `${name} ${image.manifestDigest}`;
+    const reference = this.#pushed.get(key) ?? push(image, this.registry, name);
+    this.#pushed.set(key, reference);
+    for (const { digest } of image.layers) this.#blobs.add(this.registry.blobPath(digest));
+    return (await reference).replace(this.registry.host, this.link.host);
+  }
+
+  /** The same reference, straight to the registry. */
+  direct(reference: string): string {
+    return reference.replace(this.link.host, this.registry.host);
+  }
+
+  /** A node over the benchmark's data folder: what one node built, the next one finds. */
+  node(args: readonly string[] = []): Promise<TestNode> {
+    const insecureRegistries = [...this.registry.insecureHosts, this.link.host];
+    return TestNode.start({ command: this.command, dataDir: this.dataDir, insecureRegistries, args });
+  }
+
+  async build(node: TestNode, reference: string): Promise<string> {
+    return node.ok(["image", "build", reference, ...withCredentials], {
       env: this.env,
-      timeoutMs: 600_000,
+      timeoutMs: 900_000,
     });
   }
 
-  /** Forgets every byte of images that is kept on this machine. No node may run. */
-  async forget(): Promise<void> {
+  /** Builds an image on a node that is ended again, and gives the image's id. */
+  async builtBefore(reference: string): Promise<string> {
+    const node = await this.node();
+    try {
+      return await this.build(node, reference);
+    } finally {
+      await node.stopProcess();
+      await node.discard();
+    }
+  }
+
+  /** Runs a command that needs no node (`index`, `mount`, `umount`), with its folders in the scratch space. */
+  async alone(args: readonly string[], timeoutMs = 600_000): Promise<CliResult> {
+    const env = { ...this.env, HOME: this.dir, XDG_CONFIG_HOME: this.dir, XDG_CACHE_HOME: this.dir };
+    const result = await runCli(this.command, args, { env, timeoutMs });
+    if (result.code !== 0) throw new Error(`oci-node ${args[0]} failed: ${result.stderr}`);
+    return result;
+  }
+
+  /** The flags of such a command that reach the registry and name the folders for index and bytes. */
+  get aloneFlags(): string[] {
+    const hosts = [...this.registry.insecureHosts, this.link.host];
+    return [...withCredentials, ...hosts.flatMap((host) => ["--insecure-registry", host])];
+  }
+
+  /** Forgets every byte of images that is kept on this machine, and traces if wanted. No node may run. */
+  async forget(options: { traces: boolean } = { traces: true }): Promise<void> {
     await rm(join(this.dataDir, "cache"), { recursive: true, force: true });
+    if (options.traces) await rm(join(this.dataDir, "index/traces"), { recursive: true, force: true });
+    await this.chill();
+  }
+
+  /**
+   * Writes out and drops the kernel's page, dentry and inode caches, but for the registry's blobs: the registry stands for
+   * another machine, whose disk is not what is measured.
+   */
+  async chill(): Promise<void> {
     await dropCaches();
+    if (this.#blobs.size > 0)
+      await run(["sh", "-c", 'cat "$@" > /dev/null', "sh", ...this.#blobs], { timeoutMs: 120_000 });
+  }
+
+  /** Seconds that a plain GET of an image's largest layer takes through the link, and the bytes of it. */
+  async plainGet(image: LocalImage, reference: string): Promise<{ seconds: number; bytes: number }> {
+    const layer = image.layers.toSorted((a, b) => b.size - a.size)[0];
+    const repository = reference.slice(reference.indexOf("/") + 1).replace(/:[^:]*$/, "");
+    const { username, password } = this.registry.account;
+    const authorization = `Basic ${Buffer.from(`${username}:${password}`).toString("base64")}`;
+    const config = `header = "Authorization: ${authorization}"\n`;
+    const url = `http://${this.link.host}/v2/${repository}/blobs/${layer?.digest}`;
+    const started = performance.now();
+    await run(["curl", "-sSf", "-K", "-", "-o", "/dev/null", url], { stdin: config, timeoutMs: 300_000 });
+    return { seconds: (performance.now() - started) / 1000, bytes: layer?.size ?? 0 };
+  }
+
+  /** Takes away whatever the last benchmark left, and sets the link as it was. */
+  async clear(): Promise<void> {
+    await sweep(this.dir);
+    await rm(this.dir, { recursive: true, force: true });
+    await mkdir(this.dir);
+    await this.link.set(usualLink);
   }
 
   async strike(): Promise<void> {
-    await this.proxy.stop();
+    await sweep(this.#root);
+    await this.link.stop();
     await this.registry.stop();
-    await sweep(this.dir);
-    await rm(this.dir, { recursive: true, force: true });
+    await rm(this.#root, { recursive: true, force: true });
   }
 }
 
-/** Writes out and drops the kernel's page, dentry and inode caches. */
+/** Writes out and drops the kernel's page, dentry and inode caches, all of them. */
 export async function dropCaches(): Promise<void> {
   await run(["sync"]);
   await writeFile("/proc/sys/vm/drop_caches", "3");
 }
 
-/** Sets the stage, does the work, strikes the stage. */
-export async function onStage<T>(work: (stage: Stage) => Promise<T>): Promise<T> {
-  const stage = await Stage.set();
-  try {
-    return await work(stage);
-  } finally {
-    await stage.strike();
-  }
+/** Drops unused dentries and inodes only. */
+export async function dropDentries(): Promise<void> {
+  await writeFile("/proc/sys/vm/drop_caches", "2");
+}
+
+/** Anonymous memory of a process, in 10^6 bytes. */
+export async function anonymousMegabytes(pid: number): Promise<number> {
+  const text = await readFile(`/proc/${pid}/status`, "utf8");
+  return (Number(text.match(/^RssAnon:\s+(\d+) kB/m)?.[1]) * 1024) / 1e6;
 }

@@ -1,0 +1,8 @@
+import { coldStart } from "./cold-start.ts";
+import type { Benchmark } from "./figure.ts";
+import { indexTime } from "./index-time.ts";
+import { startLatency } from "./start-latency.ts";
+import { warmRatios } from "./warm-ratios.ts";
+
+/** All benchmarks, in the order in which they run. */
+export const benchmarks: readonly Benchmark[] = [coldStart, startLatency, warmRatios, indexTime];
