@@ -1,25 +1,26 @@
-import { join } from "node:path";
 import type { OpenedImageIndex } from "../index/store.ts";
 import type { StartTrace, Trace, TracedRange } from "../index/trace.ts";
 import type { Span } from "../native/blob.ts";
 import { Engine } from "../native/engine.ts";
 import type { BlobSource } from "../registry/blob-source.ts";
 import { logger } from "../std/log.ts";
+import { AwaitedSource } from "./awaited-source.ts";
 import type { BackgroundBudget } from "./background-budget.ts";
 import { Completion } from "./completion.ts";
 import { toMountError } from "./errno.ts";
 import { MountError } from "./error.ts";
 import { released } from "./failure.ts";
 import { Fetcher } from "./fetcher.ts";
+import type { MountHolder } from "./holder.ts";
 import type { CachedLayer, LayerCache } from "./layer-cache.ts";
 import { LayerFetch } from "./layer-fetch.ts";
 import { LayeredMount } from "./layered-mount.ts";
 import { deadlineGraceMs, type FetchLimits } from "./limits.ts";
 import { routeMisses } from "./miss-routes.ts";
-import { removeMountDir, writeRecord } from "./mount-record.ts";
+import { type MountRecord, removeMountDir, writeRecord } from "./mount-record.ts";
 import type { MountedImage, MountStats } from "./mounted-image.ts";
 import { TraceReplay } from "./trace-replay.ts";
-import type { Transport } from "./transport.ts";
+import type { Transport, TransportName } from "./transport.ts";
 import { verifyDevices } from "./verify-devices.ts";
 
 export interface ImageMountRequest {
@@ -45,6 +46,18 @@ export interface ImageMountParts {
   readonly transport: Transport;
   readonly limits: FetchLimits;
   readonly budget: BackgroundBudget;
+  /** Keeps the connections of served mounts for a later process; absent: they end with this one. */
+  readonly holder?: MountHolder | undefined;
+}
+
+/** A served mount whose process has ended and whose connection the holder has. */
+export interface OrphanedMount {
+  readonly dir: string;
+  readonly record: MountRecord;
+  /** Of the FUSE mount's device. */
+  readonly connectionMinor: number;
+  /** How EROFS reads its files. */
+  readonly transport: TransportName;
 }
 
 /** One image, mounted: its layers in the cache, the fetching of what they lack, the mounts themselves. */
@@ -63,6 +76,7 @@ export class ImageMount implements MountedImage {
   /** Ends what is fetched ahead and in the background. */
   readonly #leaving = new AbortController();
   #mount: LayeredMount | undefined;
+  #awaited: AwaitedSource | undefined;
   /** The layers whose reads are noted. */
   #noted: readonly CachedLayer[] | undefined;
   #replaying: Promise<unknown> = Promise.resolve();
@@ -123,11 +137,70 @@ export class ImageMount implements MountedImage {
       const error = signal.aborted
         ? new MountError("cancelled", `${doing} was cancelled`, { cause: thrown })
         : toMountError(thrown, doing);
-      if (mount !== undefined) await mount.#endFetching(error);
-      for (const layer of layers) await layer.release();
+      await ImageMount.#giveUp(mount, layers, error);
       await removeMountDir(request.dir, request.root).catch(() => undefined);
       throw error;
     }
+  }
+
+  /**
+   * Goes on serving what an earlier process served: reads of what is in the cache are answered when this resolves, others
+   * wait for {@link replaceSource}. `undefined`, with everything as it was, when the connection is over.
+   * @throws MountError when the layers cannot be served as they were
+   */
+  static async adopt(
+    parts: ImageMountParts,
+    { dir, record, connectionMinor, transport }: OrphanedMount,
+    image: OpenedImageIndex,
+  ): Promise<ImageMount | undefined> {
+    const { holder } = parts;
+    if (record.served === undefined || holder === undefined) return undefined;
+    const { workspace, root, files, served } = record;
+    const layers: CachedLayer[] = [];
+    let mount: ImageMount | undefined;
+    try {
+      for (const [at, layer] of image.layers.entries())
+        layers.push(await parts.cache.useAgain(layer, layer.spanPath, files[at] ?? ""));
+      await verifyDevices(image, layers);
+      const source = new AwaitedSource();
+      mount = new ImageMount(
+        parts,
+        { workspace, image, source, eager: false, takeNotes: false, dir, root, restrict: false },
+        layers,
+      );
+      const partial = served.layers.flatMap((at) => layers[at] ?? []);
+      mount.#mount = await LayeredMount.adopt({
+        dir,
+        root,
+        partial,
+        holder,
+        connectionMinor,
+        transport,
+        readDeadlineMs: parts.limits.deadlineMs + deadlineGraceMs,
+      });
+      if (mount.#mount !== undefined) {
+        mount.#awaited = source;
+        mount.#closeComplete(partial);
+        logger("mount").info("took over a mount of an earlier process", { workspace, root });
+        return mount;
+      }
+    } catch (thrown) {
+      const error = toMountError(thrown, `taking over the mount of image ${record.manifestDigest}`);
+      await ImageMount.#giveUp(mount, layers, error);
+      throw error;
+    }
+    await ImageMount.#giveUp(mount, layers, released(root));
+    return undefined;
+  }
+
+  /** Ends what an attempt that led to no mount began. */
+  static async #giveUp(
+    mount: ImageMount | undefined,
+    layers: readonly CachedLayer[],
+    reason: MountError,
+  ): Promise<void> {
+    if (mount !== undefined) await mount.#endFetching(reason);
+    for (const layer of layers) await layer.release();
   }
 
   get transport(): string {
@@ -157,6 +230,7 @@ export class ImageMount implements MountedImage {
   }
 
   replaceSource(source: BlobSource): void {
+    this.#awaited?.provide(source);
     this.#fetcher.replaceSource(source);
   }
 
@@ -230,6 +304,16 @@ export class ImageMount implements MountedImage {
     this.#endRoutes();
   }
 
+  /** EROFS reads the layers that are complete itself: nothing is fetched or written there any more. */
+  #closeComplete(partial: readonly CachedLayer[]): void {
+    for (const [index, layer] of this.#layers.entries()) {
+      if (partial.includes(layer)) continue;
+      this.#fetches[index]?.close();
+      // Not waited for: it ends when the bytes are durable, which may take the disk seconds. `release` waits.
+      layer.close().catch(() => undefined);
+    }
+  }
+
   async #mountTree(request: ImageMountRequest, signal: AbortSignal): Promise<void> {
     const started = performance.now();
     const partial = this.#layers.filter(({ blob }) => !blob.complete);
@@ -238,18 +322,23 @@ export class ImageMount implements MountedImage {
       this.#noted = partial;
     }
     const stats = this.stats();
-    await writeRecord(this.#dir, {
-      version: 1,
+    const record = {
+      version: 2 as const,
       workspace: this.workspace,
       manifestDigest: this.manifestDigest,
       root: this.root,
-      served: partial.length > 0,
       files: this.#layers.map(({ path }) => path),
       spansTotal: stats.spansTotal,
       compressedBytes: stats.compressedBytes,
-    });
+    };
+    const served = {
+      indexSha256: request.image.sha256,
+      layers: partial.map((layer) => this.#layers.indexOf(layer)),
+    };
+    await writeRecord(this.#dir, partial.length === 0 ? record : { ...record, served });
     const mount = await LayeredMount.create({
-      blobs: join(this.#dir, "blobs"),
+      dir: this.#dir,
+      holder: this.#parts.holder,
       root: this.root,
       erofsPath: request.image.erofsPath,
       layers: this.#layers,
@@ -262,12 +351,7 @@ export class ImageMount implements MountedImage {
     this.#mount = mount;
     const { server } = mount;
     if (server !== undefined) this.#parts.budget.mounted(() => server.stats().reads);
-    for (const [index, layer] of this.#layers.entries()) {
-      if (partial.includes(layer)) continue;
-      this.#fetches[index]?.close();
-      // Not waited for: it ends when the bytes are durable, which may take the disk seconds. `release` waits.
-      layer.close().catch(() => undefined);
-    }
+    this.#closeComplete(partial);
     logger("mount").info("image mounted", {
       workspace: this.workspace,
       manifest: this.manifestDigest,

@@ -1,5 +1,6 @@
 import { mkdir, readdir, rm, stat, utimes } from "node:fs/promises";
 import { dirname, join } from "node:path";
+import { setTimeout as wait } from "node:timers/promises";
 import type { IndexedLayer } from "../index/types.ts";
 import { LayerBlob } from "../native/blob.ts";
 import { errnoOf } from "../std/error.ts";
@@ -51,6 +52,8 @@ export class CachedLayer {
 }
 
 const processesMax = 8;
+const busyTries = 400;
+const busyWaitMs = 5;
 
 interface Entry {
   readonly name: string;
@@ -80,7 +83,6 @@ export class LayerCache {
   static async open(cacheDir: string, quotaBytes: number | undefined): Promise<LayerCache> {
     const cache = new LayerCache(join(cacheDir, "layers", "sha256"), quotaBytes);
     await mkdir(cache.#dir, { recursive: true, mode: 0o700 });
-    await cache.evict();
     return cache;
   }
 
@@ -94,6 +96,25 @@ export class LayerCache {
       layer: layer.digest,
       next: "Give one of them a cache directory of its own.",
     });
+  }
+
+  /**
+   * Opens the blob of a mount that outlived its process, at the path that it had: the kernel, or the mount's next server,
+   * reads that one. Its writer before may be on its last way out, so that is waited for.
+   * @throws MountError `busy`; `corrupt_index` when the path is not one of the layer's
+   */
+  async useAgain(layer: IndexedLayer, spanPath: string, path: string): Promise<CachedLayer> {
+    const name = [...namesOf(layer)].find((one) => path === join(this.#dir, `${one}.blob`));
+    if (name === undefined)
+      throw new MountError("corrupt_index", `${path} is no blob of layer ${layer.digest} in this cache`, {
+        layer: layer.digest,
+      });
+    for (let attempt = 0; attempt < busyTries; attempt += 1) {
+      const cached = await this.#tryUse(name, layer, spanPath);
+      if (cached !== undefined) return cached;
+      await wait(busyWaitMs);
+    }
+    throw new MountError("busy", `${path} is written by another process`, { layer: layer.digest });
   }
 
   /**

@@ -7,12 +7,15 @@ import { errnoOf } from "../std/error.ts";
 import { run } from "../std/spawn.ts";
 import { toMountError } from "./errno.ts";
 import { MountError } from "./error.ts";
+import type { MountHolder } from "./holder.ts";
 import type { CachedLayer } from "./layer-cache.ts";
 import type { Transport, TransportName } from "./transport.ts";
 
 export interface LayeredMountOptions {
-  /** Folder of the FUSE mount: the blobs of the layers that are not complete, as files `0`, `1`, …. */
-  readonly blobs: string;
+  /** The mount's own folder; the FUSE mount is in there. */
+  readonly dir: string;
+  /** Keeps the FUSE mount's connection for a later process. */
+  readonly holder: MountHolder | undefined;
   /** Where the EROFS tree appears. */
   readonly root: string;
   /** The EROFS metadata image. */
@@ -26,6 +29,14 @@ export interface LayeredMountOptions {
   readonly restrict: boolean;
   readonly readDeadlineMs: number;
   readonly signal: AbortSignal;
+}
+
+/** Of a mount that an earlier process made, and that its holder has. */
+export interface AdoptedMountOptions
+  extends Pick<LayeredMountOptions, "dir" | "root" | "partial" | "readDeadlineMs"> {
+  readonly holder: MountHolder;
+  readonly connectionMinor: number;
+  readonly transport: TransportName;
 }
 
 const stuckMs = 500;
@@ -61,20 +72,24 @@ export class LayeredMount {
 
   /** Mounts, or leaves nothing mounted. */
   static async create(options: LayeredMountOptions): Promise<LayeredMount> {
-    const { root, blobs, layers, partial, signal } = options;
+    const { root, dir, layers, partial, holder, signal } = options;
+    const blobs = blobsDir(dir);
     const started = performance.now();
     let fuse: FuseLayer | undefined;
     let mounted: LayeredMount | undefined;
+    let holding: Promise<void> | undefined;
     try {
       await mkdir(root, { recursive: true, mode: 0o755 });
-      if (partial.length > 0) fuse = await FuseLayer.create(blobs, partial, options.readDeadlineMs);
+      if (partial.length > 0) fuse = await FuseLayer.create(dir, partial, options.readDeadlineMs, holder);
       const fused = performance.now();
       signal.throwIfAborted();
       const devices = layers.map((layer) => {
         const file = partial.indexOf(layer);
         return file < 0 ? layer.path : join(blobs, String(file));
       });
+      holding = fuse?.leaveWithHolder();
       const transport = await options.transport.mount(options.erofsPath, devices, root);
+      await holding;
       const mount = new LayeredMount(root, fuse, transport, fused - started, performance.now() - fused);
       mounted = mount;
       if (options.restrict)
@@ -83,9 +98,16 @@ export class LayeredMount {
       return mount;
     } catch (thrown) {
       await mounted?.unmountTree();
+      await holding;
       await fuse?.takeDown();
       throw toMountError(thrown, `mounting ${root}`);
     }
+  }
+
+  /** Serves a mount that is there; `undefined` when its connection is over. Mounts nothing, and unmounts nothing. */
+  static async adopt(options: AdoptedMountOptions): Promise<LayeredMount | undefined> {
+    const fuse = await FuseLayer.adopt(options);
+    return fuse && new LayeredMount(options.root, fuse, options.transport, 0, 0);
   }
 
   /** The FUSE session's own counters, if there is a session. */
@@ -112,42 +134,64 @@ export class LayeredMount {
   }
 }
 
+/** Folder of the FUSE mount: the blobs of the layers that are not complete, as files `0`, `1`, …. */
+export function blobsDir(dir: string): string {
+  return join(dir, "blobs");
+}
+
 /** The FUSE mount that serves the blobs of layers that are not complete. */
 class FuseLayer {
   readonly server: FuseBlobServer;
-  readonly #blobs: string;
+  readonly #dir: string;
+  readonly #holder: MountHolder | undefined;
 
-  private constructor(server: FuseBlobServer, blobs: string) {
+  private constructor(server: FuseBlobServer, dir: string, holder: MountHolder | undefined) {
     this.server = server;
-    this.#blobs = blobs;
+    this.#dir = dir;
+    this.#holder = holder;
   }
 
   static async create(
-    blobs: string,
+    dir: string,
     partial: readonly CachedLayer[],
     readDeadlineMs: number,
+    holder: MountHolder | undefined,
   ): Promise<FuseLayer> {
-    await mkdir(blobs, { recursive: true, mode: 0o700 });
-    const server = FuseBlobServer.mount({
-      mountpoint: blobs,
-      blobs: partial.map(({ blob }) => blob),
-      readDeadlineMs,
-    });
-    return new FuseLayer(server, blobs);
+    const mountpoint = blobsDir(dir);
+    await mkdir(mountpoint, { recursive: true, mode: 0o700 });
+    const blobs = partial.map(({ blob }) => blob);
+    return new FuseLayer(FuseBlobServer.mount({ mountpoint, blobs, readDeadlineMs }), dir, holder);
+  }
+
+  static async adopt(options: AdoptedMountOptions): Promise<FuseLayer | undefined> {
+    const { dir, partial, holder, readDeadlineMs, connectionMinor } = options;
+    const blobs = partial.map(({ blob }) => blob);
+    const mountpoint = blobsDir(dir);
+    const server = await holder.adopt(dir, { mountpoint, blobs, readDeadlineMs, connectionMinor });
+    return server && new FuseLayer(server, dir, holder);
+  }
+
+  async leaveWithHolder(): Promise<void> {
+    await this.#holder?.hold(this.#dir, this.server);
   }
 
   async takeDown(): Promise<void> {
+    await this.#takeDown();
+    await this.#holder?.drop(this.#dir);
+  }
+
+  async #takeDown(): Promise<void> {
     for (let attempt = 1; attempt < busyTries; attempt += 1) {
       try {
         return await this.server.unmount();
       } catch (thrown) {
-        if (errnoOf(thrown) !== "EBUSY") throw toMountError(thrown, `unmounting ${this.#blobs}`);
+        if (errnoOf(thrown) !== "EBUSY") throw toMountError(thrown, `unmounting ${blobsDir(this.#dir)}`);
       }
       // Loop devices let go of their files a moment after the tree is gone; a tree that was detached never does.
       await wait(busyWaitMs);
     }
     await this.server.abort();
-    await umount(this.#blobs, { detach: true });
+    await umount(blobsDir(this.#dir), { detach: true });
     await this.server.unmount();
   }
 }

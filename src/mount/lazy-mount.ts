@@ -10,13 +10,20 @@ import { AdoptedMount } from "./adopted-mount.ts";
 import { BackgroundBudget } from "./background-budget.ts";
 import { MountError } from "./error.ts";
 import { FileLock } from "./file-lock.ts";
-import { ImageMount, type ImageMountParts } from "./image-mount.ts";
+import { type HolderSettings, MountHolder } from "./holder.ts";
+import { ImageMount, type ImageMountParts, type OrphanedMount } from "./image-mount.ts";
 import { LayerCache } from "./layer-cache.ts";
 import { defaultFetchLimits, type FetchLimits } from "./limits.ts";
 import type { MountedImage, MountStats } from "./mounted-image.ts";
 import { Predecessors, type StaleMount } from "./predecessors.ts";
 import { SharedMount } from "./shared-mount.ts";
 import { Transport, type TransportChoice } from "./transport.ts";
+
+/** What it takes for served mounts, and those who read them, to outlive this process. */
+export interface HandoverOptions extends HolderSettings {
+  /** Opens the index of an image that an earlier process mounted. */
+  readonly openIndex: (manifestDigest: string, indexSha256: string) => Promise<OpenedImageIndex>;
+}
 
 export interface LazyMountsOptions {
   /** Owned by one process at a time: mounts appear under `mounts/`. */
@@ -29,6 +36,8 @@ export interface LazyMountsOptions {
   readonly limits?: Partial<FetchLimits>;
   /** What the background of all mounts together may take of the link; `undefined`: no limit. */
   readonly backgroundBytesPerSecond?: number | undefined;
+  /** Absent: a mount that this process serves ends with it. */
+  readonly handover?: HandoverOptions | undefined;
 }
 
 export interface AcquireOptions {
@@ -91,6 +100,8 @@ export class LazyMounts {
   readonly #mountsDir: string;
   readonly #lock: FileLock;
   readonly #predecessors: Predecessors;
+  /** Mounts that were taken over, until somebody is their user. */
+  readonly #inherited = new Set<SharedMount>();
   readonly #mounts = new Map<string, SharedMount>();
   readonly #closed = new AbortController();
 
@@ -102,8 +113,8 @@ export class LazyMounts {
   }
 
   /**
-   * Takes the state directory over, and clears the mounts that a dead predecessor served. Those of complete layers are
-   * alive: see {@link stale}.
+   * Takes the state directory over. Mounts that a dead predecessor served are served on, where it left them with a holder
+   * ({@link LazyMountsOptions.handover}); others are cleared. Those of complete layers are alive: see {@link stale}.
    * @throws MountError `busy` when another process has the state directory
    */
   static async create(options: LazyMountsOptions): Promise<LazyMounts> {
@@ -115,16 +126,25 @@ export class LazyMounts {
         next: "End it, or give this one a directory of its own.",
       });
     try {
-      const predecessors = await Predecessors.survey(mountsDir);
+      const { handover } = options;
+      const holder = handover && (await MountHolder.open(mountsDir, handover));
+      const predecessors = await Predecessors.survey(mountsDir, holder);
       const cache = await LayerCache.open(resolve(options.cacheDir), options.cacheQuotaBytes);
       const budget = new BackgroundBudget(options.backgroundBytesPerSecond);
       const limits = { ...defaultFetchLimits, ...options.limits };
-      return new LazyMounts(
-        { cache, transport: new Transport(options.transport), limits, budget },
+      const transport = new Transport(options.transport);
+      const mounts = new LazyMounts(
+        { cache, transport, limits, budget, holder },
         mountsDir,
         lock,
         predecessors,
       );
+      if (handover !== undefined)
+        await Promise.all(predecessors.orphans().map((orphan) => mounts.#inherit(orphan, handover)));
+      await holder?.dropFound();
+      await predecessors.lockFiles(cache);
+      await cache.evict();
+      return mounts;
     } catch (thrown) {
       await lock.release();
       throw thrown;
@@ -199,22 +219,21 @@ export class LazyMounts {
       throw new MountError("mount_failed", `no living mount of an earlier process is at ${root}`, {
         next: "Start the container anew: what was mounted there ended with the process that served it.",
       });
-    const target = root.startsWith(`${this.#mountsDir}/`) ? undefined : root;
-    const shared = this.#share(
-      mountKey(mount.workspace, mount.manifestDigest, target),
-      root,
-      async () => mount,
-    );
+    const key = mountKey(mount.workspace, mount.manifestDigest, this.#targetOf(root));
+    const shared = this.#share(key, root, async () => mount);
     return lease(shared, await shared.join(this.#closed.signal), false);
   }
 
   /** Unmounts a living mount of an earlier process that nobody adopted. Does nothing for any other. */
-  clear(root: string): Promise<void> {
-    return this.#predecessors.clear(root);
+  async clear(root: string): Promise<void> {
+    for (const shared of this.#inherited)
+      if (shared.root === root && shared.users === 0) await shared.leave();
+    await this.#predecessors.clear(root);
   }
 
   /** Clears every living mount of earlier processes that nobody adopted. */
   async clearStale(): Promise<void> {
+    for (const { root } of this.#inherited) await this.clear(root);
     for (const root of this.#predecessors.remaining()) await this.clear(root);
   }
 
@@ -238,7 +257,34 @@ export class LazyMounts {
       await shared.end().catch((thrown: unknown) => {
         logger("mount").error("a mount could not be ended", { root: shared.root, error: messageOf(thrown) });
       });
+    await this.#parts.holder?.close();
     await this.#lock.release();
+  }
+
+  /** Goes on serving an earlier process's mount. What cannot be served is cleared: its readers get errors, now. */
+  async #inherit(orphan: OrphanedMount, handover: HandoverOptions): Promise<void> {
+    const { dir, record } = orphan;
+    const { root, workspace, manifestDigest, served } = record;
+    let mount: ImageMount | undefined;
+    try {
+      const index = await handover.openIndex(manifestDigest, served?.indexSha256 ?? "");
+      mount = await ImageMount.adopt(this.#parts, orphan, index);
+    } catch (error) {
+      logger("mount").error("a mount of an earlier process cannot be served on", { root, error });
+    }
+    if (mount === undefined) {
+      await this.#parts.holder?.drop(dir);
+      await this.#predecessors.bury(dir, root);
+      return;
+    }
+    const image = mount;
+    const key = mountKey(workspace, manifestDigest, this.#targetOf(root));
+    const shared = this.#share(key, root, async () => image);
+    this.#inherited.add(shared);
+  }
+
+  #targetOf(root: string): string | undefined {
+    return root.startsWith(`${this.#mountsDir}/`) ? undefined : root;
   }
 
   #start(key: string, options: AcquireOptions): SharedMount {
@@ -261,6 +307,7 @@ export class LazyMounts {
   #share(key: string, root: string, open: (signal: AbortSignal) => Promise<MountedImage>): SharedMount {
     const shared = new SharedMount(root, open, () => {
       if (this.#mounts.get(key) === shared) this.#mounts.delete(key);
+      this.#inherited.delete(shared);
     });
     this.#mounts.set(key, shared);
     return shared;
@@ -268,9 +315,7 @@ export class LazyMounts {
 
   async #adopt(root: string): Promise<AdoptedMount | undefined> {
     const found = this.#predecessors.take(root);
-    if (found === undefined) return undefined;
-    const locks = await this.#parts.cache.hold(found.record.files);
-    return new AdoptedMount(found.dir, found.record, locks);
+    return found && new AdoptedMount(found.dir, found.record, found.locks);
   }
 }
 

@@ -3,14 +3,22 @@ import { join } from "node:path";
 import { z } from "zod";
 import { writeFileAtomic } from "../std/atomic-file.ts";
 
+/** What a later process needs to go on serving a mount. */
+const servedSchema = z.object({
+  /** SHA-256 of the image's index, which says what lies where. */
+  indexSha256: z.string(),
+  /** Positions, among the image's layers, of those that the FUSE mount serves, in the order of its files. */
+  layers: z.array(z.number().int().nonnegative()),
+});
+
 const recordSchema = z.object({
-  version: z.literal(1),
+  version: z.literal(2),
   workspace: z.string(),
   manifestDigest: z.string(),
   root: z.string(),
-  /** Whether the tree needs the process that made it. */
-  served: z.boolean(),
-  /** The cache files that the tree reads itself. */
+  /** Absent: all layers were complete, and the tree needs no process. */
+  served: servedSchema.optional(),
+  /** The cache files of all layers, in the image's order. */
   files: z.array(z.string()),
   spansTotal: z.number(),
   compressedBytes: z.number(),

@@ -100,6 +100,10 @@ export class TestRoom {
     return new TestRoom(dir, await IndexStore.open(join(dir, "index")));
   }
 
+  openIndex(manifestDigest: string, sha256: string): Promise<OpenedImageIndex> {
+    return this.#store.openImage(manifestDigest, sha256);
+  }
+
   async mounts(options: Partial<LazyMountsOptions> = {}): Promise<LazyMounts> {
     const mounts = await LazyMounts.create({
       stateDir: join(this.dir, "state"),
