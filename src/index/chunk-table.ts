@@ -25,8 +25,8 @@ export interface FoundChunkTable {
 }
 
 const estargzDigest = "containerd.io/snapshot/stargz/toc.digest";
-const zstdDigest = "io.github.containers.zstd-chunked.manifest-checksum";
-const zstdPosition = "io.github.containers.zstd-chunked.manifest-position";
+/** The second is what containers/storage wrote until 2022, as Debian's skopeo still does. */
+const zstdPrefixes = ["io.github.containers.zstd-chunked.manifest", "io.containers.zstd-chunked.manifest"];
 /** The only kind of table in a zstd:chunked position. */
 const zstdTableType = 1;
 
@@ -39,8 +39,8 @@ const tailBytes = 512 * 1024;
 const readBytes = 8 * 1024 * 1024;
 
 /** Whether a layer's descriptor names a table of contents: the digest that the manifest has of it. */
-export function chunkTableDigest({ annotations }: Descriptor): string | undefined {
-  const digest = annotations?.[zstdDigest] ?? annotations?.[estargzDigest];
+export function chunkTableDigest(layer: Descriptor): string | undefined {
+  const digest = zstdAnnotation(layer, "checksum") ?? layer.annotations?.[estargzDigest];
   return digest !== undefined && isDigest(digest) ? digest : undefined;
 }
 
@@ -56,7 +56,7 @@ export async function findChunkTable(
   signal: AbortSignal,
 ): Promise<FoundChunkTable> {
   const digest = chunkTableDigest(layer) ?? "";
-  const position = layer.annotations?.[zstdDigest] === undefined ? undefined : zstdTable(layer, digest);
+  const position = zstdAnnotation(layer, "checksum") === undefined ? undefined : zstdTable(layer, digest);
   if (position !== undefined) {
     const table = checked(position, layer, limits);
     return { table, bytes: read(layer, table.offset, table.offset + table.length, source, signal) };
@@ -67,8 +67,12 @@ export async function findChunkTable(
   return { table, bytes: withTail(layer, table, tail, source, signal) };
 }
 
-function zstdTable({ annotations }: Descriptor, digest: string): ChunkTable {
-  const numbers = (annotations?.[zstdPosition] ?? "").split(":");
+function zstdAnnotation({ annotations }: Descriptor, what: "checksum" | "position"): string | undefined {
+  return zstdPrefixes.map((prefix) => annotations?.[`${prefix}-${what}`]).find((value) => value !== undefined);
+}
+
+function zstdTable(layer: Descriptor, digest: string): ChunkTable {
+  const numbers = (zstdAnnotation(layer, "position") ?? "").split(":");
   if (numbers.length !== 4 || !numbers.every((text) => /^\d{1,15}$/.test(text)))
     throw unusable("its position in the manifest cannot be read");
   const [offset = 0, length = 0, , type] = numbers.map(Number);
