@@ -68,7 +68,9 @@ export async function findChunkTable(
 }
 
 function zstdAnnotation({ annotations }: Descriptor, what: "checksum" | "position"): string | undefined {
-  return zstdPrefixes.map((prefix) => annotations?.[`${prefix}-${what}`]).find((value) => value !== undefined);
+  return zstdPrefixes
+    .map((prefix) => annotations?.[`${prefix}-${what}`])
+    .find((value) => value !== undefined);
 }
 
 function zstdTable(layer: Descriptor, digest: string): ChunkTable {

@@ -1,10 +1,16 @@
 import { expect, test } from "bun:test";
+import { spanBytes } from "../index/types.ts";
 import { growRun, runRange } from "./span-run.ts";
 
-/** Spans of ten bytes each; neighbours share one byte, as those of a gzip layer may. */
+/** Spans of ten bytes each, which inflate well; neighbours share one byte, as those of a gzip layer may. */
 const table = {
   spanCount: 8,
-  span: (index: number) => ({ compOffset: index * 9, compLength: 10 }),
+  span: (index: number) => ({
+    compOffset: index * 9,
+    compLength: 10,
+    tarOffset: index * spanBytes,
+    tarLength: spanBytes,
+  }),
 };
 
 function grow(
@@ -39,4 +45,30 @@ test("a run keeps to the size of a request, but for a span that is larger", () =
 
 test("the range of a run goes from its first byte to its last, shared bytes once", () => {
   expect(runRange(table, { first: 2, last: 4 })).toEqual({ start: 18, end: 46 });
+});
+
+/** Spans of `compLength` bytes, which inflate to `tarLength`. */
+function tableOf(compLength: number, tarLength: number) {
+  const span = (index: number) => ({
+    compOffset: index * compLength,
+    compLength,
+    tarOffset: index * tarLength,
+    tarLength,
+  });
+  return { spanCount: 10_000, span };
+}
+
+test("a lone miss of a small span asks for as much as an ordinary span is, compressed or inflated", () => {
+  const alone = { rangeBytes: 8 * 1024 * 1024, fetchable: () => true, waitedFor: () => false };
+  const grown = (compLength: number, tarLength: number, spansMin: number) => {
+    const { first, last } = growRun(tableOf(compLength, tarLength), 5, { ...alone, spansMin });
+    expect(first).toBe(5);
+    return last - first + 1;
+  };
+  expect(grown(4096, 8192, 1)).toBe(128);
+  expect(grown(100, 65_536, 1)).toBe(32);
+  expect(grown(600_000, 4_000_000, 1)).toBe(1);
+  // A sequential reader is read ahead of in the same measure, within the size of a request.
+  expect(grown(4096, 8192, 4)).toBe(512);
+  expect(grown(4096, 8192, 1000)).toBe(2048);
 });
