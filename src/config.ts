@@ -85,6 +85,8 @@ const schema = z.strictObject({
       read_deadline: patience.optional(),
       /** `file`: EROFS straight over the FUSE files (Linux ≥ 6.12); `loop`: over loop devices. */
       mount_transport: z.enum(["auto", "file", "loop"]).default("auto"),
+      /** Keeps the layers' contents when an image is built. Default: where gateway and worker are one process. */
+      cache_on_build: z.boolean().optional(),
       /** Fetches the rest of an image in the background while its containers run. */
       background_fetch: z.boolean().default(true),
       /** Bytes per second that the background of all images together may take; absent: what the link gives. */

@@ -6,13 +6,17 @@ import {
   LogStream,
   Network,
 } from "../gen/oci_node/v1/container_service_pb.ts";
+import { isImageId } from "../image/image.ts";
+import { parseReference } from "../reference/reference.ts";
 import { parseSize } from "../std/size.ts";
 import { command } from "./action.ts";
+import { buildFlags, buildImage } from "./build.ts";
 import { CliError, connectTransport } from "./context.ts";
+import { type CredentialFlags, credentialFlags } from "./credentials.ts";
 import { note, printJson, printLine } from "./output.ts";
 import { containerShape, hasEnded } from "./shape.ts";
 
-interface RunFlags {
+interface RunFlags extends CredentialFlags {
   readonly json: boolean;
   readonly detach: boolean;
   readonly eager: boolean;
@@ -20,6 +24,7 @@ interface RunFlags {
   readonly cpu?: number;
   readonly memory?: number;
   readonly network?: "none" | "host";
+  readonly secret?: string;
 }
 
 type Containers = Client<typeof ContainerService>;
@@ -31,8 +36,11 @@ export const run = command<RunFlags, string[]>({
   brief: "Run a container of an image",
   fullDescription:
     "In the foreground the output and the exit code are the container's; Ctrl-C stops it. What follows -- replaces the " +
-    "image's command. A container that could not be started gives exit code 125.",
+    "image's command. A container that could not be started gives exit code 125. A reference that was never built is " +
+    "built first, and with credentials any reference is, as by `image build`.",
   flags: {
+    ...credentialFlags,
+    secret: buildFlags.secret,
     eager: { kind: "boolean", default: false, brief: "Fetch the whole image before the start" },
     detach: { kind: "boolean", default: false, brief: "Print the container's id and return" },
     env: {
@@ -70,15 +78,7 @@ export const run = command<RunFlags, string[]>({
   },
   async run(flags, image, ...argv) {
     const containers = createClient(ContainerService, connectTransport());
-    const { container } = await containers.runContainer({
-      image: image ?? "",
-      command: argv,
-      env: Object.fromEntries((flags.env ?? []).map(splitVariable)),
-      cpuMillis: Math.round((flags.cpu ?? 0) * 1000),
-      memoryBytes: BigInt(flags.memory ?? 0),
-      network: flags.network === "host" ? Network.HOST : Network.NONE,
-      eager: flags.eager,
-    });
+    const container = await queue(containers, flags, image ?? "", argv);
     if (container === undefined) throw new CliError("failed", "the node made no container");
     if (flags.detach) {
       if (flags.json) printJson(containerShape(container));
@@ -88,6 +88,44 @@ export const run = command<RunFlags, string[]>({
     return await attach(containers, container.id, flags.json);
   },
 });
+
+/** Asks for a container of an image, which is built before when it has to be. */
+async function queue(
+  containers: Containers,
+  flags: RunFlags,
+  text: string,
+  argv: readonly string[],
+): Promise<Container | undefined> {
+  const ask = async (image: string) => {
+    const { container } = await containers.runContainer({
+      image,
+      command: [...argv],
+      env: Object.fromEntries((flags.env ?? []).map(splitVariable)),
+      cpuMillis: Math.round((flags.cpu ?? 0) * 1000),
+      memoryBytes: BigInt(flags.memory ?? 0),
+      network: flags.network === "host" ? Network.HOST : Network.NONE,
+      eager: flags.eager,
+    });
+    return container;
+  };
+  const build = async () => (await buildImage(parseReference(text), flags)).id;
+  const withCredentials = [flags.creds, flags.credsFile, flags.credsFrom, flags.secret].some(
+    (flag) => flag !== undefined,
+  );
+  if (isImageId(text)) {
+    if (!withCredentials) return await ask(text);
+    throw new CliError("usage", "credentials are for an image that is to be built, and this one is", {
+      next: "Give its reference in place of its id, or leave the credentials away.",
+    });
+  }
+  if (withCredentials) return await ask(await build());
+  try {
+    return await ask(text);
+  } catch (thrown) {
+    if (ConnectError.from(thrown).code !== Code.NotFound) throw thrown;
+    return await ask(await build());
+  }
+}
 
 /** Shows a container's output until it has ended, and returns its exit code. */
 async function attach(containers: Containers, id: string, json: boolean): Promise<number> {

@@ -10,6 +10,7 @@ import {
 } from "../credential/provider.ts";
 import type { BuiltImageIndex } from "../index/image-index.ts";
 import { indexRepository } from "../index/index-repository.ts";
+import type { LayerKeeper } from "../index/layer-keeper.ts";
 import type { IndexLimits } from "../index/limits.ts";
 import type { IndexStore } from "../index/store.ts";
 import { formatPlatform, type Platform } from "../reference/platform.ts";
@@ -29,6 +30,8 @@ export interface BuildDependencies {
   readonly images: ImageStore;
   readonly index: IndexStore;
   readonly scratchDir: string;
+  /** Takes the contents of the layers that are indexed, where a worker of this node will want them. */
+  readonly keeper?: LayerKeeper | undefined;
   readonly limits: IndexLimits;
 }
 
@@ -40,6 +43,8 @@ export interface BuildRequest {
   /** A secret of the workspace to use in place of credentials. */
   readonly secretName: string | undefined;
   readonly platform: Platform;
+  /** Leave the layers' contents alone. */
+  readonly indexOnly?: boolean;
 }
 
 export type BuildStep = "resolve" | "index" | "merge" | "secret" | "done";
@@ -84,6 +89,7 @@ export async function buildImage(
     resolved,
     store: dependencies.index,
     scratchDir: dependencies.scratchDir,
+    keeper: request.indexOnly === true ? undefined : dependencies.keeper,
     limits: dependencies.limits,
     onProgress: ({ digest, bytesDone, bytesTotal }) =>
       onProgress({ step: "index", message: "indexing", layerDigest: digest, bytesDone, bytesTotal }),

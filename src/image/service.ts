@@ -33,6 +33,7 @@ export function imageService(dependencies: BuildDependencies): ServiceImpl<typeo
           credentials,
           secretName: request.secretName === "" ? undefined : request.secretName,
           platform,
+          indexOnly: request.indexOnly,
         },
         (update) => progress.offer(update),
         context.signal,

@@ -48,6 +48,8 @@ export class LayerIntake implements LayerKeeper {
   async place({ digest }: Descriptor): Promise<BlobPlace | undefined> {
     try {
       if (!(await this.#cache.hasRoom())) return undefined;
+      // Whoever deletes the cache's folder under a running process deletes this one, too.
+      await mkdir(this.#dir, { recursive: true, mode: 0o700 });
       const { bavail, blocks, bsize } = await statfs(this.#dir);
       const reserve = Math.min(blocks * bsize * reserveShare, reserveBytesMax);
       const free = Math.floor(bavail * bsize - reserve);

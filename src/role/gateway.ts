@@ -9,6 +9,7 @@ import { ClusterService } from "../gen/oci_node/v1/scheduler_service_pb.ts";
 import { SecretService } from "../gen/oci_node/v1/secret_service_pb.ts";
 import { imageService } from "../image/service.ts";
 import { IndexStore } from "../index/store.ts";
+import { LayerIntake } from "../mount/layer-intake.ts";
 import { authenticate } from "../rpc/authentication.ts";
 import { translateErrors } from "../rpc/error.ts";
 import { type Server, serve } from "../rpc/server.ts";
@@ -25,19 +26,27 @@ export interface Gateway {
   close(): Promise<void>;
 }
 
-export async function startGateway(config: Config, plane: ControlPlane): Promise<Gateway> {
+/** @param keepLayers whether builds keep the layers' contents in the worker's cache, which is on this host */
+export async function startGateway(
+  config: Config,
+  plane: ControlPlane,
+  keepLayers: boolean,
+): Promise<Gateway> {
   const { images, containers, scheduling, tokens, vault, workspaces, workerClients } = plane;
   const changes = new ContainerChanges();
   const subscription = await containers.subscribe(
     (id) => changes.announce(id),
     () => changes.announce(undefined),
   );
+  const { cache_quota: quotaBytes } = config.worker;
+  const keeper = keepLayers ? await LayerIntake.open(config.cacheDir, quotaBytes) : undefined;
   const buildDependencies = {
     registry: createRegistryClient(config),
     vault,
     images,
     index: await IndexStore.open(config.indexDir),
     scratchDir: join(config.indexDir, "scratch"),
+    keeper,
     limits: config.indexLimits,
   };
   const server = await serve({
@@ -68,6 +77,7 @@ export async function startGateway(config: Config, plane: ControlPlane): Promise
     server,
     async close() {
       await server.close();
+      await keeper?.close();
       await subscription.end();
     },
   };

@@ -56,7 +56,7 @@ export async function startNode(
       closers.push(() => (plane as ControlPlane).close());
     }
     if (plane !== undefined && roles.has("gateway")) {
-      const gateway = await startGateway(config, plane);
+      const gateway = await startGateway(config, plane, config.worker.cache_on_build ?? roles.has("worker"));
       closers.push(() => gateway.close());
       url = gateway.server.url;
       ownerToken = await issueOwnerToken(plane);

@@ -101,10 +101,22 @@ describe("image build refuses by name", () => {
 });
 
 describe("run refuses by name", () => {
-  test("an image that was never built", async () => {
-    const result = await world.node.cli(["run", "no-such-image:1"]);
-    expect(result.code).not.toBe(0);
-    expect(result.stderr).toContain("no-such-image");
+  test("an image id that there is none of", async () => {
+    const result = await world.node.cli(["run", "img-000000000000000000000000"]);
+    expect(refusal(result)).toContain("img-000000000000000000000000");
+  });
+
+  test("a reference that was not built and cannot be, as the build says it", async () => {
+    const reference = `${world.registry.host}/team/absent:1`;
+    expect(refusal(await world.node.cli(["run", reference]))).toContain("--creds");
+    const withAccess = ["run", ...withCredentials, reference];
+    expect(refusal(await world.node.cli(withAccess, { env: world.env }))).toContain("team/absent");
+  });
+
+  test("credentials for an image that is built", async () => {
+    const result = await world.node.cli(["run", ...withCredentials, image.id], { env: world.env });
+    expect(result.code).toBe(2);
+    expect(result.stderr).toContain("reference");
   });
 
   test("a command that the image does not hold", async () => {

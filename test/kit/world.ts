@@ -54,10 +54,14 @@ export class World {
     return options.throughProxy === true ? reference.replace(this.registry.host, this.proxy.host) : reference;
   }
 
-  /** Pushes and builds; gives the image. */
-  async build(name: string, options: { image?: LocalImage; throughProxy?: boolean } = {}): Promise<Image> {
+  /** Pushes and builds; gives the image, of which the node has nothing but the index yet unless `kept` says otherwise. */
+  async build(
+    name: string,
+    options: { image?: LocalImage; throughProxy?: boolean; kept?: boolean } = {},
+  ): Promise<Image> {
     const reference = await this.push(name, options);
-    return this.node.json<Image>(["image", "build", reference, ...withCredentials], { env: this.env });
+    const flags = [...withCredentials, ...(options.kept === true ? [] : ["--index-only"])];
+    return this.node.json<Image>(["image", "build", reference, ...flags], { env: this.env });
   }
 
   inspect(id: string): Promise<Container> {
