@@ -119,6 +119,8 @@ const schema = z.strictObject({
       realms: z.record(z.string(), z.array(z.string())).default({}),
       /** PEM file with further certificate authorities. */
       ca_file: z.string().optional(),
+      /** Requests at once to one host. */
+      connections_per_host: z.number().int().positive().max(256).optional(),
     })
     .default({ insecure: [], private: [], realms: {} }),
   /** What the operator allows a workspace, by its name. */

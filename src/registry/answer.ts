@@ -1,4 +1,5 @@
 import { RegistryError, type Where } from "./error.ts";
+import type { Place } from "./place.ts";
 
 /** What an {@link Answer} needs to know about the request that it belongs to. */
 export interface AnswerContext {
@@ -6,8 +7,10 @@ export interface AnswerContext {
   readonly idleTimeoutMs: number;
   /** Frees the connection at once. */
   readonly abort: () => void;
-  /** Called once, when the body has ended or was given up. */
-  readonly done: () => void;
+  /** Called once, when the body has ended (`whole`) or was given up. */
+  readonly done: (whole: boolean) => void;
+  /** Its place among the requests to the host: hears what is waited for and what comes. */
+  readonly place: Pick<Place, "awaits" | "heard" | "abandoned">;
   /** The caller's signal: its reason is thrown as it is. */
   readonly signal: AbortSignal;
   /** Turns the platform's error into ours. */
@@ -29,7 +32,7 @@ export class Answer {
     this.headers = response.headers;
     this.#body = response.body;
     this.#context = context;
-    if (this.#body === null) this.#end();
+    if (this.#body === null) this.#end(true);
   }
 
   /** Content-Length, when it is a sound number. */
@@ -51,22 +54,25 @@ export class Answer {
     try {
       for (;;) {
         const timer = setTimeout(giveUp, this.#context.idleTimeoutMs);
+        this.#context.place.awaits();
         const { done, value } = await reader.read().finally(() => clearTimeout(timer));
         if (done) {
           complete = true;
           return;
         }
+        this.#context.place.heard();
         yield value;
       }
     } catch (error) {
       this.#context.signal.throwIfAborted();
+      if (this.#context.place.abandoned !== undefined) throw this.#overtaken();
       throw idle ? this.#silent() : this.#context.translate(error);
     } finally {
       if (!complete) {
         reader.cancel().catch(() => undefined);
         this.#context.abort();
       }
-      this.#end();
+      this.#end(complete);
     }
   }
 
@@ -95,13 +101,21 @@ export class Answer {
     }
     this.#body?.cancel().catch(() => undefined);
     this.#context.abort();
-    this.#end();
+    this.#end(false);
   }
 
-  #end(): void {
+  #end(whole: boolean): void {
     if (this.#ended) return;
     this.#ended = true;
-    this.#context.done();
+    this.#context.done(whole);
+  }
+
+  #overtaken(): RegistryError {
+    const { where } = this.#context;
+    return new RegistryError("timeout", `${where.registry} stopped sending, and answered others`, where, {
+      retryAfterMs: 0,
+      next: "The rest is asked for at once.",
+    });
   }
 
   #silent(): RegistryError {

@@ -1,7 +1,7 @@
 import type { CredentialProvider } from "../credential/provider.ts";
 import { registryApiHost } from "../reference/reference.ts";
 import type { Answer } from "./answer.ts";
-import { type Egress, lists } from "./egress.ts";
+import { type Egress, lists, type Order } from "./egress.ts";
 import { RegistryError, type Where } from "./error.ts";
 import { badCredential, problemOf, type Subject } from "./problem.ts";
 import { type Clock, withRetry } from "./retry.ts";
@@ -18,6 +18,9 @@ export interface ApiRequest {
   readonly accept: readonly number[];
   readonly traffic: Traffic;
   readonly signal: AbortSignal;
+  /** Somebody reads: what passes is tried again for as long as the signal and the total time allow. */
+  readonly persistent?: boolean;
+  readonly order?: Order | undefined;
 }
 
 /** What one user of a repository has caused: requests sent, bytes of blobs received. */
@@ -59,22 +62,19 @@ export class RepositoryApi {
 
   /** One request with everything that may be needed around it. @throws RegistryError, CredentialError */
   ask(request: ApiRequest): Promise<ApiAnswer> {
-    return withRetry(this.egress.policy, this.clock, request.signal, (remainingMs) =>
-      this.#authorized(request, remainingMs),
+    const { policy } = this.egress;
+    const rule = request.persistent === true ? { ...policy, attemptsMax: Infinity, inLine: true } : policy;
+    return withRetry(rule, this.clock, request.signal, (remainingMs, againAfterMs) =>
+      this.#authorized({ ...request, order: { ...request.order, againAfterMs } }, remainingMs),
     );
   }
 
   /** A request to where an earlier one was redirected, without a credential; whatever it answers is the caller's. */
   async askElsewhere(url: URL, request: ApiRequest): Promise<ApiAnswer> {
     request.traffic.requests += 1;
-    const { method, headers, signal } = request;
-    const answer = await this.egress.send({
-      method,
-      url,
-      headers: travel(headers),
-      where: this.where,
-      signal,
-    });
+    const { method, headers, signal, order } = request;
+    const { where } = this;
+    const answer = await this.egress.send({ method, url, headers: travel(headers), where, signal, order });
     return this.#follow({ answer, elsewhere: url }, url, request, undefined);
   }
 
@@ -93,6 +93,7 @@ export class RepositoryApi {
         where: this.where,
         signal: request.signal,
         timeoutMs,
+        order: round === 0 ? request.order : { ...request.order, againAfterMs: undefined },
       });
       if (answer.status === 401) {
         const challenge = answer.headers.get("www-authenticate");
@@ -105,6 +106,7 @@ export class RepositoryApi {
         continue;
       }
       const followed = await this.#follow({ answer, elsewhere: undefined }, url, request, ticket.header);
+      if (answer.status < 500) this.#session.accepted();
       return this.#accepted(followed, request);
     }
     throw badCredential(this.#subject(request.name));
@@ -134,7 +136,9 @@ export class RepositoryApi {
           ? { ...request.headers, Authorization: header }
           : travel(request.headers);
       const { method, signal } = request;
-      answer = await this.egress.send({ method, url: next, headers, where: this.where, signal });
+      const again = request.order?.againAfterMs === undefined ? undefined : 0;
+      const order = { ...request.order, againAfterMs: again };
+      answer = await this.egress.send({ method, url: next, headers, where: this.where, signal, order });
       at = next;
     }
     return { answer, elsewhere };

@@ -6,7 +6,13 @@ export interface BlobSource {
    * The bytes `start` (inclusive) to `end` (exclusive) of a layer as stored, exactly `end - start` of them.
    * @throws RegistryError; `range_unsupported` means that only {@link BlobSource.stream} will do
    */
-  read(layer: Descriptor, start: number, end: number, signal: AbortSignal): Promise<Uint8Array>;
+  read(
+    layer: Descriptor,
+    start: number,
+    end: number,
+    signal: AbortSignal,
+    options?: ReadOptions,
+  ): Promise<Uint8Array>;
   /**
    * The layer from `start` to its end, in order, resumed over broken connections. From 0 the whole is verified against
    * the digest: a mismatch throws `digest_mismatch` after the last chunk, before the end.
@@ -14,6 +20,13 @@ export interface BlobSource {
   stream(layer: Descriptor, start: number, signal: AbortSignal): AsyncIterable<Uint8Array>;
   /** What was asked for and received so far, through this source. */
   stats(): BlobSourceStats;
+}
+
+export interface ReadOptions {
+  /** Nobody waits for it: others go first. */
+  readonly background?: boolean;
+  /** Hears of bytes as they come. */
+  readonly onBytes?: (count: number) => void;
 }
 
 export interface BlobSourceStats {

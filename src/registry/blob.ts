@@ -1,8 +1,13 @@
 import type { Answer } from "./answer.ts";
 import type { ApiAnswer, ApiRequest, RepositoryApi, Traffic } from "./api.ts";
+import { blobName, misbehaved, mismatch, noRanges, tooLong, tooShort, truncated } from "./blob-problem.ts";
+import type { ReadOptions } from "./blob-source.ts";
 import type { Descriptor } from "./descriptor.ts";
+import type { Order } from "./egress.ts";
 import { isPassing, RegistryError } from "./error.ts";
+import { Patience } from "./place.ts";
 import { redirectEndsAt } from "./redirect-expiry.ts";
+import { Refusals } from "./refusals.ts";
 import { backoffMs, mayResume } from "./retry.ts";
 
 /** How many breaks in a row, without progress between them, end a transfer. */
@@ -15,9 +20,11 @@ const targetsMax = 1000;
 export class Blobs {
   readonly #api: RepositoryApi;
   readonly #targets = new Map<string, { readonly url: URL; readonly endsAtMs: number }>();
+  readonly #refusals: Refusals;
 
   constructor(api: RepositoryApi) {
     this.#api = api;
+    this.#refusals = new Refusals(api.clock);
   }
 
   /** The bytes from `start` to `end` (exclusive), exactly. @throws RegistryError `range_unsupported`, … */
@@ -27,25 +34,27 @@ export class Blobs {
     end: number,
     traffic: Traffic,
     signal: AbortSignal,
+    options: ReadOptions = {},
   ): Promise<Uint8Array> {
     if (start < 0 || end <= start || end > blob.size || end - start > rangeSizeBytesMax) {
       throw new RangeError(`bytes ${start} to ${end} of a blob of ${blob.size}`);
     }
     const into = new Uint8Array(end - start);
-    const transfer = new Transfer(this.#api, signal);
+    const transfer = new Transfer(this.#api, signal, options.background);
     let filled = 0;
     while (filled < into.length) {
-      const answer = await this.#open(blob, start + filled, end, traffic, signal);
+      const answer = await this.#open(blob, start + filled, end, traffic, transfer);
       try {
         this.#checkRange(answer, blob, start + filled, end);
         for await (const chunk of answer.chunks()) {
-          if (filled + chunk.length > into.length) throw this.#tooLong(blob);
+          if (filled + chunk.length > into.length) throw tooLong(this.#api.where, blob);
           into.set(chunk, filled);
           filled += chunk.length;
           traffic.bytes += chunk.length;
           transfer.progress(chunk.length);
+          options.onBytes?.(chunk.length);
         }
-        if (filled < into.length) throw this.#truncated(blob);
+        if (filled < into.length) throw truncated(this.#api.where, blob);
       } catch (error) {
         await transfer.broke(error);
       }
@@ -65,7 +74,7 @@ export class Blobs {
     const transfer = new Transfer(this.#api, signal);
     let at = start;
     while (at < blob.size) {
-      const answer = await this.#open(blob, at, blob.size, traffic, signal);
+      const answer = await this.#open(blob, at, blob.size, traffic, transfer);
       try {
         let skip = this.#toSkip(answer, blob, at, start);
         for await (const whole of answer.chunks()) {
@@ -74,17 +83,18 @@ export class Blobs {
           const chunk = skip === 0 ? whole : whole.subarray(Math.min(skip, whole.length));
           skip -= whole.length - chunk.length;
           if (chunk.length === 0) continue;
-          if (at + chunk.length > blob.size) throw this.#tooLong(blob);
+          if (at + chunk.length > blob.size) throw tooLong(this.#api.where, blob);
           hasher?.update(chunk);
           at += chunk.length;
           yield chunk;
         }
-        if (at < blob.size) throw this.#truncated(blob);
+        if (at < blob.size) throw truncated(this.#api.where, blob);
       } catch (error) {
         await transfer.broke(error);
       }
     }
-    if (hasher !== undefined && `sha256:${hasher.digest("hex")}` !== blob.digest) throw this.#mismatch(blob);
+    if (hasher !== undefined && `sha256:${hasher.digest("hex")}` !== blob.digest)
+      throw mismatch(this.#api.where, blob);
   }
 
   /** An answer that holds the wanted bytes, 206 or 200. */
@@ -93,22 +103,28 @@ export class Blobs {
     start: number,
     end: number,
     traffic: Traffic,
-    signal: AbortSignal,
+    { signal, order }: Transfer,
   ): Promise<Answer> {
+    this.#refusals.check(blob.digest);
     const whole = start === 0 && end === blob.size;
     const request = {
       method: "GET" as const,
       path: `blobs/${blob.digest}`,
       headers: whole ? {} : { Range: `bytes=${start}-${end - 1}` },
-      name: this.#name(blob),
+      name: blobName(this.#api.where, blob),
       accept: [200, 206, 416],
       traffic,
       signal,
+      order,
+      persistent: true,
     };
     const known = this.#target(blob.digest);
     const kept = known === undefined ? undefined : await this.#askTarget(known, blob, request);
     if (kept !== undefined) return this.#satisfied(kept, blob);
-    const resolved = await this.#api.ask(request);
+    const resolved = await this.#api.ask(request).catch((error: unknown) => {
+      this.#refusals.remember(blob.digest, error);
+      throw error;
+    });
     this.#remember(blob.digest, resolved);
     return this.#satisfied(resolved.answer, blob);
   }
@@ -129,14 +145,7 @@ export class Blobs {
   #satisfied(answer: Answer, blob: Descriptor): Answer {
     if (answer.status !== 416) return answer;
     answer.discard();
-    throw new RegistryError(
-      "blob_truncated",
-      `${this.#name(blob)} is shorter than its ${blob.size} bytes`,
-      this.#api.where,
-      {
-        next: "The registry's copy is damaged: push the image again.",
-      },
-    );
+    throw tooShort(this.#api.where, blob);
   }
 
   #target(digest: string): URL | undefined {
@@ -161,7 +170,7 @@ export class Blobs {
     if (answer.status === 200) {
       if (start !== 0 || end !== blob.size) {
         answer.discard();
-        throw this.#noRanges(blob);
+        throw noRanges(this.#api.where, blob);
       }
       this.#checkLength(answer, blob);
       return;
@@ -172,7 +181,7 @@ export class Blobs {
     const sizeFits = match?.[3] === "*" || Number(match?.[3]) === blob.size;
     if (match !== null && sizeFits && Number(match[1]) === start && Number(match[2]) === end - 1) return;
     answer.discard();
-    throw this.#protocol(blob, "it sent another range than the one asked for");
+    throw misbehaved(this.#api.where, blob, "it sent another range than the one asked for");
   }
 
   /** How many bytes of the answer were had before: none of a range, all of them when a resumed transfer starts anew. */
@@ -180,7 +189,7 @@ export class Blobs {
     if (answer.status === 200 && at > 0) {
       if (start === 0) return at;
       answer.discard();
-      throw this.#noRanges(blob);
+      throw noRanges(this.#api.where, blob);
     }
     this.#checkRange(answer, blob, at, blob.size);
     return 0;
@@ -190,80 +199,22 @@ export class Blobs {
     const length = answer.length;
     if (length === undefined || length === blob.size) return;
     answer.discard();
-    throw length < blob.size ? this.#truncated(blob) : this.#tooLong(blob);
-  }
-
-  #name(blob: Descriptor): string {
-    const { registry, repository } = this.#api.where;
-    return `${registry}/${repository}@${blob.digest.slice(0, 19)}…`;
-  }
-
-  #noRanges(blob: Descriptor): RegistryError {
-    return new RegistryError(
-      "range_unsupported",
-      `${this.#api.where.registry} sends ${this.#name(blob)} only as a whole`,
-      this.#api.where,
-      {
-        next: "The layer is read as one stream instead.",
-      },
-    );
-  }
-
-  #truncated(blob: Descriptor): RegistryError {
-    return new RegistryError(
-      "blob_truncated",
-      `${this.#name(blob)} ended before its ${blob.size} bytes`,
-      this.#api.where,
-      {
-        next: "Try again; if it stays so, the registry's copy is damaged: push the image again.",
-      },
-    );
-  }
-
-  #tooLong(blob: Descriptor): RegistryError {
-    return new RegistryError(
-      "digest_mismatch",
-      `${this.#name(blob)} has more than its ${blob.size} bytes`,
-      this.#api.where,
-      {
-        next: "What the registry sent is not what the manifest names: push the image again.",
-      },
-    );
-  }
-
-  #mismatch(blob: Descriptor): RegistryError {
-    return new RegistryError(
-      "digest_mismatch",
-      `${this.#name(blob)} is not what its digest says`,
-      this.#api.where,
-      {
-        next: "The registry's copy (or a proxy's) is corrupt: push the image again.",
-      },
-    );
-  }
-
-  #protocol(blob: Descriptor, why: string): RegistryError {
-    return new RegistryError(
-      "protocol",
-      `${this.#api.where.registry} misbehaved over ${this.#name(blob)}: ${why}`,
-      this.#api.where,
-      {
-        next: "Check the registry, and any proxy in front of it.",
-      },
-    );
+    throw length < blob.size ? truncated(this.#api.where, blob) : tooLong(this.#api.where, blob);
   }
 }
 
 /** Counts the breaks of one transfer, and waits a little before it goes on. */
 class Transfer {
+  readonly signal: AbortSignal;
+  readonly order: Order;
   readonly #api: RepositoryApi;
-  readonly #signal: AbortSignal;
   #breaks = 0;
   #sinceBreak = 0;
 
-  constructor(api: RepositoryApi, signal: AbortSignal) {
+  constructor(api: RepositoryApi, signal: AbortSignal, background = false) {
     this.#api = api;
-    this.#signal = signal;
+    this.signal = signal;
+    this.order = { background, patience: new Patience() };
   }
 
   progress(sizeBytes: number): void {
@@ -272,12 +223,14 @@ class Transfer {
 
   /** @throws the error itself, when there is nothing to go on with */
   async broke(error: unknown): Promise<void> {
-    this.#signal.throwIfAborted();
+    this.signal.throwIfAborted();
+    // Given up in favour of asking anew, which patience bounds.
+    if (error instanceof RegistryError && error.code === "timeout" && error.retryAfterMs === 0) return;
     if (this.#sinceBreak >= progressSizeBytes) this.#breaks = 0;
     this.#breaks += 1;
     this.#sinceBreak = 0;
     if (!mayResume(error) || this.#breaks >= breaksMax) throw error;
     const { clock } = this.#api;
-    await clock.sleep(backoffMs(this.#breaks, clock.random()), this.#signal);
+    await clock.sleep(backoffMs(this.#breaks, clock.random()), this.signal);
   }
 }

@@ -2,11 +2,12 @@ import type { CredentialProvider } from "../credential/provider.ts";
 import type { Platform } from "../reference/platform.ts";
 import type { Reference } from "../reference/reference.ts";
 import { sleep } from "../std/wait.ts";
+import type { ResolveHost } from "./addresses.ts";
 import { RepositoryApi, type Traffic } from "./api.ts";
 import { Blobs } from "./blob.ts";
-import type { BlobSourceStats } from "./blob-source.ts";
+import type { BlobSourceStats, ReadOptions } from "./blob-source.ts";
 import type { Descriptor } from "./descriptor.ts";
-import { Egress, type ResolveHost } from "./egress.ts";
+import { Egress } from "./egress.ts";
 import { RegistryError, type Where } from "./error.ts";
 import { type RegistryPolicy, resolvePolicy } from "./policy.ts";
 import type { Repository, ResolvedImage } from "./repository.ts";
@@ -132,8 +133,14 @@ class RemoteRepository implements Repository {
     return Buffer.concat(await Array.fromAsync(this.streamBlob(descriptor, 0, signal)));
   }
 
-  openBlob(descriptor: Descriptor, start: number, end: number, signal: AbortSignal): Promise<Uint8Array> {
-    return this.#shared.blobs.range(descriptor, start, end, this.#traffic, signal);
+  openBlob(
+    descriptor: Descriptor,
+    start: number,
+    end: number,
+    signal: AbortSignal,
+    options?: ReadOptions,
+  ): Promise<Uint8Array> {
+    return this.#shared.blobs.range(descriptor, start, end, this.#traffic, signal, options);
   }
 
   streamBlob(descriptor: Descriptor, start: number, signal: AbortSignal): AsyncIterable<Uint8Array> {

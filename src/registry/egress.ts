@@ -1,13 +1,12 @@
-import { lookup } from "node:dns/promises";
-import { isIP } from "node:net";
-import { rootCertificates } from "node:tls";
-import { errnoOf } from "../std/error.ts";
-import { waitFor } from "../std/wait.ts";
 import { isPublicAddress } from "./address.ts";
+import { Addresses, type ResolveHost } from "./addresses.ts";
 import { Answer } from "./answer.ts";
-import { Breakers } from "./breaker.ts";
 import { RegistryError, type Where } from "./error.ts";
+import { Host, type HostTime } from "./host.ts";
+import { fetchPinned, insecureHint, translateFetchError } from "./pinned-fetch.ts";
+import { Patience, type Place } from "./place.ts";
 import type { ResolvedPolicy } from "./policy.ts";
+import { probeOf } from "./probe.ts";
 
 export interface EgressRequest {
   readonly method: "GET" | "HEAD" | "POST";
@@ -18,10 +17,18 @@ export interface EgressRequest {
   readonly signal: AbortSignal;
   /** Until the head must be there; the policy's limit when absent. */
   readonly timeoutMs?: number;
+  readonly order?: Order | undefined;
 }
 
-/** Addresses of a host name. By default the system's resolver. */
-export type ResolveHost = (hostname: string) => Promise<readonly string[]>;
+/** How a request stands to others at its host. */
+export interface Order {
+  /** Nobody waits for it. */
+  readonly background?: boolean | undefined;
+  /** It failed before: not before this time, unless the host is seen to work again. */
+  readonly againAfterMs?: number | undefined;
+  /** Of the work that the request is a part of. */
+  readonly patience?: Patience | undefined;
+}
 
 export interface EgressOptions {
   readonly policy: ResolvedPolicy;
@@ -31,30 +38,30 @@ export interface EgressOptions {
 }
 
 const addressesMax = 3;
-const addressLifeMs = 30_000;
-const namesMax = 1000;
+const hostsMax = 1000;
+const probeTimeoutMs = 2_000;
 
 /**
  * The one door to the network of this room; tokens and redirects go through it, too.
  *
  * HTTPS only, no user information, the host's address looked up once, judged, and pinned: the request goes to the very
  * address that was judged, under the host's name (Host and TLS server name). Plain HTTP and private addresses are for
- * hosts that the operator listed. Redirects are never followed here.
+ * hosts that the operator listed. Redirects are never followed here. When a request goes, and when it is given up and sent
+ * once more, is its {@link Host}'s to say.
  */
 export class Egress {
   readonly policy: ResolvedPolicy;
   readonly #userAgent: string;
-  readonly #resolveHost: ResolveHost;
-  readonly #now: () => number;
-  readonly #breakers: Breakers;
-  readonly #addresses = new Map<string, { readonly list: readonly string[]; readonly untilMs: number }>();
+  readonly #addresses: Addresses;
+  readonly #time: HostTime;
+  readonly #hosts = new Map<string, Host>();
 
   constructor(options: EgressOptions) {
-    this.policy = options.policy;
+    const { policy, now } = options;
+    this.policy = policy;
     this.#userAgent = options.userAgent;
-    this.#resolveHost = options.resolveHost ?? systemAddresses;
-    this.#now = options.now;
-    this.#breakers = new Breakers(options.now);
+    this.#addresses = new Addresses(options.resolveHost, now, policy.requestTimeoutMs);
+    this.#time = { now: () => performance.now(), later: (timeMs, call) => void setTimeout(call, timeMs) };
   }
 
   /** Whether the operator allows plain HTTP to this host. */
@@ -64,18 +71,56 @@ export class Egress {
 
   /** @throws RegistryError `egress_refused`, `unreachable`, `tls`, `timeout`; the signal's reason when it aborts */
   async send(request: EgressRequest): Promise<Answer> {
-    request.signal.throwIfAborted();
+    const { signal, url } = request;
+    signal.throwIfAborted();
     this.#check(request);
-    this.#breakers.check(request.url.host, request.where);
-    const addresses = await this.#permitted(request);
+    const host = this.#hostOf(url);
+    const timeoutMs = Math.min(request.timeoutMs ?? Number.POSITIVE_INFINITY, this.policy.requestTimeoutMs);
+    const ended = new AbortController();
+    const leave = (): void => ended.abort(signal.reason);
+    signal.addEventListener("abort", leave, { once: true });
+    const timer = setTimeout(() => ended.abort(tooLate(request, timeoutMs, host.failures)), timeoutMs);
     try {
-      const answer = await this.#sendToFirst(addresses, request);
-      this.#breakers.report(request.url.host, answer.status < 500);
-      return answer;
-    } catch (error) {
-      if (error instanceof RegistryError) this.#breakers.report(request.url.host, false);
-      throw error;
+      return await this.#sendUntilAnswered(host, request, ended.signal);
+    } finally {
+      clearTimeout(timer);
+      signal.removeEventListener("abort", leave);
     }
+  }
+
+  async #sendUntilAnswered(host: Host, request: EgressRequest, signal: AbortSignal): Promise<Answer> {
+    const { order } = request;
+    const patience = order?.patience ?? new Patience();
+    let again = order?.againAfterMs !== undefined;
+    let pauseMs = order?.againAfterMs ?? 0;
+    for (let freshConnection = false; ; freshConnection = true) {
+      const addresses = await this.#permitted(request, signal);
+      const probe = (): Promise<boolean> => this.#probe(request, addresses);
+      const background = order?.background === true;
+      const place = await host.enter({ background, again, pauseMs, patience, probe }, signal);
+      try {
+        return await this.#sendToFirst(addresses, request, place, signal, freshConnection || again);
+      } catch (error) {
+        if (place.abandoned === undefined) {
+          if (request.signal.aborted) place.leave(false);
+          else place.failed();
+          throw signal.aborted ? signal.reason : error;
+        }
+        again = place.abandoned === "displaced";
+        pauseMs = 0;
+      }
+    }
+  }
+
+  #hostOf(url: URL): Host {
+    const known = this.#hosts.get(url.host);
+    if (known !== undefined) return known;
+    if (this.#hosts.size >= hostsMax)
+      for (const [name, host] of this.#hosts) if (host.idle) this.#hosts.delete(name);
+    const { connectionsPerHost: connections, trialEveryMs, silentAfterMs } = this.policy;
+    const host = new Host({ connections, trialEveryMs, silentAfterMs }, this.#time);
+    this.#hosts.set(url.host, host);
+    return host;
   }
 
   #check({ url, where }: EgressRequest): void {
@@ -88,122 +133,94 @@ export class Egress {
     throw refusal(where, `${url.host} would be spoken to without encryption`, insecureHint(url));
   }
 
-  async #permitted({ url, where, signal }: EgressRequest): Promise<readonly string[]> {
-    const all = await this.#lookup(url, where, signal);
+  async #permitted({ url, where }: EgressRequest, signal: AbortSignal): Promise<readonly string[]> {
+    const all = await this.#addresses.of(url, where, signal);
     const trusted = this.isInsecure(url) || lists(this.policy.privateHosts, url);
     const permitted = trusted ? all : all.filter(isPublicAddress);
     if (permitted.length > 0) return permitted.slice(0, addressesMax);
     throw refusal(where, `${url.host} has no address on the public internet`, insecureHint(url));
   }
 
-  async #lookup(url: URL, where: Where, signal: AbortSignal): Promise<readonly string[]> {
-    const hostname = url.hostname.replace(/^\[|\]$/g, "");
-    if (isIP(hostname) !== 0) return [hostname];
-    const known = this.#addresses.get(hostname);
-    if (known !== undefined && this.#now() < known.untilMs) return known.list;
-    const limit = AbortSignal.timeout(this.policy.requestTimeoutMs);
-    try {
-      const list = await waitFor(this.#resolveHost(hostname), AbortSignal.any([signal, limit]));
-      if (this.#addresses.size >= namesMax) this.#addresses.clear();
-      this.#addresses.set(hostname, { list, untilMs: this.#now() + addressLifeMs });
-      return list;
-    } catch (error) {
-      signal.throwIfAborted();
-      throw new RegistryError(
-        "unreachable",
-        `${url.hostname} cannot be found (${errnoOf(error) ?? "no answer from DNS"})`,
-        where,
-        {
-          next: `Check the name ${url.hostname} and this machine's DNS.`,
-        },
-      );
-    }
-  }
-
   /** A host with several addresses is tried at the next one when a connection cannot be made. */
-  async #sendToFirst(addresses: readonly string[], request: EgressRequest): Promise<Answer> {
+  async #sendToFirst(
+    addresses: readonly string[],
+    request: EgressRequest,
+    place: Place,
+    signal: AbortSignal,
+    freshConnection: boolean,
+  ): Promise<Answer> {
     let failure: unknown;
     for (const address of addresses) {
       try {
-        return await this.#sendTo(address, request);
+        return await this.#sendTo(address, request, place, signal, freshConnection);
       } catch (error) {
-        if (!(error instanceof RegistryError) || error.code !== "unreachable") throw error;
+        const next = error instanceof RegistryError && error.code === "unreachable";
+        if (!next || place.abandoned !== undefined) throw error;
         failure = error;
       }
     }
     throw failure;
   }
 
-  async #sendTo(address: string, request: EgressRequest): Promise<Answer> {
-    const { url, where, signal } = request;
-    const timeoutMs = Math.min(request.timeoutMs ?? Number.POSITIVE_INFINITY, this.policy.requestTimeoutMs);
+  async #sendTo(
+    address: string,
+    request: EgressRequest,
+    place: Place,
+    headSignal: AbortSignal,
+    freshConnection: boolean,
+  ): Promise<Answer> {
+    const { method, url, headers, body, where, signal } = request;
     const controller = new AbortController();
-    const leave = (): void => controller.abort(signal.reason);
-    signal.addEventListener("abort", leave, { once: true });
-    const done = (): void => signal.removeEventListener("abort", leave);
-    let late = false;
-    const timer = setTimeout(() => {
-      late = true;
-      controller.abort();
-    }, timeoutMs);
+    const abort = (): void => controller.abort();
+    for (const one of [headSignal, signal, place.signal]) {
+      one.addEventListener("abort", abort, { once: true });
+      if (one.aborted) abort();
+    }
+    const done = (whole: boolean): void => {
+      for (const one of [signal, place.signal]) one.removeEventListener("abort", abort);
+      place.leave(whole);
+    };
     try {
-      const response = await fetch(pinned(url, address), this.#init(request, controller.signal));
+      const { ca } = this.policy;
+      const pinned = { method, url, headers, body, userAgent: this.#userAgent, ca, freshConnection };
+      const response = await fetchPinned(address, { ...pinned, signal: controller.signal });
+      place.answered(response.status < 500 && response.status !== 429);
       return new Answer(response, {
         where,
         idleTimeoutMs: this.policy.idleTimeoutMs,
-        abort: () => controller.abort(),
+        abort,
         done,
+        place,
         signal,
-        translate: (error) => translate(error, url, where),
+        translate: (error) => translateFetchError(error, url, where),
       });
     } catch (error) {
-      done();
-      signal.throwIfAborted();
-      if (late) {
-        throw new RegistryError("timeout", `${url.host} did not answer within ${timeoutMs / 1000} s`, where, {
-          next: "Check the registry and the connection to it, then try again.",
-        });
-      }
-      throw translate(error, url, where);
+      for (const one of [signal, place.signal]) one.removeEventListener("abort", abort);
+      throw headSignal.aborted ? headSignal.reason : translateFetchError(error, url, where);
     } finally {
-      clearTimeout(timer);
+      headSignal.removeEventListener("abort", abort);
     }
   }
 
-  #init(request: EgressRequest, signal: AbortSignal): BunFetchRequestInit {
-    const { url } = request;
-    const hostname = url.hostname.replace(/^\[|\]$/g, "");
-    const tls = {
-      ...(isIP(hostname) === 0 ? { serverName: hostname } : {}),
-      ...(this.policy.ca === undefined ? {} : { ca: [...rootCertificates, this.policy.ca] }),
-    };
-    return {
-      method: request.method,
-      headers: {
-        "User-Agent": this.#userAgent,
-        "Accept-Encoding": "identity",
-        ...request.headers,
-        Host: url.host,
-      },
-      redirect: "manual",
-      decompress: false,
-      signal,
-      ...(request.body === undefined ? {} : { body: request.body }),
-      ...(url.protocol === "https:" ? { tls } : {}),
-    } as BunFetchRequestInit;
+  /** Whether the host answers at all, whatever it says. */
+  async #probe(request: EgressRequest, addresses: readonly string[]): Promise<boolean> {
+    const [address] = addresses;
+    if (address === undefined) return false;
+    const limit = new AbortController();
+    const timer = setTimeout(() => limit.abort(), probeTimeoutMs);
+    const { ca } = this.policy;
+    const common = { userAgent: this.#userAgent, ca, freshConnection: true, signal: limit.signal };
+    try {
+      const response = await fetchPinned(address, { ...probeOf(request), ...common });
+      await response.body?.cancel();
+      return response.status < 500 && response.status !== 429;
+    } catch {
+      return false;
+    } finally {
+      clearTimeout(timer);
+      limit.abort();
+    }
   }
-}
-
-async function systemAddresses(hostname: string): Promise<readonly string[]> {
-  const found = await lookup(hostname, { all: true });
-  // fetch knows no "happy eyeballs": IPv4 first, as a broken IPv6 route costs a whole timeout.
-  return found.sort((a, b) => a.family - b.family).map((entry) => entry.address);
-}
-
-function pinned(url: URL, address: string): URL {
-  const there = new URL(url);
-  there.hostname = address.includes(":") ? `[${address}]` : address;
-  return there;
 }
 
 /** Whether the operator's list names the host, with its port or (for the scheme's own port) without. */
@@ -220,26 +237,11 @@ function refusal(
   return new RegistryError("egress_refused", message, where, { next });
 }
 
-function insecureHint(url: URL): string {
-  return `If ${url.host} is yours and meant to be reached so, start the node with --insecure-registry ${url.host}.`;
-}
-
-const tlsCodes =
-  /^(CERT_|ERR_TLS|ERR_SSL|ERR_BORINGSSL|DEPTH_ZERO|SELF_SIGNED|UNABLE_TO_|HOSTNAME_MISMATCH|EPROTO$|OUT_OF_VALIDITY|INVALID_)/;
-
-/** The platform's messages hold the whole URL, presigned or not: only its error code goes on. */
-function translate(error: unknown, url: URL, where: Where): unknown {
-  if (error instanceof RegistryError) return error;
-  const code = errnoOf(error) ?? "connection lost";
-  if (tlsCodes.test(code)) {
-    return new RegistryError("tls", `the secure connection to ${url.host} failed (${code})`, where, {
-      next:
-        code === "EPROTO"
-          ? insecureHint(url)
-          : `Check the certificate of ${url.host}; a private authority's certificate belongs in the node's configuration.`,
-    });
-  }
-  return new RegistryError("unreachable", `${url.host} cannot be reached (${code})`, where, {
-    next: "Check that the registry is up and that this machine reaches it, then try again.",
+function tooLate({ url, where }: EgressRequest, timeoutMs: number, failures: number): RegistryError {
+  const next = "Check the registry and the connection to it, then try again.";
+  if (failures > 1)
+    return new RegistryError("unreachable", `${url.host} failed ${failures} times in a row`, where, { next });
+  return new RegistryError("timeout", `${url.host} did not answer within ${timeoutMs / 1000} s`, where, {
+    next,
   });
 }

@@ -20,6 +20,12 @@ export interface RegistryPolicy {
   readonly totalTimeoutMs?: number;
   /** Attempts of one request, the first one included. */
   readonly attemptsMax?: number;
+  /** Requests at once to one host. */
+  readonly connectionsPerHost?: number;
+  /** While a host fails or is silent, one request goes out in so long. */
+  readonly trialEveryMs?: number;
+  /** Without a word for so long while somebody waits, a host is asked whether it is there. */
+  readonly silentAfterMs?: number;
 }
 
 export type ResolvedPolicy = Required<Omit<RegistryPolicy, "ca">> & Pick<RegistryPolicy, "ca">;
@@ -32,6 +38,9 @@ export function resolvePolicy(policy: RegistryPolicy): ResolvedPolicy {
     idleTimeoutMs: 30_000,
     totalTimeoutMs: 60_000,
     attemptsMax: 5,
+    connectionsPerHost: 16,
+    trialEveryMs: 500,
+    silentAfterMs: 1_000,
     ...policy,
   };
 }

@@ -43,7 +43,7 @@ export function repositoryAt(host: string, options: QuirkOptions = {}): Reposito
   const client = new RegistryClient({
     clock: virtualClock(),
     ...rest,
-    policy: { insecureHosts: new Set([host]), privateHosts: new Set(), ...policy },
+    policy: { insecureHosts: new Set([host]), privateHosts: new Set(), trialEveryMs: 5, ...policy },
   });
   const made = provider ?? (password === undefined ? anonymousProvider(host) : basicProvider(host, password));
   return client.repository(parseReference(`${host}/acme/app:1`), made);

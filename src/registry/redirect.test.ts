@@ -117,7 +117,12 @@ describe("redirects of blobs", () => {
 
   test("a store that is down is an error that shows no URL", async () => {
     const store = await serve(strict);
-    const { repository } = await registryTo(() => `http://${store.host}/b?sig=s3cr3t`, { stores: [store] });
+    const clock = { ...virtualClock(), now: Date.now };
+    const { repository } = await registryTo(() => `http://${store.host}/b?sig=s3cr3t`, {
+      stores: [store],
+      clock,
+      policy: { totalTimeoutMs: 200 },
+    });
     await store.stop();
     const error: unknown = await range(repository, 0, 10).catch((thrown: unknown) => thrown);
     expect(error).toMatchObject({ code: "unreachable" });

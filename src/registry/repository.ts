@@ -1,7 +1,7 @@
 import type { CredentialProvider } from "../credential/provider.ts";
 import type { Platform } from "../reference/platform.ts";
 import type { Reference } from "../reference/reference.ts";
-import type { BlobSource, BlobSourceStats } from "./blob-source.ts";
+import type { BlobSource, BlobSourceStats, ReadOptions } from "./blob-source.ts";
 import type { Descriptor } from "./descriptor.ts";
 import type { ImageConfig } from "./image-config.ts";
 
@@ -27,7 +27,13 @@ export interface Repository {
   /** A whole small blob, verified. `sizeBytesMax` defaults to 8 MiB. */
   blob(descriptor: Descriptor, signal: AbortSignal, sizeBytesMax?: number): Promise<Uint8Array>;
   /** Exactly the bytes from `start` to `end` (exclusive); `range_unsupported` when the registry sends the whole. */
-  openBlob(descriptor: Descriptor, start: number, end: number, signal: AbortSignal): Promise<Uint8Array>;
+  openBlob(
+    descriptor: Descriptor,
+    start: number,
+    end: number,
+    signal: AbortSignal,
+    options?: ReadOptions,
+  ): Promise<Uint8Array>;
   /** The blob from `start` to its end, resumed after breaks; from 0 its digest is verified at the end. */
   streamBlob(descriptor: Descriptor, start: number, signal: AbortSignal): AsyncIterable<Uint8Array>;
   /** Requests made and blob bytes received so far for this repository with this credential. */
@@ -38,7 +44,7 @@ export interface Repository {
 export function blobSource(repository: Repository): BlobSource {
   const before = repository.traffic();
   return {
-    read: (layer, start, end, signal) => repository.openBlob(layer, start, end, signal),
+    read: (layer, start, end, signal, options) => repository.openBlob(layer, start, end, signal, options),
     stream: (layer, start, signal) => repository.streamBlob(layer, start, signal),
     stats: () => {
       const now = repository.traffic();

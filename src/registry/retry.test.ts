@@ -1,5 +1,4 @@
 import { describe, expect, test } from "bun:test";
-import { Breakers } from "./breaker.ts";
 import { RegistryError, type RegistryErrorCode } from "./error.ts";
 import { virtualClock } from "./quirks.test-kit.ts";
 import { backoffMs, parseRetryAfter, withRetry } from "./retry.ts";
@@ -85,29 +84,5 @@ describe("retrying", () => {
       throw failure("unreachable");
     };
     await expect(withRetry(rule, virtualClock(), controller.signal, work)).rejects.toThrow("enough");
-  });
-});
-
-describe("a circuit breaker", () => {
-  test("opens after five failures, lets one request try, and closes on an answer", () => {
-    const clock = virtualClock();
-    const breakers = new Breakers(clock.now);
-    const check = (): void => breakers.check("h", where);
-    for (let count = 0; count < 4; count += 1) breakers.report("h", false);
-    check();
-    breakers.report("h", false);
-    expect(check).toThrow(expect.objectContaining({ code: "unreachable", retryAfterMs: 1000 }));
-    breakers.check("other", where);
-    clock.pass(1000);
-    check();
-    expect(check).toThrow("in a row");
-    breakers.report("h", false);
-    clock.pass(1999);
-    expect(check).toThrow("in a row");
-    clock.pass(1);
-    check();
-    breakers.report("h", true);
-    check();
-    check();
   });
 });

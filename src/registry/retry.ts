@@ -12,7 +12,11 @@ export interface Clock {
 export interface RetryRule {
   readonly attemptsMax: number;
   readonly totalTimeoutMs: number;
+  /** The next attempt waits at its host, which knows when it works again, instead of here. */
+  readonly inLine?: boolean;
 }
+
+const linePauseMs = 250;
 
 const firstPauseMs = 250;
 const longestPauseMs = 10_000;
@@ -27,20 +31,27 @@ export function backoffMs(attempt: number, random: number): number {
  * Runs an attempt until it succeeds, fails for good, or attempts or time run out; what passes (no connection, timeout,
  * 408, 429, 5xx) is tried again after a pause, or after the time that the registry asks for.
  *
- * @param attempt gets the time that is left for it
+ * @param attempt gets the time that is left for it, and (when it is not the first) how long its host is to be left alone
  */
 export async function withRetry<T>(
   rule: RetryRule,
   clock: Clock,
   signal: AbortSignal,
-  attempt: (remainingMs: number) => Promise<T>,
+  attempt: (remainingMs: number, againAfterMs: number | undefined) => Promise<T>,
 ): Promise<T> {
   const endMs = clock.now() + rule.totalTimeoutMs;
+  let againAfterMs: number | undefined;
   for (let count = 1; ; count += 1) {
     try {
-      return await attempt(Math.max(1, endMs - clock.now()));
+      return await attempt(Math.max(1, endMs - clock.now()), againAfterMs);
     } catch (error) {
       if (!isPassing(error) || count >= rule.attemptsMax) throw error;
+      againAfterMs = 0;
+      if (rule.inLine === true && error.retryAfterMs === undefined) {
+        againAfterMs = linePauseMs * (1 + clock.random());
+        if (clock.now() + againAfterMs >= endMs) throw error;
+        continue;
+      }
       const pauseMs = Math.max(backoffMs(count, clock.random()), error.retryAfterMs ?? 0);
       if (clock.now() + pauseMs >= endMs) throw error;
       await clock.sleep(pauseMs, signal);

@@ -20,8 +20,8 @@ type Scheme =
 export interface Ticket {
   readonly header: string | undefined;
   readonly generation: number;
-  /** Made for this very request, so that a refusal is not for its age. */
-  readonly fresh: boolean;
+  /** Until then a refusal is not for its age. It may have waited for its turn at the host. */
+  readonly freshUntilMs: number;
 }
 
 interface KeptToken extends BearerToken {
@@ -30,6 +30,9 @@ interface KeptToken extends BearerToken {
 
 /** After a refusal nobody asks again for so long: failed logins lock accounts (Docker Hub). */
 const refusedForMs = 5_000;
+/** A credential that has worked may be refused by mistake: the first few times the pause is shorter. */
+const doubtedForMs = 900;
+const doubtsMax = 5;
 /** A credential that was renewed so lately is not refused for its age. */
 const freshForMs = 60_000;
 const pullScope = /^repository:[a-z0-9._/-]{1,255}:pull$/;
@@ -60,6 +63,8 @@ export class Session {
   #generation = 0;
   #renewProvider = false;
   #renewedAtMs = Number.NEGATIVE_INFINITY;
+  /** Refusals since the credential worked; endless while it never did. */
+  #refusals = Number.POSITIVE_INFINITY;
   #refused: { readonly error: RegistryError; readonly untilMs: number } | undefined;
 
   constructor(options: SessionOptions) {
@@ -76,7 +81,7 @@ export class Session {
     if (this.#refused !== undefined) throw this.#refused.error;
     const before = this.#generation;
     const authorization = await this.#authorization(signal);
-    const ticket = { generation: before, fresh: this.#clock.now() - this.#renewedAtMs < freshForMs };
+    const ticket = { generation: before, freshUntilMs: this.#renewedAtMs + freshForMs };
     if (authorization.kind === "bearer")
       return { ...ticket, header: `Bearer ${authorization.token.expose()}` };
     if (this.#scheme.kind === "basic" && authorization.kind === "basic") {
@@ -97,7 +102,7 @@ export class Session {
       this.#generation += 1;
       return;
     }
-    if (ticket.fresh || !(await this.#canRenew(signal))) throw this.#refuse(challenges);
+    if (this.#isFresh(ticket) || !(await this.#canRenew(signal))) throw this.#refuse(challenges);
     this.#renew();
   }
 
@@ -106,11 +111,20 @@ export class Session {
    * can make a new one, that is tried. Returns whether to ask again.
    */
   async refusedWith403(ticket: Ticket, signal: AbortSignal): Promise<boolean> {
-    if (ticket.header === undefined || ticket.fresh) return false;
+    if (ticket.header === undefined || this.#isFresh(ticket)) return false;
     if (ticket.generation !== this.#generation) return true;
     if (this.#scheme.kind !== "basic" || !(await this.#canRenew(signal))) return false;
     this.#renew();
     return true;
+  }
+
+  /** The registry took a ticket. */
+  accepted(): void {
+    this.#refusals = 0;
+  }
+
+  #isFresh(ticket: Ticket): boolean {
+    return this.#clock.now() < ticket.freshUntilMs;
   }
 
   #renew(): void {
@@ -182,8 +196,9 @@ export class Session {
     return this.#ticketOf(made, true);
   }
 
-  #ticketOf(token: BearerToken, fresh: boolean): Ticket {
-    return { header: `Bearer ${token.value.expose()}`, generation: this.#generation, fresh };
+  #ticketOf(token: KeptToken, made: boolean): Ticket {
+    const freshUntilMs = made ? token.madeAtMs + token.lifeMs / 2 : Number.NEGATIVE_INFINITY;
+    return { header: `Bearer ${token.value.expose()}`, generation: this.#generation, freshUntilMs };
   }
 
   /** Shared by all who wait, so it has a time of its own instead of anybody's signal. */
@@ -191,10 +206,12 @@ export class Session {
     const { policy } = this.#egress;
     const signal = AbortSignal.timeout(policy.totalTimeoutMs);
     try {
-      const token = await withRetry(policy, this.#clock, signal, async (remainingMs) => {
+      const rule = { ...policy, inLine: true };
+      const token = await withRetry(rule, this.#clock, signal, async (timeoutMs, againAfterMs) => {
         const authorization = await this.#authorization(signal);
         const { now } = this.#clock;
-        return exchangeToken(this.#egress, request, authorization, this.#subject, now, signal, remainingMs);
+        const limits = { signal, timeoutMs, order: { againAfterMs } };
+        return exchangeToken(this.#egress, request, authorization, this.#subject, now, limits);
       });
       this.#token = { ...token, madeAtMs: this.#clock.now() };
       this.#generation += 1;
@@ -232,6 +249,8 @@ export class Session {
   }
 
   #keepRefusal(error: RegistryError): void {
-    this.#refused = { error, untilMs: this.#clock.now() + refusedForMs };
+    this.#refusals += 1;
+    const pauseMs = this.#refusals <= doubtsMax ? doubtedForMs : refusedForMs;
+    this.#refused = { error, untilMs: this.#clock.now() + pauseMs };
   }
 }

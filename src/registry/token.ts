@@ -3,7 +3,7 @@ import type { RegistryAuthorization } from "../credential/provider.ts";
 import { Redacted } from "../std/redacted.ts";
 import type { Answer } from "./answer.ts";
 import { basicHeader } from "./authorization.ts";
-import type { Egress } from "./egress.ts";
+import type { Egress, EgressRequest } from "./egress.ts";
 import { RegistryError } from "./error.ts";
 import { badCredential, problemOf, type Subject } from "./problem.ts";
 
@@ -18,6 +18,9 @@ export interface BearerToken {
   readonly value: Redacted<string>;
   readonly lifeMs: number;
 }
+
+/** Who waits, how long, and whether it is a second try. */
+export type ExchangeLimits = Pick<EgressRequest, "signal" | "timeoutMs" | "order">;
 
 const bodySizeBytesMax = 64 * 1024;
 const defaultLifeSeconds = 60;
@@ -44,10 +47,9 @@ export async function exchangeToken(
   authorization: RegistryAuthorization,
   subject: Subject,
   now: () => number,
-  signal: AbortSignal,
-  timeoutMs: number,
+  limits: ExchangeLimits,
 ): Promise<BearerToken> {
-  const how = { egress, request, subject, signal, timeoutMs };
+  const how = { egress, request, subject, limits };
   let answer =
     authorization.kind === "refresh" ? await post(how, authorization.token) : await get(how, authorization);
   if (authorization.kind === "refresh" && (answer.status === 404 || answer.status === 405)) {
@@ -62,12 +64,11 @@ interface How {
   readonly egress: Egress;
   readonly request: TokenRequest;
   readonly subject: Subject;
-  readonly signal: AbortSignal;
-  readonly timeoutMs: number;
+  readonly limits: ExchangeLimits;
 }
 
 function get(
-  { egress, request, subject, signal, timeoutMs }: How,
+  { egress, request, subject, limits }: How,
   authorization: RegistryAuthorization,
 ): Promise<Answer> {
   const url = new URL(request.realm);
@@ -78,13 +79,10 @@ function get(
     url.searchParams.set("account", authorization.username);
   }
   const headers = authorization.kind === "basic" ? { Authorization: basicHeader(authorization) } : {};
-  return egress.send({ method: "GET", url, headers, where: subject.where, signal, timeoutMs });
+  return egress.send({ method: "GET", url, headers, where: subject.where, ...limits });
 }
 
-function post(
-  { egress, request, subject, signal, timeoutMs }: How,
-  token: Redacted<string>,
-): Promise<Answer> {
+function post({ egress, request, subject, limits }: How, token: Redacted<string>): Promise<Answer> {
   const form = new URLSearchParams({ grant_type: "refresh_token", client_id: clientId });
   if (request.service !== undefined) form.set("service", request.service);
   if (request.scopes.length > 0) form.set("scope", request.scopes.join(" "));
@@ -95,8 +93,7 @@ function post(
     headers: { "Content-Type": "application/x-www-form-urlencoded" },
     body: form.toString(),
     where: subject.where,
-    signal,
-    timeoutMs,
+    ...limits,
   });
 }
 

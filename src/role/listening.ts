@@ -38,12 +38,14 @@ export function isLoopback(host: string): boolean {
 /** A registry client with what the operator allows it. */
 export function createRegistryClient(config: Config): RegistryClient {
   const { insecure, private: privateHosts, realms, ca_file: caFile } = config.registry;
+  const { connections_per_host: connectionsPerHost } = config.registry;
   return new RegistryClient({
     policy: {
       insecureHosts: new Set(insecure.map((host) => host.toLowerCase())),
       privateHosts: new Set(privateHosts.map((host) => host.toLowerCase())),
       realmHosts: new Map(Object.entries(realms)),
       ...(caFile === undefined ? {} : { ca: readCa(caFile) }),
+      ...(connectionsPerHost === undefined ? {} : { connectionsPerHost }),
     },
     userAgent,
   });
