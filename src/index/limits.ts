@@ -15,10 +15,8 @@ export interface IndexLimits {
   readonly xattrValueBytesMax: number;
   /** Names and values of all extended attributes of one entry: EROFS counts them in words of 4 bytes, in 16 bits. */
   readonly xattrBytesPerEntryMax: number;
-  /** Bytes of one pax header, and of all global ones in force. */
+  /** Bytes of one pax header. */
   readonly paxBytesMax: number;
-  /** Records of global pax headers in force: each is looked at again for every entry. */
-  readonly paxGlobalRecordsMax: number;
   /** Data segments of one sparse file. */
   readonly sparseSegmentsMax: number;
   /** Runs of file data in a layer: one per regular file, more for sparse ones. */
@@ -56,7 +54,6 @@ export const defaultIndexLimits: IndexLimits = {
   xattrValueBytesMax: 65535,
   xattrBytesPerEntryMax: 192 * 1024,
   paxBytesMax: mebi,
-  paxGlobalRecordsMax: 256,
   sparseSegmentsMax: mebi,
   extentsMax: 4 * mebi,
   tocBytesMax: gibi,
@@ -84,7 +81,7 @@ export const limitCeilings: IndexLimits = {
   ) as unknown as IndexLimits),
   extentsMax: 2 ** 32 - 1,
   tarBytesMax: 2 ** 50,
-  blobBytesMax: 2 ** 44,
+  blobBytesMax: 2 ** 43,
   spanBytesMax: gibi,
   inodesMax: 2 ** 31,
 };

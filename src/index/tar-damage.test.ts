@@ -83,17 +83,8 @@ test.each([
   ],
   ["paxBytesMax", {}, [{ name: "x", type: "x", size: 2 ** 20 + 1 }]],
   ["paxBytesMax", {}, [{ name: "x", type: "L", size: 2 ** 40 }]],
-  [
-    "paxBytesMax",
-    {},
-    [1, 2].map((n) => ({ name: "g", type: "g", data: paxRecord(`k${n}`, "v".repeat(600_000)) })),
-  ],
+  ["paxBytesMax", {}, [{ name: "g", type: "g", data: paxRecord("k", "v".repeat(2 ** 20)) }]],
   ["blobBytesMax", {}, [{ name: "x", size: 2 ** 43, format: "gnu" }]],
-  [
-    "paxGlobalRecordsMax",
-    {},
-    Array.from({ length: 257 }, (_, n) => ({ name: "g", type: "g", data: paxRecord(`k${n}`, "v") })),
-  ],
 ] as [keyof IndexLimits, object, KitMember[]][])(
   "names the limit %s that a hostile archive breaks",
   (limit, limits, members) => {

@@ -1,5 +1,4 @@
 import { IndexError } from "./error.ts";
-import { checkLimit, type IndexLimits } from "./limits.ts";
 
 /** Records of a pax extended header in their order; a key may stand more than once. Values are bytes as latin1 text. */
 export type PaxRecords = readonly (readonly [key: string, value: string])[];
@@ -34,9 +33,13 @@ export function parsePax(bytes: Buffer): PaxRecords {
   return records;
 }
 
-/** The last value of a key, nearest header first; an empty value takes a wider header's away, hence `undefined`. */
+/**
+ * The records of the extended header before a member; an empty value says that the member has none of it.
+ *
+ * Global headers (`g`) are read and have no effect, as in the engines that unpack images (containerd and Docker, by Go's
+ * `archive/tar`): a record that holds for all that follows is nothing that their layers could have meant.
+ */
 export class PaxScope {
-  #global: Map<string, string> = new Map();
   #local: PaxRecords = [];
   #localByKey: Map<string, string> = new Map();
 
@@ -44,21 +47,6 @@ export class PaxScope {
   setLocal(records: PaxRecords): void {
     this.#local = records;
     this.#localByKey = new Map(records);
-  }
-
-  /**
-   * Records of a global header: they hold until a later one says otherwise.
-   *
-   * @throws {IndexError} `limit_exceeded` when those in force are too many or too long
-   */
-  mergeGlobal(records: PaxRecords, limits: IndexLimits): void {
-    for (const [key, value] of records) {
-      this.#global.set(key, value);
-      checkLimit(limits, "paxGlobalRecordsMax", this.#global.size, () => "the global pax records");
-    }
-    let bytes = 0;
-    for (const [key, value] of this.#global) bytes += key.length + value.length;
-    checkLimit(limits, "paxBytesMax", bytes, () => "the global pax headers");
   }
 
   clearLocal(): void {
@@ -71,11 +59,11 @@ export class PaxScope {
   }
 
   get isEmpty(): boolean {
-    return this.#local.length === 0 && this.#global.size === 0;
+    return this.#local.length === 0;
   }
 
   get(key: string): string | undefined {
-    const value = this.#localByKey.get(key) ?? this.#global.get(key);
+    const value = this.#localByKey.get(key);
     return value === "" ? undefined : value;
   }
 
@@ -90,9 +78,6 @@ export class PaxScope {
 
   /** All keys in force that begin with `prefix`, without it. Values may be empty. */
   *withPrefix(prefix: string): Generator<[rest: string, value: string]> {
-    for (const [key, value] of this.#global) {
-      if (key.startsWith(prefix) && !this.#localByKey.has(key)) yield [key.slice(prefix.length), value];
-    }
     for (const [key, value] of this.#localByKey) {
       if (key.startsWith(prefix)) yield [key.slice(prefix.length), value];
     }

@@ -166,19 +166,23 @@ test.each([
   expect([entry.mtimeSeconds, entry.mtimeNanos]).toEqual([seconds, nanos]);
 });
 
-test("applies global pax headers until they are taken back", () => {
-  const global = (value: string): KitMember => ({ name: "g", type: "g", data: paxRecord("uid", value) });
+test("reads global pax headers and lets them have no effect, as engines do", () => {
+  const global = (records: Buffer): KitMember => ({ name: "g", type: "g", data: records });
   const { entries } = readTar(
     makeTar([
-      global("42"),
-      { name: "a" },
+      global(Buffer.concat([paxRecord("uid", "42"), paxRecord("SCHILY.xattr.user.x", "v")])),
+      { name: "a", uid: 3 },
       { name: "b", pax: [["uid", "7"]] },
-      { name: "c" },
-      global(""),
-      { name: "d", uid: 3 },
+      global(paxRecord("size", "9007199254740991")),
+      { name: "c", data: Buffer.from("c") },
     ]),
   );
-  expect(entries.map((entry) => entry.uid)).toEqual([42, 7, 42, 3]);
+  expect(entries.map(({ uid, size, xattrs }) => [uid, size, xattrs])).toEqual([
+    [3, 0, undefined],
+    [7, 0, undefined],
+    [0, 1, undefined],
+  ]);
+  expect(() => readTar(makeTar([global(Buffer.from("9 nothing")), { name: "a" }]))).toThrow("pax header");
 });
 
 test("keeps extended attributes byte for byte, and gives none of the overlay's orders on", () => {

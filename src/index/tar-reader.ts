@@ -173,7 +173,7 @@ export class TarReader {
     if (what === "pax") this.#pax.setLocal(parsePax(bytes));
     else if (what === "longName") this.#longName = tarText(bytes, 0, bytes.length);
     else if (what === "longLink") this.#longLink = tarText(bytes, 0, bytes.length);
-    else this.#pax.mergeGlobal(parsePax(bytes), this.#limits);
+    else parsePax(bytes);
   }
 
   /** What is missing to whole blocks after so many bytes. */

@@ -178,7 +178,7 @@ test.each(bad)("refuses sparse maps that %s, in every format", async (_, segment
 test("bounds sparse maps, and refuses those that are no numbers", async () => {
   const failure = (map: string): Promise<{ code: string; message: string }> =>
     failureOf((async () => readTar(makeTar([pax10("f", 1e6, padded(Buffer.from(map)))])))());
-  expect((await failure("1048577\n")).message).toContain("sparseSegmentsMax");
+  expect((await failure("1048577\n")).message).toContain("sparse_segments_max");
   expect((await failure("1\nx\n5\n")).code).toBe("bad_tar");
   expect((await failure("9".repeat(2000))).code).toBe("bad_tar");
   expect((await failure("100\n1\n1\n")).code).toBe("bad_tar");
