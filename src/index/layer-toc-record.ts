@@ -1,4 +1,4 @@
-import type { TocEntry } from "./types.ts";
+import { blockBytes, type TocEntry } from "./types.ts";
 
 /*
  * One record: u32 length of the rest; then
@@ -90,7 +90,16 @@ export function decodeTocEntry(bytes: Buffer, start: number, end: number): TocEn
     entry.deviceMinor = takeNumber(cursor, 4);
   }
   if ((flags & hasXattrs) !== 0) entry.xattrs = takeXattrs(cursor);
-  return cursor.at === end ? entry : undefined;
+  return cursor.at === end && hasSoundNumbers(entry) ? entry : undefined;
+}
+
+/** A double can be a fraction or none at all. */
+function hasSoundNumbers({ type, mode, mtimeSeconds, mtimeNanos, size, blobOffset }: TocEntry): boolean {
+  const whole = [mtimeSeconds, size, blobOffset].every(Number.isSafeInteger);
+  const placed = blobOffset >= 0 && blobOffset % blockBytes === 0;
+  const needsPlace = type === "file" && size > 0;
+  const inRange = (mode & ~0o7777) === 0 && mtimeNanos < 1e9 && size >= 0;
+  return whole && inRange && (needsPlace ? placed : blobOffset === -1);
 }
 
 interface Cursor {

@@ -122,3 +122,18 @@ test("refuses a table that was never finished, and one that is not there", async
   expect(failure(() => openToc(path))).toBe("corrupt_index");
   expect(failure(() => openToc(join(directory, "absent")))).toBe("not_found");
 });
+
+test.each([
+  ["a size that is a fraction", { size: 0.5 }],
+  ["a negative size", { size: -4096 }],
+  ["a size that is no number", { size: Number.NaN }],
+  ["a place between two blocks", { blobOffset: 4097 }],
+  ["no place for its bytes", { blobOffset: -1 }],
+  ["a time that is no number", { mtimeSeconds: Number.NaN }],
+  ["a time beyond what numbers hold", { mtimeSeconds: -1e226 }],
+  ["more nanoseconds than a second has", { mtimeNanos: 1e9 }],
+  ["a mode with a file type in it", { mode: 0o100644 }],
+])("refuses an entry with %s, though the table is signed", async (_, wrong) => {
+  const path = await write("unsound", [{ ...plain, ...wrong }]);
+  expect(failure(() => [...openToc(path)])).toBe("corrupt_index");
+});
