@@ -75,6 +75,8 @@ describe("picking a platform", () => {
     [["linux/amd64", "linux/amd64/v3"], "linux/amd64/v3", "linux/amd64/v3"],
     [["linux/amd64", "linux/amd64/v4"], "linux/amd64/v3", "linux/amd64"],
     [["linux/amd64/v3"], "linux/amd64", undefined],
+    [["linux/amd64", "linux/amd64/v3"], "linux/amd64/v4000000000", "linux/amd64"],
+    [["linux/arm/v7"], "linux/arm/v99999999999999999999", undefined],
     [["windows/amd64", "unknown/unknown", "-"], "linux/amd64", undefined],
   ])("%p for %s", (names, wanted, expected) => {
     expect(pickPlatform(entries(...names), parsePlatform(wanted))?.digest).toBe(expected);

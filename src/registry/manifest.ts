@@ -146,17 +146,25 @@ export function pickPlatform(entries: readonly IndexEntry[], wanted: Platform): 
   return undefined;
 }
 
+/** No variant is counted higher: a wanted `v4000000000` must not become as many to look for. */
+const variantMax = 16;
+
 function variantsFor(architecture: string, variant: string | undefined): readonly (string | undefined)[] {
   if (architecture === "arm") {
-    const newest = variant === undefined ? 7 : Number(variant.slice(1));
+    const newest = variant === undefined ? 7 : levelOf(variant);
     const older = Array.from({ length: Math.max(0, newest - 4) }, (_, step) => `v${newest - step}`);
     return variant === undefined ? [undefined, ...older] : [...older, undefined];
   }
   if (architecture === "amd64") {
-    const newest = variant === undefined ? 1 : Number(variant.slice(1));
+    const newest = variant === undefined ? 1 : levelOf(variant);
     return [...Array.from({ length: newest }, (_, step) => `v${newest - step}`), undefined];
   }
   return variant === undefined ? [undefined] : [variant, undefined];
+}
+
+function levelOf(variant: string): number {
+  const level = Number(variant.slice(1));
+  return level <= variantMax ? level : 0;
 }
 
 /** The platforms of an index, for an error: `linux/amd64, linux/arm64`. */
