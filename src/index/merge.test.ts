@@ -346,6 +346,28 @@ test("attributes that would steer an overlay or that cannot be shown are left ou
   ]);
 });
 
+test("an access control list that no engine could unpack is left out", () => {
+  const sound = "0200000001000600ffffffff02000400e803000004000400ffffffff10000600ffffffff20000400ffffffff";
+  const broken = [
+    "",
+    "02000000",
+    sound.replace(/^02/, "01"),
+    sound.slice(0, -2),
+    sound.replace("10000600ffffffff", ""),
+    sound.replace("01000600ffffffff", ""),
+    sound.replace("20000400", "20000800"),
+    sound.replace("20000400", "40000400"),
+    `02000000${sound.slice(24)}${sound.slice(8, 24)}`,
+  ];
+  const listed = (hex: string): number => {
+    const xattrs = { "system.posix_acl_access": Buffer.from(hex, "hex") };
+    const tree = merge([{ path: "f", type: "file", xattrs }]);
+    return tree.xattrs.get(inodeAt(tree, "f"))?.length ?? 0;
+  };
+  expect(listed(sound)).toBe(1);
+  expect(broken.map(listed)).toEqual(broken.map(() => 0));
+});
+
 test("names and link targets that Linux cannot hold are refused", () => {
   expect(failure(() => merge([file("x".repeat(256))])).code).toBe("limit_exceeded");
   expect(failure(() => merge([symlink("l", "x".repeat(256)), file("l/a")])).code).toBe("limit_exceeded");

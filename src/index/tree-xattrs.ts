@@ -1,4 +1,5 @@
 import { IndexError } from "./error.ts";
+import { isAccessList } from "./tree-acl.ts";
 import { inodeTypes } from "./tree-inode.ts";
 
 /** A full name as latin1 text, and the raw value. */
@@ -46,7 +47,7 @@ export class TreeXattrs {
     if (xattrs === undefined || xattrs.length === 0) return;
     const kept = new Map<string, Uint8Array>();
     for (const [name, value] of xattrs) {
-      if (!keepsXattr(name, type)) this.#drop(name);
+      if (!keepsXattr(name, value, type)) this.#drop(name);
       else kept.set(name, value);
     }
     if (kept.size === 0) return;
@@ -83,15 +84,15 @@ export function xattrPrefix(name: string): readonly [index: number, rest: string
 /**
  * Whether an attribute of a layer is shown. Left out are: names that EROFS cannot hold; `trusted.overlay.*` and
  * `user.overlay.*`, by which a layer could steer the overlay that we put above; `security.selinux`, a label of the machine that built the layer; and
- * what Linux does not let such an inode have (`xattr(7)`).
+ * what Linux does not let such an inode have (`xattr(7)`), or that would lock it up: an access control list that is none.
  */
-export function keepsXattr(name: string, inodeType: number): boolean {
+export function keepsXattr(name: string, value: Uint8Array, inodeType: number): boolean {
   if (xattrPrefix(name) === undefined || name.includes("\0")) return false;
   if (name.startsWith("trusted.overlay.") || name.startsWith("user.overlay.")) return false;
   if (name === "security.selinux") return false;
   if (name.startsWith("user.")) return inodeType === inodeTypes.file || inodeType === inodeTypes.dir;
-  if (name === "system.posix_acl_default") return inodeType === inodeTypes.dir;
-  if (name === "system.posix_acl_access") return inodeType !== inodeTypes.symlink;
+  if (name === "system.posix_acl_default") return inodeType === inodeTypes.dir && isAccessList(value);
+  if (name === "system.posix_acl_access") return inodeType !== inodeTypes.symlink && isAccessList(value);
   return true;
 }
 
