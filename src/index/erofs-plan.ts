@@ -82,7 +82,8 @@ class Planner {
   }
 
   plan(): ErofsPlan {
-    const inodeBlocks = unitsOf(this.#cursor, blockBytes);
+    // erofs-utils 1.5 read the attributes' header behind every inode, also when it has none: it must not be past the end.
+    const inodeBlocks = unitsOf(this.#cursor + erofs.xattrHeaderBytes, blockBytes);
     for (const [inode, block] of this.#firstBlocks) this.#firstBlocks.set(inode, block + inodeBlocks);
     const totalBlocks = inodeBlocks + this.#blocks;
     const rootNumber = this.#numbers[this.#tree.root] ?? 0;

@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { run, tryRun } from "../std/spawn.ts";
 import { writeErofs } from "./erofs.ts";
 import { directorySize } from "./erofs-directory.ts";
+import { planErofs } from "./erofs-plan.ts";
 import { mergeLayers } from "./merge.ts";
 import { diffTrees } from "./tree-diff.test-kit.ts";
 import { indexTestLayer, type TestLayer } from "./tree-layers.test-kit.ts";
@@ -61,6 +62,34 @@ test("the file system's own checker finds nothing to complain about", async () =
   expect([check.exitCode, check.stderr.trim()]).toEqual([0, ""]);
   const dump = await run(["dump.erofs", ...devices, "-s", image]);
   expect(dump.stdout).toContain("sb_csum mtime chunked_file device_table");
+});
+
+test("the checker does not read past an image whose last inode ends with a block", async () => {
+  const pipes = (count: number): TocEntry[] =>
+    Array.from({ length: count }, (_, at) => file(`p${at}`, { type: "fifo" }));
+  const blob = await blobOf(4096 * 1024);
+  let checked = 0;
+  for (let count = 1; count < 2000; count += 1) {
+    const { inodesEnd } = await planErofs(mergeLayers([pipes(count)]), 1);
+    if (inodesEnd % 4096 !== 0) continue;
+    const { path } = await write(`pipes-${count}`, pipes(count));
+    const check = await tryRun(["fsck.erofs", `--device=${blob}`, path]);
+    expect([count, check.exitCode, check.stderr]).toEqual([count, 0, ""]);
+    checked += 1;
+    if (checked === 3) break;
+  }
+  expect(checked).toBe(3);
+});
+
+test("a folder whose access control list is none can be opened", async () => {
+  const xattrs = { "system.posix_acl_access": "no list", "system.posix_acl_default": "neither" };
+  const root = await bench.mountLayers([
+    [
+      { path: "d", type: "dir", xattrs },
+      { path: "d/f", type: "fifo" },
+    ],
+  ]);
+  expect(readdirSync(join(root, "d"))).toEqual(["f"]);
 });
 
 test("an image with one changed byte in its first block is not mounted", async () => {
