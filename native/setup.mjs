@@ -1,6 +1,6 @@
 // Sets up what a purpose needs on a Debian or Ubuntu machine with Node.js ≥ 20 and nothing else of ours:
 //
-//   node native/setup.mjs --for build|demo|test|bench
+//   node native/setup.mjs --for build|demo|test|bench|fuzz
 //
 // Debian packages, npm packages, Bun, the native library, the PostgreSQL archive. Does only what is missing, one
 // line per step with its time; says nothing when all is there. Plain Node without dependencies: it runs before them.
@@ -23,6 +23,7 @@ const packagesFor = {
   build: [...build],
   demo: [...build, ...run, ...try_],
   bench: [...build, ...run, ...try_, ...compare],
+  fuzz: [...build, ...run, "erofs-utils"],
   test: [...build, ...run, ...try_, ...check],
 };
 

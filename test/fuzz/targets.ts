@@ -1,0 +1,19 @@
+import { erofsTarget } from "./erofs-target.ts";
+import { imageJsonTarget, registryTarget } from "./json-target.ts";
+import { layerTarget } from "./layer-target.ts";
+import { spanTarget } from "./span-target.ts";
+import { gnuTarTarget, tarTarget } from "./tar-target.ts";
+import type { Target } from "./target.ts";
+import { tocTarget } from "./toc-target.ts";
+
+/** What is fuzzed in TypeScript; the C files have a harness of their own. */
+export const targets: readonly Target[] = [
+  tarTarget,
+  gnuTarTarget,
+  layerTarget,
+  tocTarget,
+  spanTarget,
+  imageJsonTarget,
+  erofsTarget,
+  registryTarget,
+];
