@@ -15,7 +15,7 @@ const build = ["build-essential", "pkg-config", "libfuse3-dev", "zlib1g-dev", "l
 const run = ["runc", "conmon", "fuse3", "util-linux", "ca-certificates"];
 const try_ = ["docker-registry", "skopeo", "umoci", "openssl", "busybox-static"];
 /** What benchmarks compare with, and what makes their image. */
-const compare = ["containerd", "isal", "python3-pip"];
+const compare = ["containerd", "isal", "python3-pip", "curl"];
 const check = ["erofs-utils", "attr", "iproute2", "procps", "git"];
 
 /** The Debian packages of each purpose; the names are the same on Ubuntu (some in its `universe`). */

@@ -1,8 +1,17 @@
 import { coldStart } from "./cold-start.ts";
 import type { Benchmark } from "./figure.ts";
 import { indexTime } from "./index-time.ts";
+import { model } from "./model.ts";
+import { readAll } from "./read-all.ts";
 import { startLatency } from "./start-latency.ts";
 import { warmRatios } from "./warm-ratios.ts";
 
 /** All benchmarks, in the order in which they run. */
-export const benchmarks: readonly Benchmark[] = [coldStart, startLatency, warmRatios, indexTime];
+export const benchmarks: readonly Benchmark[] = [
+  coldStart,
+  startLatency,
+  readAll,
+  model,
+  warmRatios,
+  indexTime,
+];

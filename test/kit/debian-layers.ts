@@ -59,15 +59,18 @@ export class DebianLayers {
 
   /**
    * A layer of what `fill` puts into the folder that it is given: the layer's own root. With `compile` its Python files
-   * are compiled by the Python of the layers below.
+   * are compiled by the Python of the layers below. `level` is gzip's, 6 unless given.
    */
-  async add(fill: (root: string) => Promise<void>, options: { compile?: boolean } = {}): Promise<Layer> {
+  async add(
+    fill: (root: string) => Promise<void>,
+    options: { compile?: boolean; level?: number } = {},
+  ): Promise<Layer> {
     const index = this.#count++;
     const root = this.#root(index);
     await mkdir(root);
     await fill(root);
     if (options.compile === true) await this.#compilePython(index);
-    return this.#tarLayer(index, []);
+    return this.#tarLayer(index, [], options.level);
   }
 
   /** Runs a command in the tree that the layers made so far give, and gives what it printed. */
@@ -126,7 +129,7 @@ export class DebianLayers {
     }
   }
 
-  async #tarLayer(index: number, excludes: readonly string[]): Promise<Layer> {
+  async #tarLayer(index: number, excludes: readonly string[], level = 6): Promise<Layer> {
     const tar = join(this.#scratch, `layer-${index}.tar`);
     const options = [
       "--sort=name",
@@ -139,7 +142,7 @@ export class DebianLayers {
       timeoutMs: 300_000,
     });
     const diffId = await digestOfFile(tar);
-    await run(["gzip", "-6", "-n", tar], { timeoutMs: 300_000 });
+    await run(["gzip", `-${level}`, "-n", tar], { timeoutMs: 900_000 });
     return { compression: "gzip", blob: { path: `${tar}.gz` }, diffId };
   }
 }
