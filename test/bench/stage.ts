@@ -74,7 +74,7 @@ export class Stage {
   }
 
   async build(node: TestNode, reference: string): Promise<string> {
-    return node.ok(["image", "build", reference, ...withCredentials], {
+    return node.ok(["image", "build", "--index-only", reference, ...withCredentials], {
       env: this.env,
       timeoutMs: 900_000,
     });
