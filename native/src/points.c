@@ -10,8 +10,9 @@
 #include <zstd_errors.h>
 
 #define WINDOW_BYTES 32768
-/* Cheap on purpose: a window costs 0.3 ms beside the 6 ms of inflating the 2 MiB before it. */
-#define WINDOW_LEVEL 1
+/* Level 6 takes 0.6 ms beside the 6 ms of inflating the 2 MiB before it and stores a tenth less than level 1 in 0.25 ms;
+   level 9 takes 2.4 ms for one more hundredth. */
+#define WINDOW_LEVEL 6
 #define ZSTD_WINDOW_LOG_MAX 27
 
 struct oci_points {

@@ -14,7 +14,7 @@ import { checkLimit, type IndexLimits } from "./limits.ts";
 import { SpanFileWriter } from "./span-file.ts";
 import { ExtentTable } from "./span-table.ts";
 import { TarReader } from "./tar-reader.ts";
-import type { IndexedLayer } from "./types.ts";
+import { type IndexedLayer, spanFile } from "./types.ts";
 
 /** The layer to index, as the manifest names it. */
 export interface LayerToIndex {
@@ -217,6 +217,7 @@ export class LayerIndexing {
         this.#blob?.write(tarOffset, bytes);
       },
       window: (stored) => this.#spanFile.addWindow(stored),
+      storedBytes: () => this.#spanFile.windowsBytes + this.#extents.count * spanFile.extentBytes,
     };
     const compression = detectCompression(this.#layer.mediaType, head);
     const scan =

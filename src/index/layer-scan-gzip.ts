@@ -6,6 +6,10 @@ import { type Span, SpanTable } from "./span-table.ts";
 import { spanBytes, spanFile } from "./types.ts";
 
 const outputBytes = 1024 * 1024;
+/** What the span file should be of the compressed layer at most: places to begin at are farther apart where it would not. */
+const storedShareMax = 0.0195;
+/** But never farther than this, in spans. */
+const stretchMax = 2;
 
 /** Where a span begins: what its record says, but for its length and hash. */
 type SpanStart = Omit<Span, "compLength" | "tarLength" | "sha256">;
@@ -24,6 +28,8 @@ export class GzipScan implements LayerScan {
   #hasher = new Bun.CryptoHasher("sha256");
   #span: SpanStart = memberStart(0, 0);
   #lastByte = 0;
+  /** Of the last window; a guess before there is one. */
+  #windowBytes = 12 * 1024;
   #insideMember = false;
   #members = 0;
   #trailing = false;
@@ -44,7 +50,7 @@ export class GzipScan implements LayerScan {
       );
       this.#advance(chunk, at, status);
       at += this.#scanner.consumed;
-      if (status === "block") this.#cutAtBlock();
+      if (status === "block" && this.#isWorthIt()) this.#cutAtBlock();
       else if (status === "memberEnd" && this.#meter.tarBytes - this.#span.tarOffset >= spanBytes) {
         this.#cut(memberStart(this.#meter.compressedBytes, this.#meter.tarBytes));
       } else if (status === "input") return;
@@ -89,10 +95,19 @@ export class GzipScan implements LayerScan {
     if (produced > 0) this.#sinks.tar(this.#output.subarray(0, produced));
   }
 
+  /** Whether a place to begin at may be stored here. */
+  #isWorthIt(): boolean {
+    if (this.#meter.tarBytes - this.#span.tarOffset >= stretchMax * spanBytes) return true;
+    const table = (this.#spans.count + 2) * spanFile.spanBytes;
+    const stored = this.#sinks.storedBytes() + this.#windowBytes + table;
+    return stored <= this.#meter.compressedBytes * storedShareMax;
+  }
+
   /** Ends the span where the deflate block ended: maybe inside of a byte, which both spans then have. */
   #cutAtBlock(): void {
     const { unusedBits } = this.#scanner;
     const window = this.#scanner.window();
+    this.#windowBytes = window.stored.length;
     const shared = unusedBits > 0 ? 1 : 0;
     this.#cut({
       compOffset: this.#meter.compressedBytes - shared,

@@ -23,6 +23,8 @@ export interface ScanSinks {
   tar(bytes: Uint8Array): void;
   /** Keeps an inflate window; returns its offset from the start of the windows. */
   window(stored: Uint8Array): number;
+  /** Bytes of the span file so far, but for the span table. */
+  storedBytes(): number;
 }
 
 /** Counts what a layer inflates to, against the limits. */

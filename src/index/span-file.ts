@@ -37,6 +37,11 @@ export class SpanFileWriter {
     return writer;
   }
 
+  /** Bytes of the windows kept so far. */
+  get windowsBytes(): number {
+    return this.#windowsBytes;
+  }
+
   /** Keeps an inflate window; returns its offset from the start of the windows. */
   addWindow(stored: Uint8Array): number {
     const offset = this.#windowsBytes;

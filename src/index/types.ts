@@ -6,7 +6,7 @@
 /** Bytes per block of the EROFS image and of the aligned layer blobs. */
 export const blockBytes = 4096;
 
-/** Uncompressed bytes between two random access points of a gzip layer (and the piece size of a plain tar). */
+/** Uncompressed bytes between two random access points of a gzip layer, at least (and the piece size of a plain tar). */
 export const spanBytes = 2 * 1024 * 1024;
 
 export type Compression = "none" | "gzip" | "zstd";
