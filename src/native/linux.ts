@@ -9,6 +9,7 @@ const { symbols } = loadShim({
   oci_fuse_abort: { args: ["u32", "u32"], returns: "i32" },
   oci_loop_attach: { args: ["buffer", "bool", "bool", "u32", "u32"], returns: "i32" },
   oci_loop_detach: { args: ["buffer", "u32"], returns: "i32" },
+  oci_read_inside: { args: ["buffer", "buffer", "buffer", "u32", "u32"], returns: "i32" },
 });
 
 /** <linux/mount.h>. */
@@ -158,4 +159,18 @@ export async function loopDetach(device: string): Promise<void> {
     await runJob((job) => symbols.oci_loop_detach(cText(device), job)),
     `${device} could not be detached`,
   );
+}
+
+/**
+ * The bytes of a regular file as a process with `root` as its root directory finds it: links and `..` stay inside. Waits
+ * without harm for a lazy mount of this very process: see native/src/inside.c. Throws `EISDIR` for what is no regular
+ * file, `EFBIG` for more than `sizeMax` bytes, `ENOENT`, `ENOTDIR`, `ELOOP`.
+ */
+export async function readInside(root: string, path: string, sizeMax: number): Promise<Buffer> {
+  const out = Buffer.alloc(sizeMax);
+  const length = await runJob(
+    (job) => symbols.oci_read_inside(cText(root), cText(path), out, sizeMax, job),
+    out,
+  );
+  return out.subarray(0, checked(length, `${path} below ${root} could not be read`));
 }

@@ -1,10 +1,14 @@
-import { constants } from "node:fs";
-import { chmod, chown, lstat, mkdir, open, readlink } from "node:fs/promises";
+import { chmod, chown, lstat, mkdir, readlink } from "node:fs/promises";
 import { join } from "node:path";
+import { readInside } from "../native/linux.ts";
 import { errnoOf } from "../std/error.ts";
 import { RuntimeError } from "./error.ts";
 
 const linksMax = 40;
+const wrongWays: Readonly<Record<string, string>> = {
+  ENOTDIR: "leads through a file",
+  ELOOP: "has too many symbolic links",
+};
 
 interface Place {
   /** The host's path; no part of it below the root is a symbolic link. */
@@ -40,7 +44,7 @@ async function locate(root: string, path: string): Promise<Place> {
     if (stat.isSymbolicLink()) {
       links += 1;
       if (links > linksMax)
-        throw new RuntimeError("bad_config", `${path} in the image has too many symbolic links`);
+        throw new RuntimeError("bad_config", `${path} in the image ${wrongWays["ELOOP"]}`);
       const target = await readlink(candidate);
       if (target.startsWith("/")) found.length = 0;
       parts.push(...target.split("/").reverse());
@@ -58,7 +62,7 @@ async function lstatOrNothing(candidate: string, path: string) {
     const errno = errnoOf(error);
     if (errno === "ENOENT") return undefined;
     if (errno === "ENOTDIR")
-      throw new RuntimeError("bad_config", `${path} in the image leads through a file`);
+      throw new RuntimeError("bad_config", `${path} in the image ${wrongWays["ENOTDIR"]}`);
     throw error;
   }
 }
@@ -72,18 +76,14 @@ export async function readFileInRoot(
   path: string,
   sizeMax: number,
 ): Promise<string | undefined> {
-  const place = await locate(root, path);
-  if (place.missing.length > 0 || !(await lstat(place.path)).isFile()) return undefined;
-  const file = await open(place.path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
   try {
-    if ((await file.stat()).size > sizeMax) {
-      throw new RuntimeError("bad_config", `${path} in the image is larger than ${sizeMax} bytes`);
-    }
-    const buffer = Buffer.alloc(sizeMax);
-    const { bytesRead } = await file.read(buffer, 0, sizeMax, 0);
-    return buffer.toString("utf8", 0, bytesRead);
-  } finally {
-    await file.close();
+    return (await readInside(root, path, sizeMax)).toString();
+  } catch (error) {
+    const errno = errnoOf(error);
+    if (errno === "ENOENT" || errno === "EISDIR") return undefined;
+    const what = { EFBIG: `is larger than ${sizeMax} bytes`, ...wrongWays }[errno ?? ""];
+    if (what !== undefined) throw new RuntimeError("bad_config", `${path} in the image ${what}`);
+    throw error;
   }
 }
 
