@@ -83,6 +83,11 @@ const schema = z.strictObject({
       cache_quota: size.optional(),
       /** How long a read of a file may wait for the registry, before it ends with EIO. */
       read_deadline: patience.optional(),
+      /**
+       * How long readers of images wait for a worker that ended to be started again, before they get EIO. It should be
+       * as long as an upgrade takes.
+       */
+      holder_timeout: patience.default(30_000),
       /** `file`: EROFS straight over the FUSE files (Linux ≥ 6.12); `loop`: over loop devices. */
       mount_transport: z.enum(["auto", "file", "loop"]).default("auto"),
       /** Keeps the layers' contents when an image is built. Default: where gateway and worker are one process. */
@@ -95,7 +100,13 @@ const schema = z.strictObject({
       traces: z.boolean().default(true),
       runtime: z.enum(["runc", "crun", "runsc"]).default("runc"),
     })
-    .default({ mount_transport: "auto", background_fetch: true, traces: true, runtime: "runc" }),
+    .default({
+      holder_timeout: 30_000,
+      mount_transport: "auto",
+      background_fetch: true,
+      traces: true,
+      runtime: "runc",
+    }),
   index: z
     .strictObject({
       dir: z.string().optional(),

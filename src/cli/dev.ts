@@ -3,6 +3,7 @@ import { type Node, type RoleName, startNode } from "../role/node.ts";
 import { configureLog } from "../std/log.ts";
 import { command } from "./action.ts";
 import { writeContext } from "./context.ts";
+import { printFailure } from "./failure.ts";
 import { printJson, printLine } from "./output.ts";
 import { standaloneFlags } from "./standalone.ts";
 
@@ -16,13 +17,17 @@ interface DevFlags {
   readonly logLevel?: "debug" | "info" | "warning" | "error";
 }
 
+/** Ends the process but not its containers: the next one, perhaps of another version, goes on with them. */
+const handOverSignal = "SIGUSR2";
+
 const allRoles: ReadonlySet<RoleName> = new Set(["gateway", "scheduler", "worker"]);
 
 export const dev = command<DevFlags>({
   brief: "Run one node with every role in this process",
   fullDescription:
     "Prints `ready URL` when it serves, and writes the URL and a token to $XDG_CONFIG_HOME/oci-node/context.json, which " +
-    "the other commands read. Ctrl-C stops the containers and leaves nothing mounted.",
+    "the other commands read. Ctrl-C stops the containers and leaves nothing mounted; SIGUSR2 leaves the containers " +
+    "running for the next process.",
   flags: {
     config: {
       kind: "parsed",
@@ -63,12 +68,13 @@ export const dev = command<DevFlags>({
   async run(flags) {
     const config = withFlags(flags);
     await configureLog(config.log_level);
-    return await serveUntilSignal(config, allRoles, async (node) => {
+    const onReady = async (node: Node) => {
       if (node.url === undefined || node.ownerToken === undefined) return;
       const path = await writeContext({ url: node.url, token: node.ownerToken });
       if (flags.json) printJson({ ready: node.url, context: path });
       else printLine(`ready ${node.url}`);
-    });
+    };
+    return await serveUntilSignal(config, allRoles, onReady, flags.json);
   },
 });
 
@@ -112,19 +118,27 @@ async function serveUntilSignal(
   config: Config,
   roles: ReadonlySet<RoleName>,
   onReady: (node: Node) => Promise<void>,
+  json = false,
 ): Promise<number> {
   const leaving = new AbortController();
-  const signalled = new Promise<void>((resolve) => {
-    const leave = () => {
+  const signalled = new Promise<NodeJS.Signals>((resolve) => {
+    const end = (signal: NodeJS.Signals) => {
       leaving.abort();
-      resolve();
+      resolve(signal);
     };
-    process.once("SIGINT", leave);
-    process.once("SIGTERM", leave);
+    process.once("SIGINT", end);
+    process.once("SIGTERM", end);
+    process.once(handOverSignal, resolve);
   });
-  const node = await startNode(config, roles, { signal: leaving.signal });
+  const node = await startNode(config, roles, { signal: leaving.signal }).catch((thrown: unknown) => {
+    // What it took over keeps a process alive, and would keep the next one out.
+    process.exit(printFailure(thrown, json));
+  });
   await onReady(node);
-  await signalled;
+  if ((await signalled) === handOverSignal) {
+    await node.leave();
+    process.exit(0);
+  }
   await node.close();
   return 0;
 }

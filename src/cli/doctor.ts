@@ -1,7 +1,7 @@
 import { statfs } from "node:fs/promises";
 import { release } from "node:os";
 
-import { probeTransport } from "../mount/probe.ts";
+import { probeTransport, type TransportProbe } from "../mount/probe.ts";
 import { probeRuntime } from "../runtime/probe.ts";
 import { messageOf } from "../std/error.ts";
 import { formatSize } from "../std/size.ts";
@@ -32,12 +32,13 @@ export const doctor = command<{ json: boolean; dataDir: string }>({
     },
   },
   async run(flags) {
+    const probe = await probeTransport();
     const findings = [
       user(),
-      ...(await mounting()),
+      ...mounting(probe),
       ...(await runtime()),
       await disk(flags.dataDir),
-      restarts(),
+      restarts(probe),
     ];
     if (flags.json) printJson({ version, kernel: release(), findings });
     else for (const finding of findings) printFinding(finding);
@@ -62,9 +63,8 @@ function user(): Finding {
       };
 }
 
-/** Mounts a small image in both ways, for real. */
-async function mounting(): Promise<Finding[]> {
-  const probe = await probeTransport();
+/** What came of mounting a small image in both ways, for real. */
+function mounting(probe: TransportProbe): Finding[] {
   const fuse: Finding = probe.fuse
     ? { check: "fuse", state: "ok", found: "a FUSE file system can be mounted" }
     : {
@@ -140,12 +140,14 @@ async function disk(dataDir: string): Promise<Finding> {
 }
 
 /** What happens to running containers when the worker's process dies. */
-function restarts(): Finding {
-  return {
-    check: "restart",
-    state: "limited",
-    found:
-      "containers of completely fetched images survive a crash of the worker; others are ended and reported",
-    next: "Run with --eager what must survive.",
-  };
+function restarts(probe: TransportProbe): Finding {
+  return probe.resend
+    ? { check: "restart", state: "ok", found: "containers survive a crash or an upgrade of the worker" }
+    : {
+        check: "restart",
+        state: "limited",
+        found:
+          "containers of completely fetched images survive a crash of the worker; others are ended and reported",
+        next: "Run with --eager what must survive, or use Linux 6.9 or later.",
+      };
 }

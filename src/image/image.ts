@@ -78,6 +78,11 @@ export function imageId(image: {
   return `img-${hash.digest("hex").slice(0, 24)}`;
 }
 
+/** What workers fetch an image by: `registry/repository@digest`. */
+export function referenceOf(image: Image): string {
+  return `${image.registry}/${image.repository}@${image.manifestDigest}`;
+}
+
 /** Whether a text is shaped like an image id, and so cannot be meant as a reference. */
 export function isImageId(text: string): boolean {
   return /^img-[0-9a-f]{24}$/.test(text);

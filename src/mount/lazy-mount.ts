@@ -70,6 +70,8 @@ export interface LazyImage {
   stats(): MountStats;
   /** From the next request on, bytes come from another source (a rotated credential). */
   replaceSource(source: BlobSource): void;
+  /** Completes the layers while no reader waits; does nothing when that is under way or done. */
+  startBackground(): void;
   /**
    * What was read since the mount was opened, in order. `undefined` without {@link AcquireOptions.takeNotes}, and for those
    * who joined a mount: what others read before, the kernel gives them from its memory, and nobody sees it.
@@ -343,6 +345,7 @@ function lease(shared: SharedMount, image: MountedImage, opened: boolean): LazyI
     failure: image.failure,
     stats: () => image.stats(),
     replaceSource: (source) => image.replaceSource(source),
+    startBackground: () => image.startBackground(),
     readSoFar: () => (opened ? image.readSoFar() : undefined),
     endNotes: () => {
       if (opened) image.endNotes();

@@ -16,6 +16,8 @@ export interface TransportProbe {
   readonly loop: boolean;
   /** Layers can be served before they are complete. */
   readonly fuse: boolean;
+  /** What is served outlives the process that serves it (kernel ≥ 6.9). */
+  readonly resend: boolean;
   /** The kernel's release, as `uname -r` shows it. */
   readonly kernel: string;
   /** Why what does not work does not; empty when all does. */
@@ -39,8 +41,11 @@ export async function probeTransport(): Promise<TransportProbe> {
     const image = await writeProbeImage(dir);
     const file = await attempt("EROFS from files", () => probeMount(dir, image, "file"));
     const loop = await attempt("EROFS from loop devices", () => probeMount(dir, image, "loop"));
-    const fuse = await attempt("FUSE", () => probeFuse(dir));
-    return { file, loop, fuse, kernel: release(), detail };
+    let resend = false;
+    const fuse = await attempt("FUSE", async () => {
+      resend = await probeFuse(dir);
+    });
+    return { file, loop, fuse, resend, kernel: release(), detail };
   } finally {
     await rm(dir, { recursive: true, force: true });
   }
@@ -87,8 +92,12 @@ async function probeMount(dir: string, image: ProbeImage, name: TransportName): 
   }
 }
 
-async function probeFuse(dir: string): Promise<void> {
+/** Whether this kernel asks a later server again. */
+async function probeFuse(dir: string): Promise<boolean> {
   const mountpoint = join(dir, "fuse");
   await mkdir(mountpoint);
-  await FuseBlobServer.mount({ mountpoint, blobs: [] }).unmount();
+  const server = FuseBlobServer.mount({ mountpoint, blobs: [] });
+  const { resends } = server;
+  await server.unmount();
+  return resends;
 }

@@ -9,7 +9,7 @@ import { logger } from "../std/log.ts";
 import { type ControlPlane, openControlPlane } from "./control-plane.ts";
 import { startGateway } from "./gateway.ts";
 import { startScheduler } from "./scheduler.ts";
-import { startWorker } from "./worker.ts";
+import { openWorkerStores, startWorker } from "./worker.ts";
 
 const log = logger("node");
 
@@ -26,10 +26,18 @@ export interface Node {
   readonly ownerToken: string | undefined;
   /** Ends the roles, the worker first, and the embedded database last. */
   close(): Promise<void>;
+  /** As {@link close}, but containers and what they read stay, for the next process: this one is to exit now. */
+  leave(): Promise<void>;
+}
+
+interface Closer {
+  close(): Promise<void>;
+  leave?(): Promise<void>;
 }
 
 /**
- * Starts the roles in the order in which they need each other. When one fails, those before it are ended again.
+ * Starts the roles in the order in which they need each other. When one fails, those before it are ended again; what the
+ * process before this one mounted stays with its holder, and the process must exit.
  */
 export async function startNode(
   config: Config,
@@ -38,44 +46,48 @@ export async function startNode(
 ): Promise<Node> {
   protectMemory();
   makeDataDir(config.data_dir);
-  const closers: (() => Promise<void>)[] = [];
-  const close = async () => {
-    while (closers.length > 0) {
-      await closers
-        .pop()?.()
-        .catch((error) => log.error("a role did not end cleanly", { error: messageOf(error) }));
+  const closers: Closer[] = [];
+  const end = async (how: (closer: Closer) => Promise<void>) => {
+    for (let closer = closers.pop(); closer !== undefined; closer = closers.pop()) {
+      await how(closer).catch((error) =>
+        log.error("a role did not end cleanly", { error: messageOf(error) }),
+      );
     }
   };
+  const close = () => end((closer) => closer.close());
+  const leave = () => end((closer) => closer.leave?.() ?? closer.close());
   try {
+    // First of all: programs in containers wait for it when the process before this one died.
+    const stores = roles.has("worker") ? await openWorkerStores(config) : undefined;
     let plane: ControlPlane | undefined;
     let url: string | undefined;
     let ownerToken: string | undefined;
     let schedulerServer: Server | undefined;
     if (roles.has("gateway") || roles.has("scheduler")) {
       plane = await openControlPlane(config, options.signal);
-      closers.push(() => (plane as ControlPlane).close());
+      closers.push(plane);
     }
     if (plane !== undefined && roles.has("gateway")) {
       const gateway = await startGateway(config, plane, config.worker.cache_on_build ?? roles.has("worker"));
-      closers.push(() => gateway.close());
+      closers.push(gateway);
       url = gateway.server.url;
       ownerToken = await issueOwnerToken(plane);
     }
     if (plane !== undefined && roles.has("scheduler")) {
       const scheduler = await startScheduler(config, plane);
-      closers.push(() => scheduler.close());
+      closers.push(scheduler);
       schedulerServer = scheduler.server;
       await keepJoinToken(config, plane);
     }
     options.signal.throwIfAborted();
-    if (roles.has("worker")) {
-      const worker = await startWorker(config, {
+    if (stores !== undefined) {
+      const worker = await startWorker(config, stores, {
         schedulerUrl: schedulerServer?.url ?? requireSchedulerUrl(config),
         token: readJoinToken(config),
       });
-      closers.push(() => worker.close());
+      closers.push(worker);
     }
-    return { url, ownerToken, close };
+    return { url, ownerToken, close, leave };
   } catch (error) {
     await close();
     throw error;

@@ -23,7 +23,10 @@ export async function startScheduler(config: Config, plane: ControlPlane): Promi
     ...listenSettings("scheduler", config.scheduler, schedulerPort),
     interceptors: [translateErrors, authenticate((token) => tokens.verify(token))],
     routes: (router) => {
-      router.service(SchedulerService, schedulerService({ store: scheduling, containers, callToken }));
+      router.service(
+        SchedulerService,
+        schedulerService({ store: scheduling, containers, images, vault, callToken }),
+      );
     },
   });
   const loop = await SchedulerLoop.start({

@@ -10,7 +10,9 @@ import { formatPlatform, hostPlatform } from "../reference/platform.ts";
 import { authenticateExactly } from "../rpc/authentication.ts";
 import { translateErrors } from "../rpc/error.ts";
 import { type Server, serve } from "../rpc/server.ts";
+import { Cgroups } from "../runtime/cgroups.ts";
 import { AccessGrants } from "../runtime/grants.ts";
+import { defaultCgroupParent, monitorsOf } from "../runtime/host.ts";
 import { Runtime } from "../runtime/runtime.ts";
 import { SchedulerClient } from "../runtime/scheduler-client.ts";
 import { Worker } from "../runtime/worker.ts";
@@ -24,17 +26,26 @@ import { createRegistryClient, listenSettings } from "./listening.ts";
 /** The role on hosts: mounts images lazily and runs containers on them. */
 export interface WorkerRole {
   readonly server: Server;
+  /** Stops the containers and unmounts their images. */
   close(): Promise<void>;
+  /** Leaves the containers and their images to the next process: this one is to exit now. */
+  leave(): Promise<void>;
 }
 
-export async function startWorker(
-  config: Config,
-  join_: { readonly schedulerUrl: string; readonly token: string },
-): Promise<WorkerRole> {
-  const leaving = new AbortController();
-  const workerId = await stableWorkerId(config.stateDir);
-  const boot = { workerId, bootNonce: randomUUID() };
-  const bootKey = await generateBootKey();
+const leaveTimeoutMs = 10_000;
+
+/** What a worker keeps on disk. */
+export interface WorkerStores {
+  readonly mounts: LazyMounts;
+  readonly index: IndexStore;
+}
+
+/**
+ * Takes over what the process before this one mounted and served. Readers in its containers wait for this, so nothing
+ * comes before it.
+ */
+export async function openWorkerStores(config: Config): Promise<WorkerStores> {
+  const index = await IndexStore.open(config.indexDir);
   const mounts = await LazyMounts.create({
     stateDir: join(config.stateDir, "mounts"),
     cacheDir: config.cacheDir,
@@ -42,13 +53,30 @@ export async function startWorker(
     backgroundBytesPerSecond: config.worker.background_bandwidth,
     transport: config.worker.mount_transport,
     limits: config.worker.read_deadline === undefined ? {} : { deadlineMs: config.worker.read_deadline },
+    handover: {
+      patienceMs: config.worker.holder_timeout,
+      openIndex: (manifestDigest, sha256) => index.openImage(manifestDigest, sha256),
+      onStarted: async (pid) => (await Cgroups.detect()).moveMonitor(monitorsOf(defaultCgroupParent), pid),
+    },
   });
+  return { mounts, index };
+}
+
+export async function startWorker(
+  config: Config,
+  { mounts, index }: WorkerStores,
+  join_: { readonly schedulerUrl: string; readonly token: string },
+): Promise<WorkerRole> {
+  const leaving = new AbortController();
+  const workerId = await stableWorkerId(config.stateDir);
+  const boot = { workerId, bootNonce: randomUUID() };
+  const bootKey = await generateBootKey();
   const registered = Promise.withResolvers<void>();
   const worker = new Worker({
     bootKey,
     mounts,
     registry: createRegistryClient(config),
-    index: await IndexStore.open(config.indexDir),
+    index,
     grants: new AccessGrants(),
     stateDir: config.stateDir,
     backgroundFetch: config.worker.background_fetch,
@@ -61,6 +89,10 @@ export async function startWorker(
     report: async (report) => {
       await registered.promise;
       return await client.report(report);
+    },
+    freshAccess: async (user) => {
+      await registered.promise;
+      return await client.freshAccess(user);
     },
   });
   await worker.adopt();
@@ -96,6 +128,11 @@ export async function startWorker(
       leaving.abort();
       await server.close();
       await mounts.close();
+    },
+    async leave() {
+      await worker.leave(leaveTimeoutMs);
+      leaving.abort();
+      await server.close();
     },
   };
 }

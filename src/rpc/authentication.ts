@@ -43,6 +43,7 @@ export const authorization: Readonly<Record<string, readonly Role[]>> = {
   "oci_node.v1.SchedulerService/RegisterWorker": ["worker"],
   "oci_node.v1.SchedulerService/Heartbeat": ["worker"],
   "oci_node.v1.SchedulerService/ReportContainer": ["worker"],
+  "oci_node.v1.SchedulerService/RefreshImageCredentials": ["worker"],
 };
 
 /** Looks a bearer token up: its caller, or `undefined` when it is unknown, expired or revoked. */

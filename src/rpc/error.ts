@@ -96,6 +96,7 @@ const container: Record<ContainerErrorCode, Code> = {
 const scheduler: Record<SchedulerErrorCode, Code> = {
   unknown_worker: Code.NotFound,
   stale_boot: Code.FailedPrecondition,
+  not_its_container: Code.PermissionDenied,
   worker_unreachable: Code.Unavailable,
   network_not_allowed: Code.PermissionDenied,
 };

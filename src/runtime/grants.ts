@@ -34,7 +34,7 @@ export class AccessGrants {
    * left of it.
    */
   async prove(key: GrantKey, ask: () => Promise<Descriptor>): Promise<"asked" | "granted"> {
-    const text = JSON.stringify([key.workspaceId, key.repository, key.manifestDigest, key.fingerprint]);
+    const text = textOf(key);
     if ((this.#expiries.get(text) ?? 0) > this.#now()) return "granted";
     this.#expiries.delete(text);
     await this.#asking.run(text, async () => {
@@ -45,8 +45,17 @@ export class AccessGrants {
     return "asked";
   }
 
+  /** The registry has refused since: the next run has to prove it again. */
+  forget(key: GrantKey): void {
+    this.#expiries.delete(textOf(key));
+  }
+
   #prune(): void {
     const now = this.#now();
     for (const [text, expiry] of this.#expiries) if (expiry <= now) this.#expiries.delete(text);
   }
+}
+
+function textOf(key: GrantKey): string {
+  return JSON.stringify([key.workspaceId, key.repository, key.manifestDigest, key.fingerprint]);
 }

@@ -5,7 +5,8 @@ import type { LazyImage } from "../mount/lazy-mount.ts";
 import { CodedError, messageOf } from "../std/error.ts";
 import { logger } from "../std/log.ts";
 import type { RunningContainer } from "./container.ts";
-import { type PullDependencies, type PullRequest, pullLazy, traceKey } from "./pull-lazy.ts";
+import type { ImageUser } from "./image-access.ts";
+import { type PullDependencies, type PullRequest, pullLazy, resupply, traceKey } from "./pull-lazy.ts";
 import type { Runtime } from "./runtime.ts";
 import type { Report } from "./scheduler-client.ts";
 import type { ExitStatus } from "./spec.ts";
@@ -16,7 +17,6 @@ const fullBelowBytes = 1024 * 1024;
 
 /** Everything that a worker was told of a container. */
 export interface WorkerContainerRequest extends PullRequest {
-  readonly attempt: number;
   readonly env: Readonly<Record<string, string>>;
   readonly cpuMillis: number;
   readonly memoryBytes: number;
@@ -38,11 +38,17 @@ export type HeldImage = Pick<LazyImage, "release"> & Partial<Pick<LazyImage, "st
 export class HeldContainer {
   readonly id: string;
   readonly attempt: number;
+  readonly workspaceId: string;
+  /** Of its image; empty when nothing of that was left. */
+  readonly manifestDigest: string;
   readonly cpuMillis: number;
   readonly memoryBytes: number;
+  /** Resolves when it runs and was told to, or will never run. */
+  readonly begun: Promise<void>;
   /** Resolves when it has ended, was reported and is cleaned up. Never rejects. */
   readonly done: Promise<void>;
   readonly #dependencies: HoldDependencies;
+  readonly #begun = Promise.withResolvers<void>();
   readonly #abort = new AbortController();
   #running: RunningContainer | undefined;
   #image: HeldImage | undefined;
@@ -54,32 +60,65 @@ export class HeldContainer {
 
   private constructor(
     dependencies: HoldDependencies,
-    of: { id: string; attempt: number; cpuMillis: number; memoryBytes: number },
+    of: ImageUser & { readonly cpuMillis: number; readonly memoryBytes: number },
     life: (held: HeldContainer) => Promise<void>,
   ) {
     this.#dependencies = dependencies;
-    this.id = of.id;
+    this.id = of.containerId;
     this.attempt = of.attempt;
+    this.workspaceId = of.workspaceId;
+    this.manifestDigest = of.manifestDigest;
     this.cpuMillis = of.cpuMillis;
     this.memoryBytes = of.memoryBytes;
     this.done = life(this).catch((error) => {
       log.error("a container was not brought to its end", { container: this.id, error: messageOf(error) });
     });
+    this.begun = Promise.race([this.#begun.promise, this.done]);
   }
 
   /** Takes a request up; everything after that happens by itself and is reported. */
   static start(dependencies: HoldDependencies, request: WorkerContainerRequest): HeldContainer {
-    const of = { ...request, id: request.containerId };
-    return new HeldContainer(dependencies, of, (held) => held.#run(request));
+    return new HeldContainer(dependencies, request, (held) => held.#run(request));
   }
 
-  /** Goes on with a container that the process before this one started. */
-  static adopt(dependencies: HoldDependencies, running: RunningContainer, image: HeldImage): HeldContainer {
-    const of = { id: running.id, attempt: running.attempt, cpuMillis: 0, memoryBytes: 0 };
+  /** Goes on with a container that the process before this one started, and whose image can be read. */
+  static adopt(
+    dependencies: HoldDependencies,
+    running: RunningContainer,
+    image: LazyImage,
+    manifestDigest: string,
+  ): HeldContainer {
+    const user = userOf(running, manifestDigest);
+    return HeldContainer.#adopt(dependencies, running, image, user, (held) => {
+      held.#event("adopted", "its worker restarted and adopted it");
+      if (!image.stats().complete) resupply(dependencies, user, image, (...event) => held.#event(...event));
+    });
+  }
+
+  /** Tells the end of a container that ended while no process of ours was there. */
+  static adoptEnded(
+    dependencies: HoldDependencies,
+    running: RunningContainer,
+    image: HeldImage,
+  ): HeldContainer {
+    const user = userOf(running, "");
+    return HeldContainer.#adopt(dependencies, running, image, user, (held) => {
+      held.#event("adopted", "its worker restarted and adopted it");
+    });
+  }
+
+  static #adopt(
+    dependencies: HoldDependencies,
+    running: RunningContainer,
+    image: HeldImage,
+    user: ImageUser,
+    begin: (held: HeldContainer) => void,
+  ): HeldContainer {
+    const of = { ...user, cpuMillis: 0, memoryBytes: 0 };
     return new HeldContainer(dependencies, of, async (held) => {
       held.#running = running;
       held.#image = image;
-      held.#event("adopted", "its worker restarted and adopted it");
+      begin(held);
       // The process before may have died before it could tell that the container runs.
       await held.#report({ state: "running", at: running.startedAt });
       await held.#watch(running);
@@ -92,7 +131,7 @@ export class HeldContainer {
     running: RunningContainer,
     image: HeldImage,
   ): HeldContainer {
-    const of = { id: running.id, attempt: running.attempt, cpuMillis: 0, memoryBytes: 0 };
+    const of = { ...userOf(running, ""), cpuMillis: 0, memoryBytes: 0 };
     return new HeldContainer(dependencies, of, async (held) => {
       held.#running = running;
       held.#image = image;
@@ -162,6 +201,7 @@ export class HeldContainer {
   }
 
   async #watch(running: RunningContainer): Promise<void> {
+    this.#begun.resolve();
     void this.#image?.failure?.then((failure) => this.#onImageFailure(failure));
     const status = await running.exited;
     this.#phase("exited", status.finishedAt);
@@ -254,6 +294,11 @@ export class HeldContainer {
       phases,
     });
   }
+}
+
+function userOf(running: RunningContainer, manifestDigest: string): ImageUser {
+  const { id: containerId, attempt, workspaceId } = running;
+  return { containerId, attempt, workspaceId, manifestDigest };
 }
 
 /** One sentence for the container's reason, with the next step; never the text of an error that is not ours. */

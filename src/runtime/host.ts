@@ -20,11 +20,18 @@ export interface Host {
   readonly logger: Logger;
 }
 
+/** The cgroup above those of containers and monitors. */
+export const defaultCgroupParent = "oci-node";
+
 export function cgroupOf(host: Host, id: string): string {
   return `/${host.cgroupParent}/${id}`;
 }
 
-/** Where monitors live, apart from the containers and from the worker's own unit. */
 export function monitorCgroup(host: Host): string {
-  return `/${host.cgroupParent}/.monitors`;
+  return monitorsOf(host.cgroupParent);
+}
+
+/** Where monitors live, and whatever else outlives the worker, apart from the containers and from the worker's own unit. */
+export function monitorsOf(cgroupParent: string): string {
+  return `/${cgroupParent}/.monitors`;
 }

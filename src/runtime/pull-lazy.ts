@@ -1,49 +1,42 @@
-import { createProvider } from "../credential/create-provider.ts";
-import { unmarshalCredentials } from "../credential/marshal.ts";
-import { anonymousProvider, type CredentialProvider } from "../credential/provider.ts";
 import type { IndexStore } from "../index/store.ts";
 import type { TraceKey } from "../index/trace-store.ts";
 import type { LazyImage, LazyMounts } from "../mount/lazy-mount.ts";
-import { parseReference, type Reference } from "../reference/reference.ts";
-import type { RegistryClient } from "../registry/client.ts";
+import type { BlobSource } from "../registry/blob-source.ts";
 import { type ImageConfig, parseImageConfig } from "../registry/image-config.ts";
-import { blobSource } from "../registry/repository.ts";
-import type { BootKey, SealContext } from "../secret/seal.ts";
+import { messageOf } from "../std/error.ts";
 import { logger } from "../std/log.ts";
-import type { AccessGrants } from "./grants.ts";
+import {
+  type AccessDependencies,
+  type EventSink,
+  type ImageAccess,
+  type ImageUser,
+  openAccess,
+} from "./image-access.ts";
+import { RefreshingSource } from "./refreshing-source.ts";
 
 const log = logger("worker");
+const proofTimeoutMs = 15_000;
 
-export interface PullDependencies {
-  readonly bootKey: BootKey;
-  readonly registry: RegistryClient;
+export interface PullDependencies extends AccessDependencies {
   readonly index: IndexStore;
   readonly mounts: LazyMounts;
-  readonly grants: AccessGrants;
+  /** The access to a container's image as it is now, asked of the scheduler. */
+  readonly freshAccess: (container: ImageUser) => Promise<ImageAccess>;
   /** Whether the rest of an image is fetched while its containers run. */
   readonly backgroundFetch: boolean;
   /** Whether what starts read is recorded, and fetched ahead for the next. */
   readonly traces: boolean;
 }
 
-export interface PullRequest {
+export interface PullRequest extends ImageAccess, ImageUser {
   readonly containerId: string;
   readonly workspaceId: string;
-  /** `registry/repository@digest`. */
-  readonly imageReference: string;
   readonly manifestDigest: string;
   readonly indexSha256: string;
   /** Empty: the image's own. */
   readonly command: readonly string[];
-  /** The credentials, sealed to this worker's boot; empty: none. */
-  readonly sealedCredentials: string;
-  readonly sealContext: SealContext;
-  readonly absentReason: string;
   readonly eager: boolean;
 }
-
-/** Tells the container's events. */
-export type EventSink = (kind: string, message: string, fields?: Record<string, string>) => void;
 
 export interface PulledImage {
   readonly image: LazyImage;
@@ -54,9 +47,6 @@ export interface PulledImage {
  * Makes an image's tree appear without fetching it: opens the request's credentials, proves access with them, and
  * mounts by the index; bytes come when they are read.
  *
- * No credential, a credential, and a credential that failed are three things: without one the registry is asked
- * anonymously; with one, a refusal ends the run, by name, and nothing else is tried.
- *
  * @throws SecretError, CredentialError, RegistryError, IndexError, MountError
  */
 export async function pullLazy(
@@ -65,14 +55,12 @@ export async function pullLazy(
   onEvent: EventSink,
   signal: AbortSignal,
 ): Promise<PulledImage> {
-  const reference = parseReference(request.imageReference);
-  const provider = await openProvider(dependencies, request, reference, onEvent);
-  const repository = dependencies.registry.repository(reference, provider);
+  const access = await openAccess(dependencies, request, onEvent);
   const [index, trace] = await Promise.all([
     dependencies.index.openImage(request.manifestDigest, request.indexSha256),
     dependencies.traces ? dependencies.index.traces.read(traceKey(request)) : undefined,
   ]);
-  const source = blobSource(repository);
+  const source = new RefreshingSource(access.source, () => freshSource(dependencies, request, onEvent));
   const mounting = dependencies.mounts.acquire({
     workspace: request.workspaceId,
     index,
@@ -85,15 +73,7 @@ export async function pullLazy(
   });
   mounting.catch(() => undefined);
   try {
-    await dependencies.grants.prove(
-      {
-        workspaceId: request.workspaceId,
-        repository: `${reference.registry}/${reference.repository}`,
-        manifestDigest: request.manifestDigest,
-        fingerprint: provider.fingerprint,
-      },
-      () => repository.headManifest(request.manifestDigest, signal),
-    );
+    await access.prove(signal);
     onEvent("access", "access to the image is proved");
     const image = await mounting;
     image.replaceSource(source);
@@ -109,26 +89,34 @@ export function traceKey({ workspaceId, manifestDigest, command }: PullRequest):
   return { workspace: workspaceId, manifestDigest, argv: command };
 }
 
-async function openProvider(
-  { bootKey }: PullDependencies,
-  request: PullRequest,
-  reference: Reference,
+/**
+ * Lets a mount that outlived the process before this one fetch again: with the first read it asks the scheduler for the
+ * credentials that are right now.
+ */
+export function resupply(
+  dependencies: PullDependencies,
+  user: ImageUser,
+  image: Pick<LazyImage, "replaceSource" | "startBackground">,
   onEvent: EventSink,
-): Promise<CredentialProvider> {
-  const about = { container: request.containerId, registry: reference.registry };
-  if (request.sealedCredentials === "") {
-    if (request.absentReason !== "") {
-      onEvent("credential", `${request.absentReason}: going on without credentials`);
-      log.warn("the request's credentials are missing: going on without", {
-        ...about,
-        reason: request.absentReason,
-      });
-    }
-    return anonymousProvider(reference.registry);
+): void {
+  image.replaceSource(new RefreshingSource(undefined, () => freshSource(dependencies, user, onEvent)));
+  if (dependencies.backgroundFetch) image.startBackground();
+}
+
+/** The image's bytes by its credentials as they are now, which have proved themselves. */
+async function freshSource(
+  dependencies: PullDependencies,
+  user: ImageUser,
+  onEvent: EventSink,
+): Promise<BlobSource> {
+  const { containerId: container, manifestDigest } = user;
+  try {
+    const access = await openAccess(dependencies, await dependencies.freshAccess(user), onEvent);
+    await access.prove(AbortSignal.timeout(proofTimeoutMs), true);
+    log.info("going on with the image's credentials as they are now", { container, manifestDigest });
+    return access.source;
+  } catch (error) {
+    log.warn("no new credentials for an image", { container, manifestDigest, error: messageOf(error) });
+    throw error;
   }
-  const credential = unmarshalCredentials(await bootKey.open(request.sealedCredentials, request.sealContext));
-  const provider = createProvider(credential);
-  onEvent("credential", `using the request's ${provider.type} credential for ${provider.registry}`);
-  log.info("using credential provider from request for OCI image mount", { ...about, type: provider.type });
-  return provider;
 }

@@ -8,7 +8,7 @@ import { RunningContainer } from "./container.ts";
 import { DirectoryWatch } from "./directory-watch.ts";
 import { cancelled, RuntimeError } from "./error.ts";
 import { ExitWatch } from "./exit-watch.ts";
-import type { Host } from "./host.ts";
+import { defaultCgroupParent, type Host } from "./host.ts";
 import { containerPaths, statePaths } from "./layout.ts";
 import { removeLogFiles } from "./log-holder.ts";
 import { readLog } from "./log-reader.ts";
@@ -58,7 +58,7 @@ export class Runtime {
       oci: new OciRuntime(options.runtime, findProgram(options.runtime), paths.runtimeRoot),
       monitorProgram: findProgram(options.conmon ?? "conmon"),
       cgroups,
-      cgroupParent: options.cgroupParent ?? "oci-node",
+      cgroupParent: options.cgroupParent ?? defaultCgroupParent,
       exits: new ExitWatch(paths.exits),
       logWatch: new DirectoryWatch(paths.logs),
       logSizeMaxBytes: options.logSizeMaxBytes ?? logSizeMaxBytesDefault,

@@ -2,13 +2,15 @@ import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { type Client, Code, ConnectError, createClient } from "@connectrpc/connect";
 import type { ImageTransfer, NewContainerEvent } from "../container/container.ts";
 import type { ContainerState } from "../container/state.ts";
-import { toWireState, toWireTransfer } from "../container/wire-service.ts";
+import { fromWireTime, toWireState, toWireTransfer } from "../container/wire-service.ts";
 import { ContainerState as WireState } from "../gen/oci_node/v1/container_service_pb.ts";
 import { SchedulerService } from "../gen/oci_node/v1/scheduler_service_pb.ts";
 import { transportTo } from "../rpc/transport.ts";
 import { isSameToken } from "../secret/call-token.ts";
 import { logger } from "../std/log.ts";
 import { sleep } from "../std/wait.ts";
+import { RuntimeError } from "./error.ts";
+import type { ImageAccess, ImageUser } from "./image-access.ts";
 
 const log = logger("worker");
 const retryFirstMs = 100;
@@ -149,6 +151,38 @@ export class SchedulerClient {
       const { code } = ConnectError.from(error);
       if (code === Code.NotFound || code === Code.FailedPrecondition || code === Code.Aborted) return false;
       throw error;
+    }
+  }
+
+  /**
+   * The access to the image of a container that runs here, as it is now.
+   * @throws RuntimeError `not_found` when the scheduler says that it does not
+   */
+  async freshAccess(user: ImageUser): Promise<ImageAccess> {
+    const { workerId, bootNonce } = this.#facts;
+    const { containerId, attempt, workspaceId } = user;
+    try {
+      const fresh = await this.#persist("image credentials", () =>
+        this.#client.refreshImageCredentials(
+          { workerId, bootNonce, containerId, attempt },
+          { timeoutMs: callTimeoutMs, signal: this.#signal },
+        ),
+      );
+      const { requestId } = fresh;
+      const expiresAt = fromWireTime(fresh.credentialsExpireAt) ?? new Date(0);
+      return {
+        containerId,
+        workspaceId,
+        imageReference: fresh.imageReference,
+        manifestDigest: fresh.manifestDigest,
+        sealedCredentials: fresh.imageCredentials,
+        sealContext: { requestId, containerId, workerId, bootNonce, expiresAt },
+        absentReason: fresh.credentialsAbsentReason,
+      };
+    } catch (error) {
+      const { code, rawMessage } = ConnectError.from(error);
+      if (code !== Code.PermissionDenied && code !== Code.FailedPrecondition) throw error;
+      throw new RuntimeError("not_found", `no new image credentials: ${rawMessage}`, { cause: error });
     }
   }
 

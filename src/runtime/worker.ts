@@ -1,6 +1,7 @@
 import type { LazyMounts } from "../mount/lazy-mount.ts";
 import { messageOf } from "../std/error.ts";
 import { logger } from "../std/log.ts";
+import { waitFor } from "../std/wait.ts";
 import { RuntimeError } from "./error.ts";
 import {
   HeldContainer,
@@ -8,6 +9,7 @@ import {
   type HoldDependencies,
   type WorkerContainerRequest,
 } from "./held-container.ts";
+import type { ImageAccess, ImageUser } from "./image-access.ts";
 import type { SchedulerClient } from "./scheduler-client.ts";
 import type { LogChunk } from "./spec.ts";
 
@@ -22,7 +24,8 @@ export class Worker {
   #closed = false;
 
   constructor(dependencies: HoldDependencies & { readonly mounts: LazyMounts }) {
-    this.#dependencies = dependencies;
+    const { freshAccess } = dependencies;
+    this.#dependencies = { ...dependencies, freshAccess: (user) => this.#freshAccess(user, freshAccess) };
   }
 
   /**
@@ -36,15 +39,14 @@ export class Worker {
       const mount = stale.get(running.imageRoot);
       const clear: HeldImage = { release: () => mounts.clear(running.imageRoot) };
       if (running.alive() && mount?.alive === true) {
-        this.#keep(
-          HeldContainer.adopt(this.#dependencies, running, await mounts.adoptMount(running.imageRoot)),
-        );
+        const image = await mounts.adoptMount(running.imageRoot);
+        this.#keep(HeldContainer.adopt(this.#dependencies, running, image, mount.manifestDigest));
         log.info("container adopted", { container: running.id });
       } else if (running.alive()) {
         log.warn("ending a container whose image's mount died with the worker", { container: running.id });
         this.#keep(HeldContainer.adoptLost(this.#dependencies, running, clear));
       } else {
-        this.#keep(HeldContainer.adopt(this.#dependencies, running, clear));
+        this.#keep(HeldContainer.adoptEnded(this.#dependencies, running, clear));
       }
     }
     await mounts.clearStale();
@@ -87,12 +89,37 @@ export class Worker {
     return this.#dependencies.runtime.logs(id, { follow, signal });
   }
 
+  /**
+   * Leaves the containers to their monitors, for the next process: those that are just being started come up first, as far
+   * as they do in time.
+   */
+  async leave(timeoutMs: number): Promise<void> {
+    this.#closed = true;
+    clearInterval(this.#heartbeat);
+    const begun = Promise.all([...this.#held.values()].map((held) => held.begun));
+    await waitFor(begun, AbortSignal.timeout(timeoutMs)).catch(() => undefined);
+    this.#dependencies.runtime.close();
+  }
+
   /** Stops all containers, at most for a while each, and returns when nothing of them is left. */
   async close(): Promise<void> {
     this.#closed = true;
     clearInterval(this.#heartbeat);
     await Promise.all([...this.#held.values()].map((held) => held.stop(shutdownStopTimeoutMs)));
     this.#dependencies.runtime.close();
+  }
+
+  /**
+   * A mount is shared by the containers of an image: when the one whose credentials it had is gone, another's are as good.
+   */
+  async #freshAccess(user: ImageUser, ask: (user: ImageUser) => Promise<ImageAccess>): Promise<ImageAccess> {
+    const held = this.#held.get(user.containerId);
+    if (held?.attempt === user.attempt) return await ask(user);
+    const other = [...this.#held.values()].find(
+      ({ workspaceId, manifestDigest }) =>
+        workspaceId === user.workspaceId && manifestDigest === user.manifestDigest,
+    );
+    return await ask(other === undefined ? user : { ...user, containerId: other.id, attempt: other.attempt });
   }
 
   #keep(held: HeldContainer): void {

@@ -5,7 +5,7 @@ import { ContainerError } from "../container/error.ts";
 import type { ContainerStore } from "../container/store.ts";
 import { toWireNetwork } from "../container/wire-service.ts";
 import type { WorkerClients } from "../container/worker-client.ts";
-import type { Image } from "../image/image.ts";
+import { type Image, referenceOf } from "../image/image.ts";
 import type { ImageStore } from "../image/store.ts";
 import type { Vault } from "../secret/vault.ts";
 import { messageOf } from "../std/error.ts";
@@ -132,7 +132,7 @@ export class Dispatcher {
             attempt: container.attempt,
             workspaceId: container.workspaceId,
             imageId: image.id,
-            imageReference: `${image.registry}/${image.repository}@${image.manifestDigest}`,
+            imageReference: referenceOf(image),
             manifestDigest: image.manifestDigest,
             indexSha256: image.indexSha256 ?? "",
             imageCredentials: attached.sealed,

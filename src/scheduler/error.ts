@@ -3,6 +3,7 @@ import { CodedError } from "../std/error.ts";
 export type SchedulerErrorCode =
   | "unknown_worker"
   | "stale_boot"
+  | "not_its_container"
   | "worker_unreachable"
   | "network_not_allowed";
 

@@ -1,7 +1,7 @@
 import { create } from "@bufbuild/protobuf";
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import type { ServiceImpl } from "@connectrpc/connect";
-import type { Phases } from "../container/container.ts";
+import type { Container, Phases } from "../container/container.ts";
 import { ContainerError } from "../container/error.ts";
 import { isEnded } from "../container/state.ts";
 import type { ContainerStore } from "../container/store.ts";
@@ -9,20 +9,28 @@ import type { Observation } from "../container/transition-store.ts";
 import { fromWireState, fromWireTime, fromWireTransfer } from "../container/wire-service.ts";
 import {
   type ClusterService,
+  type RefreshImageCredentialsRequest,
   type ReportContainerRequest,
   type SchedulerService,
   WorkerSchema,
 } from "../gen/oci_node/v1/scheduler_service_pb.ts";
+import { referenceOf } from "../image/image.ts";
+import type { ImageStore } from "../image/store.ts";
+import type { Vault } from "../secret/vault.ts";
 import { logger } from "../std/log.ts";
+import { attachCredentials } from "./attach.ts";
 import { SchedulerError } from "./error.ts";
 import { heartbeatIntervalMs } from "./loop.ts";
 import { recoverContainers } from "./recovery.ts";
 import type { SchedulerStore } from "./store.ts";
+import type { Worker } from "./worker.ts";
 
 const log = logger("scheduler");
 
 export interface SchedulerServiceDependencies {
   readonly store: SchedulerStore;
+  readonly images: ImageStore;
+  readonly vault: Vault;
   readonly containers: ContainerStore;
   readonly callToken: (workerId: string, bootNonce: string) => string;
 }
@@ -64,14 +72,23 @@ export function schedulerService(
       return { removeContainerIds: await notItsOwn(containers, workerId, containerIds) };
     },
     async reportContainer(request) {
-      const worker = await store.worker(request.workerId);
-      if (worker === undefined || worker.bootNonce !== request.bootNonce) {
-        throw new SchedulerError("stale_boot", `worker ${request.workerId} registered again meanwhile`, {
-          next: "The worker registers again by itself.",
-        });
-      }
+      await bootOf(store, request);
       await record(containers, request);
       return {};
+    },
+    async refreshImageCredentials(request) {
+      const worker = await bootOf(store, request);
+      const container = await runningOn(containers, request);
+      const image = await dependencies.images.get(container.workspaceId, container.imageId);
+      const attached = await attachCredentials(dependencies, container, worker);
+      return {
+        imageReference: referenceOf(image),
+        manifestDigest: image.manifestDigest,
+        imageCredentials: attached.sealed,
+        requestId: attached.requestId,
+        credentialsExpireAt: timestampFromDate(attached.expiresAt),
+        credentialsAbsentReason: attached.absentReason,
+      };
     },
   };
 }
@@ -101,6 +118,35 @@ export function clusterService(store: SchedulerStore): ServiceImpl<typeof Cluste
       };
     },
   };
+}
+
+/** The worker, when this boot of it is the one that is known. */
+async function bootOf(
+  store: SchedulerStore,
+  { workerId, bootNonce }: { readonly workerId: string; readonly bootNonce: string },
+): Promise<Worker> {
+  const worker = await store.worker(workerId);
+  if (worker !== undefined && worker.bootNonce === bootNonce) return worker;
+  throw new SchedulerError("stale_boot", `worker ${workerId} registered again meanwhile`, {
+    next: "The worker registers again by itself.",
+  });
+}
+
+/** The container, when this attempt of it is the worker's and has not ended: others get no credentials. */
+async function runningOn(
+  containers: ContainerStore,
+  { workerId, containerId, attempt }: RefreshImageCredentialsRequest,
+): Promise<Container> {
+  const container = await containers.find(containerId);
+  const its = container?.workerId === workerId && container.attempt === attempt;
+  if (container !== undefined && its && !isEnded(container.state)) return container;
+  throw new SchedulerError(
+    "not_its_container",
+    `container ${containerId} does not run on worker ${workerId}`,
+    {
+      next: "The worker ends what is not its own by itself.",
+    },
+  );
 }
 
 async function notItsOwn(

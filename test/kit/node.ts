@@ -181,6 +181,11 @@ export class TestNode {
     await this.#program.stop("SIGKILL");
   }
 
+  /** The exit code of a node that ends by itself. */
+  ended(): Promise<number> {
+    return this.#program.child.exited;
+  }
+
   /** Asks the node to end and gives its exit code; its files stay. */
   stopProcess(): Promise<number> {
     return this.#program.stop("SIGTERM", 30_000);

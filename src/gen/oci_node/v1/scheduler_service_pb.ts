@@ -14,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file oci_node/v1/scheduler_service.proto.
  */
 export const file_oci_node_v1_scheduler_service: GenFile = /*@__PURE__*/
-  fileDesc("CiNvY2lfbm9kZS92MS9zY2hlZHVsZXJfc2VydmljZS5wcm90bxILb2NpX25vZGUudjEi2gEKFVJlZ2lzdGVyV29ya2VyUmVxdWVzdBIRCgl3b3JrZXJfaWQYASABKAkSDAoEbmFtZRgCIAEoCRIPCgdhZGRyZXNzGAMgASgJEhcKD2Jvb3RfcHVibGljX2tleRgEIAEoDBISCgpib290X25vbmNlGAUgASgJEhIKCmNwdV9taWxsaXMYBiABKAUSFAoMbWVtb3J5X2J5dGVzGAcgASgDEhAKCHBsYXRmb3JtGAggASgJEg8KB3ZlcnNpb24YCSABKAkSFQoNY29udGFpbmVyX2lkcxgKIAMoCSJLChZSZWdpc3RlcldvcmtlclJlc3BvbnNlEhIKCmNhbGxfdG9rZW4YASABKAkSHQoVaGVhcnRiZWF0X2ludGVydmFsX21zGAIgASgFIoQBChBIZWFydGJlYXRSZXF1ZXN0EhEKCXdvcmtlcl9pZBgBIAEoCRISCgpib290X25vbmNlGAIgASgJEhcKD2NwdV9taWxsaXNfdXNlZBgDIAEoBRIZChFtZW1vcnlfYnl0ZXNfdXNlZBgEIAEoAxIVCg1jb250YWluZXJfaWRzGAUgAygJIkkKEUhlYXJ0YmVhdFJlc3BvbnNlEhwKFHJlbW92ZV9jb250YWluZXJfaWRzGAEgAygJEhYKDnJlZ2lzdGVyX2FnYWluGAIgASgIIpwDChZSZXBvcnRDb250YWluZXJSZXF1ZXN0EhEKCXdvcmtlcl9pZBgBIAEoCRISCgpib290X25vbmNlGAIgASgJEhQKDGNvbnRhaW5lcl9pZBgDIAEoCRIPCgdhdHRlbXB0GAQgASgFEioKBXN0YXRlGAUgASgOMhsub2NpX25vZGUudjEuQ29udGFpbmVyU3RhdGUSFgoJZXhpdF9jb2RlGAYgASgFSACIAQESDgoGc2lnbmFsGAcgASgJEhIKCm9vbV9raWxsZWQYCCABKAgSDgoGcmVhc29uGAkgASgJEiYKAmF0GAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIrCgZwaGFzZXMYCyADKAsyGy5vY2lfbm9kZS52MS5Db250YWluZXJQaGFzZRIrCgZldmVudHMYDCADKAsyGy5vY2lfbm9kZS52MS5Db250YWluZXJFdmVudBIsCgh0cmFuc2ZlchgNIAEoCzIaLm9jaV9ub2RlLnYxLkltYWdlVHJhbnNmZXJCDAoKX2V4aXRfY29kZSIZChdSZXBvcnRDb250YWluZXJSZXNwb25zZSIUChJMaXN0V29ya2Vyc1JlcXVlc3QiOwoTTGlzdFdvcmtlcnNSZXNwb25zZRIkCgd3b3JrZXJzGAEgAygLMhMub2NpX25vZGUudjEuV29ya2VyIo4CCgZXb3JrZXISCgoCaWQYASABKAkSDAoEbmFtZRgCIAEoCRIPCgdhZGRyZXNzGAMgASgJEg0KBXN0YXRlGAQgASgJEhAKCHBsYXRmb3JtGAUgASgJEg8KB3ZlcnNpb24YBiABKAkSEgoKY3B1X21pbGxpcxgHIAEoBRIUCgxtZW1vcnlfYnl0ZXMYCCABKAMSFwoPY3B1X21pbGxpc191c2VkGAkgASgFEhkKEW1lbW9yeV9ieXRlc191c2VkGAogASgDEhIKCmNvbnRhaW5lcnMYCyABKAUSNQoRbGFzdF9oZWFydGJlYXRfYXQYDCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wMpcCChBTY2hlZHVsZXJTZXJ2aWNlElkKDlJlZ2lzdGVyV29ya2VyEiIub2NpX25vZGUudjEuUmVnaXN0ZXJXb3JrZXJSZXF1ZXN0GiMub2NpX25vZGUudjEuUmVnaXN0ZXJXb3JrZXJSZXNwb25zZRJKCglIZWFydGJlYXQSHS5vY2lfbm9kZS52MS5IZWFydGJlYXRSZXF1ZXN0Gh4ub2NpX25vZGUudjEuSGVhcnRiZWF0UmVzcG9uc2USXAoPUmVwb3J0Q29udGFpbmVyEiMub2NpX25vZGUudjEuUmVwb3J0Q29udGFpbmVyUmVxdWVzdBokLm9jaV9ub2RlLnYxLlJlcG9ydENvbnRhaW5lclJlc3BvbnNlMmIKDkNsdXN0ZXJTZXJ2aWNlElAKC0xpc3RXb3JrZXJzEh8ub2NpX25vZGUudjEuTGlzdFdvcmtlcnNSZXF1ZXN0GiAub2NpX25vZGUudjEuTGlzdFdvcmtlcnNSZXNwb25zZWIGcHJvdG8z", [file_google_protobuf_timestamp, file_oci_node_v1_container_service]);
+  fileDesc("CiNvY2lfbm9kZS92MS9zY2hlZHVsZXJfc2VydmljZS5wcm90bxILb2NpX25vZGUudjEi2gEKFVJlZ2lzdGVyV29ya2VyUmVxdWVzdBIRCgl3b3JrZXJfaWQYASABKAkSDAoEbmFtZRgCIAEoCRIPCgdhZGRyZXNzGAMgASgJEhcKD2Jvb3RfcHVibGljX2tleRgEIAEoDBISCgpib290X25vbmNlGAUgASgJEhIKCmNwdV9taWxsaXMYBiABKAUSFAoMbWVtb3J5X2J5dGVzGAcgASgDEhAKCHBsYXRmb3JtGAggASgJEg8KB3ZlcnNpb24YCSABKAkSFQoNY29udGFpbmVyX2lkcxgKIAMoCSJLChZSZWdpc3RlcldvcmtlclJlc3BvbnNlEhIKCmNhbGxfdG9rZW4YASABKAkSHQoVaGVhcnRiZWF0X2ludGVydmFsX21zGAIgASgFIoQBChBIZWFydGJlYXRSZXF1ZXN0EhEKCXdvcmtlcl9pZBgBIAEoCRISCgpib290X25vbmNlGAIgASgJEhcKD2NwdV9taWxsaXNfdXNlZBgDIAEoBRIZChFtZW1vcnlfYnl0ZXNfdXNlZBgEIAEoAxIVCg1jb250YWluZXJfaWRzGAUgAygJIkkKEUhlYXJ0YmVhdFJlc3BvbnNlEhwKFHJlbW92ZV9jb250YWluZXJfaWRzGAEgAygJEhYKDnJlZ2lzdGVyX2FnYWluGAIgASgIIpwDChZSZXBvcnRDb250YWluZXJSZXF1ZXN0EhEKCXdvcmtlcl9pZBgBIAEoCRISCgpib290X25vbmNlGAIgASgJEhQKDGNvbnRhaW5lcl9pZBgDIAEoCRIPCgdhdHRlbXB0GAQgASgFEioKBXN0YXRlGAUgASgOMhsub2NpX25vZGUudjEuQ29udGFpbmVyU3RhdGUSFgoJZXhpdF9jb2RlGAYgASgFSACIAQESDgoGc2lnbmFsGAcgASgJEhIKCm9vbV9raWxsZWQYCCABKAgSDgoGcmVhc29uGAkgASgJEiYKAmF0GAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIrCgZwaGFzZXMYCyADKAsyGy5vY2lfbm9kZS52MS5Db250YWluZXJQaGFzZRIrCgZldmVudHMYDCADKAsyGy5vY2lfbm9kZS52MS5Db250YWluZXJFdmVudBIsCgh0cmFuc2ZlchgNIAEoCzIaLm9jaV9ub2RlLnYxLkltYWdlVHJhbnNmZXJCDAoKX2V4aXRfY29kZSIZChdSZXBvcnRDb250YWluZXJSZXNwb25zZSJuCh5SZWZyZXNoSW1hZ2VDcmVkZW50aWFsc1JlcXVlc3QSEQoJd29ya2VyX2lkGAEgASgJEhIKCmJvb3Rfbm9uY2UYAiABKAkSFAoMY29udGFpbmVyX2lkGAMgASgJEg8KB2F0dGVtcHQYBCABKAUi4AEKH1JlZnJlc2hJbWFnZUNyZWRlbnRpYWxzUmVzcG9uc2USFwoPaW1hZ2VfcmVmZXJlbmNlGAEgASgJEhcKD21hbmlmZXN0X2RpZ2VzdBgCIAEoCRIZChFpbWFnZV9jcmVkZW50aWFscxgDIAEoCRISCgpyZXF1ZXN0X2lkGAQgASgJEjkKFWNyZWRlbnRpYWxzX2V4cGlyZV9hdBgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASIQoZY3JlZGVudGlhbHNfYWJzZW50X3JlYXNvbhgGIAEoCSIUChJMaXN0V29ya2Vyc1JlcXVlc3QiOwoTTGlzdFdvcmtlcnNSZXNwb25zZRIkCgd3b3JrZXJzGAEgAygLMhMub2NpX25vZGUudjEuV29ya2VyIo4CCgZXb3JrZXISCgoCaWQYASABKAkSDAoEbmFtZRgCIAEoCRIPCgdhZGRyZXNzGAMgASgJEg0KBXN0YXRlGAQgASgJEhAKCHBsYXRmb3JtGAUgASgJEg8KB3ZlcnNpb24YBiABKAkSEgoKY3B1X21pbGxpcxgHIAEoBRIUCgxtZW1vcnlfYnl0ZXMYCCABKAMSFwoPY3B1X21pbGxpc191c2VkGAkgASgFEhkKEW1lbW9yeV9ieXRlc191c2VkGAogASgDEhIKCmNvbnRhaW5lcnMYCyABKAUSNQoRbGFzdF9oZWFydGJlYXRfYXQYDCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wMo0DChBTY2hlZHVsZXJTZXJ2aWNlElkKDlJlZ2lzdGVyV29ya2VyEiIub2NpX25vZGUudjEuUmVnaXN0ZXJXb3JrZXJSZXF1ZXN0GiMub2NpX25vZGUudjEuUmVnaXN0ZXJXb3JrZXJSZXNwb25zZRJKCglIZWFydGJlYXQSHS5vY2lfbm9kZS52MS5IZWFydGJlYXRSZXF1ZXN0Gh4ub2NpX25vZGUudjEuSGVhcnRiZWF0UmVzcG9uc2USXAoPUmVwb3J0Q29udGFpbmVyEiMub2NpX25vZGUudjEuUmVwb3J0Q29udGFpbmVyUmVxdWVzdBokLm9jaV9ub2RlLnYxLlJlcG9ydENvbnRhaW5lclJlc3BvbnNlEnQKF1JlZnJlc2hJbWFnZUNyZWRlbnRpYWxzEisub2NpX25vZGUudjEuUmVmcmVzaEltYWdlQ3JlZGVudGlhbHNSZXF1ZXN0Giwub2NpX25vZGUudjEuUmVmcmVzaEltYWdlQ3JlZGVudGlhbHNSZXNwb25zZTJiCg5DbHVzdGVyU2VydmljZRJQCgtMaXN0V29ya2VycxIfLm9jaV9ub2RlLnYxLkxpc3RXb3JrZXJzUmVxdWVzdBogLm9jaV9ub2RlLnYxLkxpc3RXb3JrZXJzUmVzcG9uc2ViBnByb3RvMw", [file_google_protobuf_timestamp, file_oci_node_v1_container_service]);
 
 /**
  * @generated from message oci_node.v1.RegisterWorkerRequest
@@ -262,6 +262,82 @@ export const ReportContainerResponseSchema: GenMessage<ReportContainerResponse> 
   messageDesc(file_oci_node_v1_scheduler_service, 5);
 
 /**
+ * @generated from message oci_node.v1.RefreshImageCredentialsRequest
+ */
+export type RefreshImageCredentialsRequest = Message<"oci_node.v1.RefreshImageCredentialsRequest"> & {
+  /**
+   * @generated from field: string worker_id = 1;
+   */
+  workerId: string;
+
+  /**
+   * @generated from field: string boot_nonce = 2;
+   */
+  bootNonce: string;
+
+  /**
+   * @generated from field: string container_id = 3;
+   */
+  containerId: string;
+
+  /**
+   * @generated from field: int32 attempt = 4;
+   */
+  attempt: number;
+};
+
+/**
+ * Describes the message oci_node.v1.RefreshImageCredentialsRequest.
+ * Use `create(RefreshImageCredentialsRequestSchema)` to create a new message.
+ */
+export const RefreshImageCredentialsRequestSchema: GenMessage<RefreshImageCredentialsRequest> = /*@__PURE__*/
+  messageDesc(file_oci_node_v1_scheduler_service, 6);
+
+/**
+ * The fields mean what those of ContainerRequest do.
+ *
+ * @generated from message oci_node.v1.RefreshImageCredentialsResponse
+ */
+export type RefreshImageCredentialsResponse = Message<"oci_node.v1.RefreshImageCredentialsResponse"> & {
+  /**
+   * @generated from field: string image_reference = 1;
+   */
+  imageReference: string;
+
+  /**
+   * @generated from field: string manifest_digest = 2;
+   */
+  manifestDigest: string;
+
+  /**
+   * @generated from field: string image_credentials = 3;
+   */
+  imageCredentials: string;
+
+  /**
+   * @generated from field: string request_id = 4;
+   */
+  requestId: string;
+
+  /**
+   * @generated from field: google.protobuf.Timestamp credentials_expire_at = 5;
+   */
+  credentialsExpireAt?: Timestamp | undefined;
+
+  /**
+   * @generated from field: string credentials_absent_reason = 6;
+   */
+  credentialsAbsentReason: string;
+};
+
+/**
+ * Describes the message oci_node.v1.RefreshImageCredentialsResponse.
+ * Use `create(RefreshImageCredentialsResponseSchema)` to create a new message.
+ */
+export const RefreshImageCredentialsResponseSchema: GenMessage<RefreshImageCredentialsResponse> = /*@__PURE__*/
+  messageDesc(file_oci_node_v1_scheduler_service, 7);
+
+/**
  * @generated from message oci_node.v1.ListWorkersRequest
  */
 export type ListWorkersRequest = Message<"oci_node.v1.ListWorkersRequest"> & {
@@ -272,7 +348,7 @@ export type ListWorkersRequest = Message<"oci_node.v1.ListWorkersRequest"> & {
  * Use `create(ListWorkersRequestSchema)` to create a new message.
  */
 export const ListWorkersRequestSchema: GenMessage<ListWorkersRequest> = /*@__PURE__*/
-  messageDesc(file_oci_node_v1_scheduler_service, 6);
+  messageDesc(file_oci_node_v1_scheduler_service, 8);
 
 /**
  * @generated from message oci_node.v1.ListWorkersResponse
@@ -289,7 +365,7 @@ export type ListWorkersResponse = Message<"oci_node.v1.ListWorkersResponse"> & {
  * Use `create(ListWorkersResponseSchema)` to create a new message.
  */
 export const ListWorkersResponseSchema: GenMessage<ListWorkersResponse> = /*@__PURE__*/
-  messageDesc(file_oci_node_v1_scheduler_service, 7);
+  messageDesc(file_oci_node_v1_scheduler_service, 9);
 
 /**
  * @generated from message oci_node.v1.Worker
@@ -363,7 +439,7 @@ export type Worker = Message<"oci_node.v1.Worker"> & {
  * Use `create(WorkerSchema)` to create a new message.
  */
 export const WorkerSchema: GenMessage<Worker> = /*@__PURE__*/
-  messageDesc(file_oci_node_v1_scheduler_service, 8);
+  messageDesc(file_oci_node_v1_scheduler_service, 10);
 
 /**
  * What workers say to the scheduler.
@@ -400,6 +476,17 @@ export const SchedulerService: GenService<{
     methodKind: "unary";
     input: typeof ReportContainerRequestSchema;
     output: typeof ReportContainerResponseSchema;
+  },
+  /**
+   * The credentials of the image of a container that runs on the worker, as they are now: for a worker that restarted, and
+   * for one whose registry refuses those that the container began with.
+   *
+   * @generated from rpc oci_node.v1.SchedulerService.RefreshImageCredentials
+   */
+  refreshImageCredentials: {
+    methodKind: "unary";
+    input: typeof RefreshImageCredentialsRequestSchema;
+    output: typeof RefreshImageCredentialsResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_oci_node_v1_scheduler_service, 0);
