@@ -3,6 +3,7 @@ import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { runCampaign } from "./campaign.ts";
+import { nativeTargets, runNativeCampaign } from "./native.ts";
 import { targets } from "./targets.ts";
 
 let findings: string;
@@ -18,9 +19,11 @@ const counts: Readonly<Record<string, number>> = {
   tar: 2000,
   "gnu-tar": 60,
   layer: 150,
+  "chunk-table": 60,
   toc: 800,
   "span-file": 150,
   "image-json": 3000,
+  trace: 3000,
   erofs: 60,
   registry: 3000,
 };
@@ -28,6 +31,11 @@ const counts: Readonly<Record<string, number>> = {
 test.each(targets.map(({ name }) => name))("%s keeps its promises", async (target) => {
   const result = await runCampaign({ target, seed: 1, seconds: 60, count: counts[target] ?? 100, findings });
   expect(result).toEqual({ target, executions: counts[target] ?? 100 });
+});
+
+test.each([...nativeTargets])("%s keeps its promises under the sanitizers", async (target) => {
+  const result = await runNativeCampaign({ target, seed: 1, seconds: 30, count: 400, findings });
+  expect(result).toEqual({ target, executions: 400 });
 });
 
 test("a process that dies is a finding, and says how to have it again", async () => {

@@ -1,6 +1,7 @@
 import { IndexError } from "../../src/index/error.ts";
 import { decodeImageIndex, encodeImageIndex, imageIndexSha256 } from "../../src/index/image-index-json.ts";
 import type { SeededRandom } from "../../src/index/tar.test-kit.ts";
+import { decodeTrace, encodeTrace, mergeTrace, traceLimits } from "../../src/index/trace.ts";
 import { ImageReferenceError } from "../../src/reference/error.ts";
 import { parsePlatform } from "../../src/reference/platform.ts";
 import { formatReference, parseReference } from "../../src/reference/reference.ts";
@@ -120,6 +121,36 @@ export const imageJsonTarget: Target = {
       );
     });
     promise(refusal === undefined || refusal.code === "corrupt_index", () => `refused by ${refusal?.code}`);
+  },
+};
+
+const trace = {
+  version: 1,
+  program: "python3",
+  starts: 3,
+  updatedAt: "2026-01-01T00:00:00.000Z",
+  layers: [digest, `sha256:${"f".repeat(64)}`],
+  ranges: [
+    [0, 0, 1000, 500, 0],
+    [1, 4096, 2_000_000, 900_000, 2],
+  ],
+};
+
+/** What starts read, a hint in the store: thrown away, or within its limits and written the same again. */
+export const traceTarget: Target = {
+  name: "trace",
+  make: (random) => randomJson(random, trace),
+  run(bytes) {
+    const read = decodeTrace(Buffer.from(bytes).toString("utf8"));
+    if (read === undefined) return;
+    promise(
+      Bun.deepEquals(decodeTrace(encodeTrace(read)), read),
+      () => "it is read differently when written again",
+    );
+    promise(read.ranges.length <= traceLimits.ranges, () => "it has more ranges than it may");
+    const start = { ranges: read.ranges.slice(0, 1), seenLayers: [digest] };
+    const next = mergeTrace(read, start, "a".repeat(200), new Date(0));
+    promise(decodeTrace(encodeTrace(next)) !== undefined, () => "merged with a start it is none any more");
   },
 };
 

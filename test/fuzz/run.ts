@@ -5,10 +5,13 @@
  *   npm run fuzz                                 every target, 60 s each
  *   npm run fuzz -- --only tar --seconds 600 --seed 7
  *   npm run fuzz -- --only tar --seed 7 --from 4711      that input alone
+ *
+ * The targets of the native half run under the address and undefined-behaviour sanitizers; see native/driver.c.
  */
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { type CampaignResult, runCampaign } from "./campaign.ts";
+import { nativeTargets, runNativeCampaign } from "./native.ts";
 import { targets } from "./targets.ts";
 
 const findings = join(import.meta.dir, "../../dist/fuzz");
@@ -26,7 +29,7 @@ async function main(argv: string[]): Promise<number> {
   const seed = Number(values.seed);
   const seconds = Number(values.seconds);
   const from = values.from === undefined ? undefined : Number(values.from);
-  const known = targets.map(({ name }) => name);
+  const known = [...targets.map(({ name }) => name), ...nativeTargets];
   const chosen = values.only ?? known;
   const unknown = chosen.filter((name) => !known.includes(name));
   if (unknown.length > 0 || ![seed, seconds, from ?? 0].every(Number.isFinite)) {
@@ -38,7 +41,8 @@ async function main(argv: string[]): Promise<number> {
   process.stdout.write(`seed ${seed}\n`);
   let found = 0;
   for (const target of chosen) {
-    const result = await runCampaign({
+    const native = nativeTargets.some((name) => name === target);
+    const result = await (native ? runNativeCampaign : runCampaign)({
       target,
       seed,
       seconds,

@@ -1,5 +1,6 @@
+import { chunkTarget } from "./chunk-target.ts";
 import { erofsTarget } from "./erofs-target.ts";
-import { imageJsonTarget, registryTarget } from "./json-target.ts";
+import { imageJsonTarget, registryTarget, traceTarget } from "./json-target.ts";
 import { layerTarget } from "./layer-target.ts";
 import { spanTarget } from "./span-target.ts";
 import { gnuTarTarget, tarTarget } from "./tar-target.ts";
@@ -11,9 +12,11 @@ export const targets: readonly Target[] = [
   tarTarget,
   gnuTarTarget,
   layerTarget,
+  chunkTarget,
   tocTarget,
   spanTarget,
   imageJsonTarget,
+  traceTarget,
   erofsTarget,
   registryTarget,
 ];
