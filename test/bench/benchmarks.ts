@@ -1,5 +1,6 @@
 import { coldStart } from "./cold-start.ts";
 import type { Benchmark } from "./figure.ts";
+import { handover } from "./handover.ts";
 import { indexTime } from "./index-time.ts";
 import { model } from "./model.ts";
 import { readAll } from "./read-all.ts";
@@ -14,4 +15,5 @@ export const benchmarks: readonly Benchmark[] = [
   model,
   warmRatios,
   indexTime,
+  handover,
 ];
