@@ -37,13 +37,19 @@ export interface PlannedDirectory {
 }
 
 /** Plans an image. @throws IndexError `limit_exceeded` when the tree is larger than the format can hold */
-export async function planErofs(tree: Tree, deviceCount: number, signal?: AbortSignal): Promise<ErofsPlan> {
+export async function planErofs(
+  tree: Tree,
+  deviceCount: number,
+  signal?: AbortSignal,
+  eachTurn: () => void = () => {},
+): Promise<ErofsPlan> {
   const planner = new Planner(tree, erofs.deviceTableOffset + deviceCount * erofs.deviceSlotBytes);
   const turns = new Turns();
   for (const _ of planner.placeAll()) {
     if (!turns.over) continue;
     await turns.next();
     signal?.throwIfAborted();
+    eachTurn();
   }
   signal?.throwIfAborted();
   return planner.plan();

@@ -27,7 +27,7 @@ export interface WrittenErofs {
  * Writes a tree as an EROFS image of metadata only: the bytes of files are in the devices, device `n` being the blob of
  * layer `n`, counted from 0 in the tree and from 1 in the image. The same tree gives the same bytes.
  *
- * The image is written in one pass; others get a turn every few milliseconds. On failure nothing is left at `outPath`.
+ * The image is written in one pass; others get a turn every few milliseconds, `eachTurn` while it is planned. On failure nothing is left at `outPath`.
  *
  * @throws IndexError `bad_layer` when a file lies outside of its blob, `limit_exceeded`, `no_space`; the signal's reason
  */
@@ -36,8 +36,9 @@ export async function writeErofs(
   devices: readonly ErofsDevice[],
   outPath: string,
   signal?: AbortSignal,
+  eachTurn: () => void = () => {},
 ): Promise<WrittenErofs> {
-  const plan = await planErofs(tree, devices.length, signal);
+  const plan = await planErofs(tree, devices.length, signal, eachTurn);
   const output = await FileOutput.create(outPath);
   try {
     const sha256 = await new Writer(tree, devices, plan, output).write(signal);

@@ -243,3 +243,9 @@ test("an image without layers is an empty tree", async () => {
     await readdir(await mount(image, await store.openImage(image.resolved.manifest.digest, sha256))),
   ).toEqual([]);
 });
+
+test("refuses an image whose layers together would take too much of a worker's memory", async () => {
+  const limits = { ...defaultIndexLimits, imageExtentsMax: 4 };
+  await expect(build(testImage([base, upper]), { limits })).rejects.toThrow("limit image_extents_max of 4");
+  await build(testImage([base, upper]), { limits: { ...limits, imageExtentsMax: 5 } });
+});

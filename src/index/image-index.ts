@@ -12,8 +12,9 @@ import { chunkTableDigest, findChunkTable } from "./chunk-table.ts";
 import { IndexError, writeError } from "./error.ts";
 import type { LayerIndexFiles, LayerToIndex } from "./layer-index.ts";
 import type { LayerKeeper } from "./layer-keeper.ts";
-import { defaultIndexLimits, type IndexLimits } from "./limits.ts";
+import { checkLimit, defaultIndexLimits, type IndexLimits } from "./limits.ts";
 import { type MergeImage, mergeImage } from "./merge-image.ts";
+import { readSpanHeader } from "./span-file.ts";
 import type { IndexStore, StoredLayer } from "./store.ts";
 import { isOlder } from "./store-folder.ts";
 import type { LayerPaths } from "./store-layer.ts";
@@ -233,6 +234,15 @@ async function* watched(
   }
 }
 
+/** @throws IndexError `limit_exceeded` when the layers' tables would take more of a worker's memory than they may */
+function checkTables(layers: readonly StoredLayer[], limits: IndexLimits): void {
+  const counts = layers
+    .map(({ spanPath }) => readSpanHeader(spanPath))
+    .map((header) => header.extentCount + header.spanCount);
+  const sum = counts.reduce((total, count) => total + count, 0);
+  checkLimit(limits, "imageExtentsMax", sum, () => "the runs of file data in all layers");
+}
+
 async function putImage(
   options: BuildImageIndexOptions,
   layers: readonly StoredLayer[],
@@ -240,6 +250,7 @@ async function putImage(
 ): Promise<BuiltImageIndex> {
   const { resolved, signal } = options;
   const { os, architecture, variant } = resolved.imageConfig;
+  checkTables(layers, options.limits ?? defaultIndexLimits);
   const erofsPath = join(scratch, "erofs");
   const erofs = await (options.mergeImage ?? mergeImage)({ layers, erofsPath }, signal);
   if (erofs.droppedXattrs.length > 0) {

@@ -30,12 +30,17 @@ export interface IndexLimits {
   readonly ratioFreeBytes: number;
   /** Bytes of the aligned blob, holes of sparse files included. */
   readonly blobBytesMax: number;
-  /** Uncompressed bytes between two places where a reader can begin: a span is fetched and inflated as a whole. */
+  /**
+   * Uncompressed bytes between two places where a reader can begin: a span is fetched and inflated as a whole, in the
+   * worker's memory, one on each core. Compressors begin a block at least every 4 MiB.
+   */
   readonly spanBytesMax: number;
   /** Seconds of CPU time that indexing one layer may take. */
   readonly layerCpuSecondsMax: number;
   /** Memory of the process that indexes a layer. Honest layers take about 70 MiB, zstd with large windows 128 MiB more. */
   readonly layerMemoryBytesMax: number;
+  /** Runs of file data and spans of all layers: what a worker holds in memory, 24 and 96 bytes each. */
+  readonly imageExtentsMax: number;
   /** Directories of the merged tree that exist by being named in paths only: one path can name 2,000. */
   readonly impliedDirectoriesMax: number;
   /** Inodes made while the layers are merged, replaced ones included. */
@@ -61,9 +66,10 @@ export const defaultIndexLimits: IndexLimits = {
   ratioMax: 1100,
   ratioFreeBytes: gibi,
   blobBytesMax: 4096 * gibi,
-  spanBytesMax: gibi,
+  spanBytesMax: 64 * mebi,
   layerCpuSecondsMax: 3600,
   layerMemoryBytesMax: 512 * mebi,
+  imageExtentsMax: 8 * mebi,
   impliedDirectoriesMax: 500_000,
   inodesMax: 8 * mebi,
   mergeMemoryBytesMax: 2 * gibi,

@@ -32,7 +32,7 @@ export async function mergeImage(
   eachTurn: () => void = () => {},
 ): Promise<MergedImage> {
   const tree = await mergeTocs(request, signal, limits, eachTurn);
-  const written = await writeErofs(tree, request.layers, request.erofsPath, signal);
+  const written = await writeErofs(tree, request.layers, request.erofsPath, signal, eachTurn);
   return { ...written, droppedXattrs: [...tree.xattrs.dropped.keys()] };
 }
 
