@@ -81,6 +81,8 @@ const schema = z.strictObject({
       memory: size.optional(),
       cache_dir: z.string().optional(),
       cache_quota: size.optional(),
+      /** Read and check what the cache holds before it is served, also what was closed cleanly and not touched since. */
+      verify_cache: z.boolean().default(false),
       /** How long a read of a file may wait for the registry, before it ends with EIO. */
       read_deadline: patience.optional(),
       /**
@@ -102,6 +104,7 @@ const schema = z.strictObject({
     })
     .default({
       holder_timeout: 30_000,
+      verify_cache: false,
       mount_transport: "auto",
       background_fetch: true,
       traces: true,

@@ -12,8 +12,9 @@
 #include "oci.h"
 
 static LIST_HEAD(, blob) blobs = LIST_HEAD_INITIALIZER(blobs);
-/* Opening a path twice at the same time must give one blob. */
+/* Opening a path twice at the same time must give one blob. Before engine_lock. */
 static pthread_mutex_t open_lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t sync_ends = PTHREAD_COND_INITIALIZER; /* with engine_lock */
 
 int blob_read(const struct blob *blob, uint8_t *out, uint64_t offset, size_t length) {
   while (length > 0) {
@@ -28,59 +29,44 @@ int blob_read(const struct blob *blob, uint8_t *out, uint64_t offset, size_t len
   return 0;
 }
 
-void blob_commit_begin(struct blob *blob) {
-  pthread_mutex_lock(&blob->map_lock);
-  map_mark_dirty_locked(blob);
-  blob->commits_at_work++;
-  pthread_mutex_unlock(&blob->map_lock);
-}
-
-void blob_commit_end(struct blob *blob, uint32_t span, bool stored) {
-  pthread_mutex_lock(&blob->map_lock);
-  blob->commits_at_work--;
-  if (stored) {
-    blob->generation++;
-    uint64_t bit = 1ull << (span % 64);
-    uint64_t before = atomic_fetch_or_explicit(&blob->bits[span / 64], bit, memory_order_release);
-    if ((before & bit) == 0) atomic_fetch_add(&blob->present, 1);
-  }
-  pthread_mutex_unlock(&blob->map_lock);
-}
-
 void blob_free(struct blob *blob) {
   map_close(blob);
   if (blob->cache_fd >= 0) close(blob->cache_fd);
   span_file_close(&blob->spans);
   pthread_mutex_destroy(&blob->map_lock);
+  pthread_rwlock_destroy(&blob->damage_lock);
+  free((void *)blob->bits);
+  free((void *)blob->stored);
+  free(blob->checks);
   free(blob->states);
   free(blob->cache_path);
   free(blob);
 }
 
-/* Counts what is there; a span that gives nothing to the blob is there from the start. */
-static void count_present(struct blob *blob) {
-  uint32_t present = 0;
-  for (uint32_t i = 0; i < blob->spans.header->span_count; i++) {
-    if (!blob_has(blob, i) && !span_file_has_data(&blob->spans, i))
-      atomic_fetch_or(&blob->bits[i / 64], 1ull << (i % 64));
-    if (blob_has(blob, i)) present++;
-  }
-  atomic_store(&blob->present, present);
-}
-
-static int open_cache(struct blob *blob, bool *is_new) {
-  blob->cache_fd = open(blob->cache_path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-  if (blob->cache_fd < 0) return -errno;
+static int open_cache(struct blob *blob, int flags) {
+  int fd = open(blob->cache_path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | flags, 0600);
+  if (fd < 0) return -errno;
   struct stat st;
-  if (fstat(blob->cache_fd, &st) != 0) return -errno;
-  if (!S_ISREG(st.st_mode)) return -EINVAL;
+  int result = fstat(fd, &st) != 0 ? -errno : S_ISREG(st.st_mode) ? 0 : -EINVAL;
+  if (result != 0) {
+    close(fd);
+    return result;
+  }
+  blob->cache_fd = fd;
   blob->device = st.st_dev;
   blob->inode = st.st_ino;
-  *is_new = false;
-  if ((uint64_t)st.st_size == blob->spans.header->blob_size) return 0;
-  *is_new = true; /* or of another size: what it holds is worth nothing */
-  if (ftruncate(blob->cache_fd, 0) != 0) return -errno;
-  return ftruncate(blob->cache_fd, (off_t)blob->spans.header->blob_size) == 0 ? 0 : -errno;
+  uint64_t size = blob->spans.header->blob_size;
+  return (uint64_t)st.st_size == size || ftruncate(fd, (off_t)size) == 0 ? 0 : -errno;
+}
+
+int blob_renew_cache(struct blob *blob) {
+  struct stamp stamp;
+  if (stamp_take(blob, &stamp) == 0 && stamp.blocks == 0) return 0; /* nothing has ever been in it */
+  /* Not cut: a mount that was given the file when it was good may still read it. */
+  if (unlink(blob->cache_path) != 0) return -errno;
+  close(blob->cache_fd);
+  blob->cache_fd = -1;
+  return open_cache(blob, O_EXCL);
 }
 
 int blob_new(const char *span_path, const char *cache_path, struct blob **out, char *error) {
@@ -89,6 +75,7 @@ int blob_new(const char *span_path, const char *cache_path, struct blob **out, c
   blob->cache_fd = blob->map_fd = blob->spans.fd = -1;
   blob->refs = 1;
   pthread_mutex_init(&blob->map_lock, NULL);
+  pthread_rwlock_init(&blob->damage_lock, NULL);
   TAILQ_INIT(&blob->parked);
   int result = span_file_open(span_path, &blob->spans, error);
   if (result == 0 && (blob->cache_path = strdup(cache_path)) == NULL) result = -ENOMEM;
@@ -101,21 +88,16 @@ int blob_new(const char *span_path, const char *cache_path, struct blob **out, c
   return result;
 }
 
-static int blob_create(const char *span_path, const char *cache_path, const char *map_path, struct blob **out,
-                       char *error) {
+static int blob_create(const struct blob_paths *paths, bool verify, struct blob **out, char *error) {
   struct blob *blob;
-  bool is_new = false;
-  int result = blob_new(span_path, cache_path, &blob, error);
+  int result = blob_new(paths->span, paths->cache, &blob, error);
   if (result != 0) return result;
-  result = open_cache(blob, &is_new);
-  if (result == 0) result = map_open(blob, map_path, is_new);
-  if (result != 0) {
-    blob_free(blob);
-    return result;
-  }
-  count_present(blob);
-  *out = blob;
-  return 0;
+  result = open_cache(blob, 0);
+  if (result == 0) result = map_open(blob, paths->map, false, verify);
+  if (result == 0 && atomic_load(&blob->unproved) > 0) result = -pool_start();
+  if (result != 0) blob_free(blob);
+  else *out = blob;
+  return result;
 }
 
 /* The living blob of a path, with a reference; one whose file was deleted or replaced does not count. */
@@ -164,13 +146,50 @@ struct closing {
   uint32_t job;
 };
 
+void blob_sync_begin(struct blob *blob) {
+  pthread_mutex_lock(&engine_lock);
+  while (blob->syncing) pthread_cond_wait(&sync_ends, &engine_lock);
+  blob->syncing = true;
+  pthread_mutex_unlock(&engine_lock);
+}
+
+int blob_sync_end(struct blob *blob) {
+  int error = map_sync(blob);
+  pthread_mutex_lock(&open_lock);
+  pthread_mutex_lock(&engine_lock);
+  /* Together: who waited to release the blob finds it given back. */
+  blob->syncing = false;
+  pthread_cond_broadcast(&sync_ends);
+  bool last = blob_drop_locked(blob);
+  pthread_mutex_unlock(&engine_lock);
+  if (last) map_close(blob);
+  pthread_mutex_unlock(&open_lock);
+  if (last) blob_free(blob);
+  return error;
+}
+
 static void *sync_and_put(void *argument) {
   struct closing closing = *(struct closing *)argument;
   free(argument);
-  int error = map_sync(closing.blob);
-  blob_put(closing.blob);
-  post_done(closing.job, -error);
+  blob_sync_begin(closing.blob);
+  post_done(closing.job, -blob_sync_end(closing.blob));
   return NULL;
+}
+
+static void *sync_and_stay(void *blob) {
+  blob_sync_end(blob);
+  return NULL;
+}
+
+void blob_sync_soon(struct blob *blob) {
+  pthread_mutex_lock(&engine_lock);
+  bool ours = !blob->syncing;
+  if (ours) {
+    blob->syncing = true;
+    blob->refs++;
+  }
+  pthread_mutex_unlock(&engine_lock);
+  if (ours && spawn_thread(sync_and_stay, blob) != 0) blob_sync_end(blob);
 }
 
 int blob_sync_and_put(struct blob *blob, uint32_t job) {
@@ -202,12 +221,12 @@ static void publish(struct blob *blob) {
   pthread_mutex_unlock(&engine_lock);
 }
 
-int blob_open(const char *span_path, const char *cache_path, const char *map_path, struct blob **out, char *error) {
+int blob_open(const struct blob_paths *paths, bool verify, struct blob **out, char *error) {
   pthread_mutex_lock(&open_lock);
-  struct blob *blob = blob_find(cache_path);
+  struct blob *blob = blob_find(paths->cache);
   bool found = blob != NULL, last = false;
-  int result = found ? same_spans(blob, span_path, error)
-                     : blob_create(span_path, cache_path, map_path, &blob, error);
+  int result = found ? same_spans(blob, paths->span, error) : blob_create(paths, verify, &blob, error);
+  if (result == 0 && found) blob_look(blob);
   if (result == 0 && !found) publish(blob);
   if (result != 0 && found) last = blob_put_locked(blob);
   pthread_mutex_unlock(&open_lock);
@@ -216,14 +235,17 @@ int blob_open(const char *span_path, const char *cache_path, const char *map_pat
   return result;
 }
 
-int blob_replace(struct blob *blob, const char *source_path, const char *map_path) {
+int blob_replace(struct blob *blob, const char *source_path, const char *map_path, const uint32_t *checks) {
   pthread_mutex_lock(&open_lock);
   struct blob *living = blob_find(blob->cache_path);
   bool last = living != NULL && blob_put_locked(living);
-  int result = living != NULL ? -EBUSY : map_open(blob, map_path, true);
+  int result = living != NULL ? -EBUSY : map_open(blob, map_path, true, false);
   /* The map names the source's inode: until that stands at the cache's path, whoever opens it believes nothing. */
-  if (result == 0) result = map_fill(blob);
+  if (result == 0) result = map_fill_locked(blob, checks);
   if (result == 0 && rename(source_path, blob->cache_path) != 0) result = -errno;
+  struct stamp stamp;
+  if (result == 0) result = stamp_take(blob, &stamp);
+  if (result == 0) stamp_keep_locked(blob, &stamp);
   if (result == 0) publish(blob);
   pthread_mutex_unlock(&open_lock);
   if (last) blob_free(living);

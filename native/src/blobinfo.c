@@ -34,12 +34,22 @@ int oci_blob_spans(uint32_t id, double *out, uint32_t count) {
   return result;
 }
 
+/* Spans that need no fetch, proved or not. */
 int64_t oci_blob_present_count(uint32_t id) {
   struct view *view = view_get(id);
   if (view == NULL) return -EBADF;
-  int64_t present = atomic_load(&view->blob->present);
+  int64_t present = (int64_t)atomic_load(&view->blob->present) + atomic_load(&view->blob->unproved);
   view_put(view);
   return present;
+}
+
+/* Whether every span is there, and proved. */
+int oci_blob_is_complete(uint32_t id) {
+  struct view *view = view_get(id);
+  if (view == NULL) return -EBADF;
+  int complete = atomic_load(&view->blob->present) == view->blob->spans.header->span_count;
+  view_put(view);
+  return complete;
 }
 
 /* The first span at or after `from` that is not there: its number, -1 when all are, or -errno - 1. */
@@ -51,7 +61,7 @@ int64_t oci_blob_next_missing(uint32_t id, uint32_t from) {
   int64_t found = -1;
   for (uint32_t i = from; i < count && found < 0; i++) {
     if (i % 64 == 0 && atomic_load(&blob->bits[i / 64]) == UINT64_MAX) i += 63;
-    else if (!blob_has(blob, i)) found = i;
+    else if (!blob_has(blob, i) && !blob_is_stored(blob, i)) found = i;
   }
   view_put(view);
   return found;
@@ -60,7 +70,7 @@ int64_t oci_blob_next_missing(uint32_t id, uint32_t from) {
 int oci_blob_is_present(uint32_t id, uint32_t index) {
   struct view *view = view_get(id);
   if (view == NULL) return -EBADF;
-  int result = index < view->blob->spans.header->span_count ? blob_has(view->blob, index) : -ERANGE;
+  int result = index < view->blob->spans.header->span_count ? blob_has(view->blob, index) || blob_is_stored(view->blob, index) : -ERANGE;
   view_put(view);
   return result;
 }

@@ -85,8 +85,12 @@ bool deadline_begin_locked(struct parked *p) {
     if (spans->spans[s].comp_length > largest) largest = spans->spans[s].comp_length;
   p->patience_ns = p->session->deadline_ns * (int64_t)(1 + largest / PACE);
   p->deadline_ns = now + p->patience_ns;
-  if (p->deadline_ns < watchdog_until) pthread_cond_signal(&watchdog_wakes);
+  deadline_watch_locked(p);
   return true;
+}
+
+void deadline_watch_locked(const struct parked *p) {
+  if (p->deadline_ns < watchdog_until) pthread_cond_signal(&watchdog_wakes);
 }
 
 void deadline_progress(struct view *view, uint64_t bytes) {

@@ -128,15 +128,32 @@ static void on_readdir(fuse_req_t req, fuse_ino_t inode, size_t size, off_t offs
   free(entries);
 }
 
-static void reply_present(struct session *session, fuse_req_t req, const struct blob *blob, uint64_t offset,
-                          size_t length) {
+/* False: the cache file was changed by somebody else; nothing was replied. */
+static bool reply_present(struct session *session, fuse_req_t req, struct blob *blob, uint64_t offset, size_t length) {
   uint8_t *buffer = buffer_take();
-  if (buffer == NULL || blob_read(blob, buffer, offset, length) != 0) {
-    fuse_reply_err(req, EIO);
-  } else {
+  int error = buffer == NULL ? ENOMEM : blob_read_sure(blob, buffer, offset, length);
+  if (error == 0) {
+    atomic_fetch_add_explicit(&session->hits, 1, memory_order_relaxed);
     atomic_fetch_add_explicit(&session->bytes_served, length, memory_order_relaxed);
     fuse_reply_buf(req, (const char *)buffer, length);
+  } else if (error != ESTALE) {
+    fuse_reply_err(req, EIO);
   }
+  buffer_give(buffer);
+  return error != ESTALE;
+}
+
+/* A part of the blob that belongs to no file, or is a hole of one: zeros, whatever the cache file has there. */
+static void reply_hole(struct session *session, fuse_req_t req, size_t length) {
+  uint8_t *buffer = buffer_take();
+  if (buffer == NULL) {
+    fuse_reply_err(req, EIO);
+    return;
+  }
+  memset(buffer, 0, length);
+  atomic_fetch_add_explicit(&session->hits, 1, memory_order_relaxed);
+  atomic_fetch_add_explicit(&session->bytes_served, length, memory_order_relaxed);
+  fuse_reply_buf(req, (const char *)buffer, length);
   buffer_give(buffer);
 }
 
@@ -148,7 +165,7 @@ static void on_read(fuse_req_t req, fuse_ino_t inode, size_t size, off_t offset,
     fuse_reply_err(req, EIO);
     return;
   }
-  const struct blob *blob = view->blob;
+  struct blob *blob = view->blob;
   uint64_t at = (uint64_t)offset, end = blob->spans.header->blob_size;
   if (at >= end) {
     fuse_reply_buf(req, NULL, 0);
@@ -159,17 +176,17 @@ static void on_read(fuse_req_t req, fuse_ino_t inode, size_t size, off_t offset,
   uint32_t first, last;
   bool present = true, partial = atomic_load(&blob->present) < blob->spans.header->span_count;
   bool noting = atomic_load_explicit(&view->noting, memory_order_relaxed);
-  if ((partial || noting) && span_file_range(&blob->spans, at, length, &first, &last)) {
-    if (noting) touch_spans(view, first, last);
-    for (uint32_t s = first; partial && s <= last && present; s++) present = blob_has(blob, s);
+  bool known = partial || noting, hole = known && !span_file_range(&blob->spans, at, length, &first, &last);
+  if (noting && !hole) touch_spans(view, first, last);
+  for (uint32_t s = first; partial && !hole && s <= last && present; s++) present = blob_has(blob, s);
+  if (!hole && present && reply_present(session, req, blob, at, length)) return;
+  if (!known) hole = !span_file_range(&blob->spans, at, length, &first, &last);
+  if (hole) {
+    reply_hole(session, req, length);
+    return;
   }
-  if (present) {
-    atomic_fetch_add_explicit(&session->hits, 1, memory_order_relaxed);
-    reply_present(session, req, blob, at, length);
-  } else {
-    atomic_fetch_add_explicit(&session->misses, 1, memory_order_relaxed);
-    miss_park(session, view, req, at, length, first, last);
-  }
+  atomic_fetch_add_explicit(&session->misses, 1, memory_order_relaxed);
+  miss_park(session, view, req, at, length, first, last);
 }
 
 static void on_statfs(fuse_req_t req, fuse_ino_t inode) {

@@ -43,27 +43,39 @@ static int open_source(struct blob *blob, const struct import *import) {
   return 0;
 }
 
+static int sum_all(const struct blob *blob, uint32_t **checks) {
+  uint32_t count = blob->spans.header->span_count;
+  *checks = calloc(count + 1u, sizeof **checks);
+  if (*checks == NULL) return -ENOMEM;
+  for (uint32_t s = 0; s < count; s++)
+    if (span_file_has_data(&blob->spans, s) && !prove_sum(blob, s, &(*checks)[s])) return -EILSEQ;
+  return 0;
+}
+
 static void *run_import(void *argument) {
   struct import *import = argument;
   struct blob *blob = NULL;
   uint32_t job = import->job;
   int result = blob_new(import->span_path, import->cache_path, &blob, import->error);
   if (result == 0) result = open_source(blob, import);
-  if (result == 0) result = blob_replace(blob, import->source_path, import->map_path);
+  uint32_t *checks = NULL;
+  if (result == 0) result = sum_all(blob, &checks);
+  if (result == 0) result = blob_replace(blob, import->source_path, import->map_path, checks);
+  free(checks);
   if (result != 0 && blob != NULL) blob_free(blob);
   import_free(import);
+  if (result == 0) blob_sync_begin(blob);
   post_done(job, result);
-  if (result != 0) return NULL;
   /* Who opens it now shares it; the clean mark waits for the disk, the caller does not. */
-  map_sync(blob);
-  blob_put(blob);
+  if (result == 0) blob_sync_end(blob);
   return NULL;
 }
 
 /*
  * `source_path`: a whole blob of the size that the span file names, on the cache's file system. The job ends when it
  * is the cache file: 0, or -errno with the reason in `error` (OCI_ERROR_TEXT bytes, alive until then) where there is
- * more to say. -EBUSY: somebody serves the cache file; -EINVAL: not a file of that size; -EXDEV; -ENOSPC: for the map.
+ * more to say. -EBUSY: somebody serves the cache file; -EINVAL: not a file of that size; -EILSEQ: bytes where no file has
+ * any; -EXDEV; -ENOSPC: for the map.
  */
 int oci_blob_import(const char *span_path, const char *source_path, const char *cache_path, const char *map_path,
                     char *error, uint32_t job) {

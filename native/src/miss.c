@@ -11,6 +11,8 @@
 #include "oci.h"
 #include "parked.h"
 
+enum { TRIES_MAX = 3 };
+
 struct parked_queue all_parked = TAILQ_HEAD_INITIALIZER(all_parked);
 static _Atomic uint64_t next_id = 1;
 
@@ -37,10 +39,16 @@ void unpark_locked(struct parked *p, struct parked_list *answers, int error) {
 }
 
 static void ask_locked(struct view *view, uint32_t span) {
-  struct span_state *state = &view->blob->states[span];
+  struct blob *blob = view->blob;
+  struct span_state *state = &blob->states[span];
   if (state->requester != 0 || state->filling > 0) return;
+  if (blob_is_unproved(blob, span) && prove_soon_locked(blob, span)) {
+    state->filling++;
+    return;
+  }
   state->requester = view->id;
-  post_event_locked((struct event){.type = EVENT_MISS, .id = view->id, .span = span});
+  int32_t damage = (int32_t)atomic_load(&blob->dropped);
+  post_event_locked((struct event){.type = EVENT_MISS, .id = view->id, .span = span, .result = damage});
 }
 
 static void ask_missing_locked(const struct parked *p) {
@@ -49,10 +57,14 @@ static void ask_missing_locked(const struct parked *p) {
 }
 
 /* The reply is whole or an error: one short reply would shrink the file in the kernel's eyes for good. */
-static void reply(struct parked *p) {
+static bool reply(struct parked *p) {
   uint8_t *bytes = p->error == 0 ? malloc(p->length) : NULL;
   int error = p->error != 0 ? p->error : bytes == NULL ? EIO : 0;
-  if (error == 0 && blob_read(p->view->blob, bytes, p->offset, p->length) != 0) error = EIO;
+  if (error == 0) error = blob_read_sure(p->view->blob, bytes, p->offset, p->length);
+  if (error == ESTALE) {
+    free(bytes);
+    return false;
+  }
   if (error == 0 && p->picture != NULL)
     for (uint32_t s = p->first; s <= p->last; s++)
       if (is_pictured(p, s)) scatter_copy(p->view->blob, s, p->picture, bytes, p->offset, p->length);
@@ -63,13 +75,31 @@ static void reply(struct parked *p) {
     fuse_reply_err(p->req, error);
   }
   free(bytes);
+  return true;
+}
+
+/* The cache file was changed under the request's hands: it waits for its spans to be proved, or fetched, once more. */
+static void park_again(struct parked *p, struct parked_list *answers) {
+  pthread_mutex_lock(&engine_lock);
+  TAILQ_INSERT_TAIL(&p->view->blob->parked, p, of_blob);
+  TAILQ_INSERT_TAIL(&all_parked, p, of_all);
+  if (++p->tries > TRIES_MAX || atomic_load(&p->session->draining)) unpark_locked(p, answers, EIO);
+  else if (is_ready(p)) unpark_locked(p, answers, 0);
+  else {
+    ask_missing_locked(p);
+    deadline_watch_locked(p);
+  }
+  pthread_mutex_unlock(&engine_lock);
 }
 
 void answer_parked(struct parked_list *answers) {
   struct parked *p;
   while ((p = TAILQ_FIRST(answers)) != NULL) {
     TAILQ_REMOVE(answers, p, of_blob);
-    reply(p);
+    if (!reply(p)) {
+      park_again(p, answers);
+      continue;
+    }
     atomic_fetch_sub(&p->session->parked, 1); /* last: the session may go when this is 0 */
     free(p->picture);
     free(p->pictured);
@@ -139,9 +169,10 @@ enum fill_status miss_span_ready(struct view *view, uint32_t span, const uint8_t
   struct parked_list answers = TAILQ_HEAD_INITIALIZER(answers);
   bool stored = blob_has(blob, span);
   if (!stored) {
+    uint32_t check;
     blob_commit_begin(blob);
-    stored = scatter_span(blob, span, tar) == 0;
-    blob_commit_end(blob, span, stored);
+    stored = scatter_span(blob, span, tar, &check) == 0;
+    blob_commit_end(blob, span, stored, check);
   }
   pthread_mutex_lock(&engine_lock);
   blob->states[span].requester = 0;
@@ -193,6 +224,21 @@ void miss_fill_ends(struct view *view, uint32_t span) {
   pthread_mutex_lock(&engine_lock);
   view->blob->states[span].filling--;
   span_ended_locked(view, span, 0, &answers);
+  pthread_mutex_unlock(&engine_lock);
+  answer_parked(&answers);
+}
+
+void miss_proof_ends(struct blob *blob, uint32_t span) {
+  struct parked_list answers = TAILQ_HEAD_INITIALIZER(answers);
+  struct parked *p, *next;
+  pthread_mutex_lock(&engine_lock);
+  blob->states[span].filling--;
+  for (p = TAILQ_FIRST(&blob->parked); p != NULL; p = next) {
+    next = TAILQ_NEXT(p, of_blob);
+    if (span < p->first || span > p->last) continue;
+    if (is_ready(p)) unpark_locked(p, &answers, 0);
+    else ask_missing_locked(p);
+  }
   pthread_mutex_unlock(&engine_lock);
   answer_parked(&answers);
 }

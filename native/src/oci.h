@@ -50,7 +50,7 @@ struct event {
   uint32_t type;
   uint32_t id;    /* EVENT_MISS: view; EVENT_DONE: job */
   uint32_t span;  /* EVENT_MISS */
-  int32_t result; /* EVENT_DONE: 0 or more, or -errno */
+  int32_t result; /* EVENT_DONE: 0 or more, or -errno; EVENT_MISS: spans of the blob that were found damaged so far */
 };
 /* Call with engine_lock held. */
 void post_event_locked(struct event event);
@@ -73,20 +73,31 @@ struct blob {
   dev_t device;
   ino_t inode;
   uint32_t refs; /* engine_lock */
+  bool syncing;  /* engine_lock; a thread makes it durable, and holds a reference meanwhile */
   struct span_file spans;
   int cache_fd;
-  int map_fd; /* -1: the map lives in memory only */
-  bool map_in_memory;
-  uint8_t *map;
-  size_t map_size;
-  _Atomic uint64_t *bits;
-  _Atomic uint32_t present;
+  int map_fd;                 /* -1: the map lives in memory only */
+  _Atomic uint64_t *bits;     /* spans that may be served: stored and proved, or without any bytes in the blob */
+  _Atomic uint64_t *stored;   /* spans in the cache file, proved or not; written with map_lock */
+  uint32_t *checks;           /* map_lock; CRC32C of each stored span */
+  _Atomic uint32_t present;   /* bits that are set */
+  _Atomic uint32_t unproved;  /* spans that are stored and not in bits */
+  _Atomic uint32_t dropped;   /* spans whose bytes were found wrong, ever */
   struct span_state *states;  /* engine_lock */
   struct parked_list parked;  /* engine_lock */
-  pthread_mutex_t map_lock;   /* guards the next three and the map's header */
-  bool marked_dirty;
-  uint32_t commits_at_work;
-  uint64_t generation;
+  pthread_rwlock_t damage_lock; /* held shared while a span is written, alone while one is wiped; before map_lock */
+  pthread_mutex_t map_lock;   /* guards the map and what follows */
+  bool marked_dirty;          /* the map's file says so */
+  bool stale;                 /* the map's file may say clean, but of another state */
+  bool map_lost;              /* the map cannot be written: what is stored is forgotten at the end */
+  _Atomic uint32_t commits_at_work;
+  _Atomic uint32_t activity;  /* moves when commits_at_work does */
+  uint64_t generation, doubts;
+  _Atomic int64_t kept_mtime_ns, kept_ctime_ns, kept_blocks; /* of the cache file as we left it */
+};
+
+struct stamp {
+  int64_t size, mtime_ns, ctime_ns, blocks;
 };
 
 /* A user of a blob: misses are asked of the view whose mount they came from, since each pays with its own lease. */
@@ -100,27 +111,62 @@ struct view {
   _Atomic uint32_t *touches;  /* per span; NULL: never noted. See touch.c */
 };
 
-/* Shares or opens the blob of a cache path. 0 with a reference, or -errno with the reason in `error`. */
-int blob_open(const char *span_path, const char *cache_path, const char *map_path, struct blob **out, char *error);
+struct blob_paths {
+  const char *span, *cache, *map;
+};
+/* Shares or opens the blob of a cache path; `verify`: believe nothing that is there. 0 with a reference, or -errno with the reason in `error`. */
+int blob_open(const struct blob_paths *paths, bool verify, struct blob **out, char *error);
 void blob_put(struct blob *blob);
 void blob_ref_locked(struct blob *blob);
 /* Makes the blob durable on a thread of its own, gives the reference back, ends the job. 0 or an errno. */
 int blob_sync_and_put(struct blob *blob, uint32_t job);
+/* The same in two steps on the caller's thread; `end` gives the reference back. `end`: 0 or an errno. */
+void blob_sync_begin(struct blob *blob);
+int blob_sync_end(struct blob *blob);
+/* The same, but for the reference, when no thread is at it. */
+void blob_sync_soon(struct blob *blob);
 /* A blob that nobody knows yet, without files but the span file. */
 int blob_new(const char *span_path, const char *cache_path, struct blob **out, char *error);
 void blob_free(struct blob *blob);
-/* Moves a whole file, open as the new blob's cache_fd, to its cache path and lets others share the blob. 0 or -errno. */
-int blob_replace(struct blob *blob, const char *source_path, const char *map_path);
+/* Puts an empty file in the place of the cache file. 0 or -errno. */
+int blob_renew_cache(struct blob *blob);
+/* Moves a whole file, open as the new blob's cache_fd, to its cache path and lets others share the blob; `checks`: the
+ * CRC of each span. 0 or -errno. */
+int blob_replace(struct blob *blob, const char *source_path, const char *map_path, const uint32_t *checks);
 
 static inline bool blob_has(const struct blob *blob, uint32_t span) {
   return (atomic_load_explicit(&blob->bits[span / 64], memory_order_acquire) >> (span % 64)) & 1;
 }
+static inline bool blob_is_stored(const struct blob *blob, uint32_t span) {
+  return (atomic_load_explicit(&blob->stored[span / 64], memory_order_acquire) >> (span % 64)) & 1;
+}
+static inline bool blob_is_unproved(const struct blob *blob, uint32_t span) {
+  return blob_is_stored(blob, span) && !blob_has(blob, span);
+}
+/* Reads [offset, offset + length) of the cache file whole. 0 or an errno. */
+int blob_read(const struct blob *blob, uint8_t *out, uint64_t offset, size_t length);
+
+/* ---- stamp.c: whether the cache file is as we left it ---- */
 /* Must be called before the bytes of a span are written to the cache file, and blob_commit_end after; it sets the bit
  * when `stored`. In between no sync can mark the file clean. */
 void blob_commit_begin(struct blob *blob);
-void blob_commit_end(struct blob *blob, uint32_t span, bool stored);
-/* Reads [offset, offset + length) of the cache file whole. 0 or an errno. */
-int blob_read(const struct blob *blob, uint8_t *out, uint64_t offset, size_t length);
+void blob_commit_end(struct blob *blob, uint32_t span, bool stored, uint32_t check);
+/* As blob_read. ESTALE: somebody else has changed the file, and its spans are unproved now. */
+int blob_read_sure(struct blob *blob, uint8_t *out, uint64_t offset, size_t length);
+/* Looks whether somebody else has changed the file; its spans are unproved then. */
+void blob_look(struct blob *blob);
+int stamp_take(const struct blob *blob, struct stamp *stamp); /* 0 or -errno */
+void stamp_keep_locked(struct blob *blob, const struct stamp *stamp);
+bool stamp_is_kept(const struct blob *blob, const struct stamp *stamp);
+
+/* ---- prove.c ---- */
+/* The CRC of what the cache file holds of a span. False: it cannot be read, or there is more than the span gives. */
+bool prove_sum(const struct blob *blob, uint32_t span, uint32_t *check);
+/* Proves an unproved span on a thread of the pool; miss_proof_ends hears of it. False: no memory. */
+bool prove_soon_locked(struct blob *blob, uint32_t span);
+
+/* ---- crc32c.c ---- */
+uint32_t crc32c(uint32_t crc, const void *data, size_t length); /* 0 to begin with */
 
 /* ---- view.c ---- */
 /* Takes a reference; NULL when the id is unknown or released. */
@@ -129,17 +175,19 @@ void view_put(struct view *view);
 void view_ref_locked(struct view *view);
 
 /* ---- map.c ---- */
-int map_open(struct blob *blob, const char *map_path, bool cache_is_new);
-/* Every span is there: of a blob that nobody shares yet. 0 or -errno. */
-int map_fill(struct blob *blob);
+int map_open(struct blob *blob, const char *map_path, bool cache_is_new, bool verify);
 void map_mark_dirty_locked(struct blob *blob);
+void map_set_locked(struct blob *blob, uint32_t span, uint32_t check);
+void map_clear_locked(struct blob *blob, uint32_t span);
+/* Every span is there: of a blob that nobody shares yet. 0 or -errno. */
+int map_fill_locked(struct blob *blob, const uint32_t *checks);
 /* Makes data, then map, durable and marks the file clean, if nothing was stored meanwhile. 0 or an errno. */
 int map_sync(struct blob *blob);
 void map_close(struct blob *blob);
 
 /* ---- scatter.c ---- */
-/* Writes a span's tar bytes to their places in the cache file. 0 or an errno. */
-int scatter_span(const struct blob *blob, uint32_t span, const uint8_t *tar);
+/* Writes a span's tar bytes to their places in the cache file, and gives their CRC. 0 or an errno. */
+int scatter_span(const struct blob *blob, uint32_t span, const uint8_t *tar, uint32_t *check);
 /* Copies what a span gives to [offset, offset + length) of the blob into `out`. */
 void scatter_into(const struct blob *blob, uint32_t span, const uint8_t *tar, uint8_t *out, uint64_t offset,
                   size_t length);
@@ -165,6 +213,7 @@ void miss_span_failed(struct view *view, uint32_t span, int error);
 /* While a fill is at work on a span nobody is asked for it. Returns whether somebody waits for it. */
 bool miss_fill_begins(struct view *view, uint32_t span);
 void miss_fill_ends(struct view *view, uint32_t span);
+void miss_proof_ends(struct blob *blob, uint32_t span);
 void miss_view_gone_locked(struct view *view);
 /* Answers all parked requests of a session with EIO. */
 void miss_fail_session(struct session *session);
@@ -190,6 +239,10 @@ struct task {
 };
 /* Queues for the pool of inflate threads, ahead of the others when a reader waits. 0 or an errno. */
 int pool_submit(struct task *task, bool urgent);
+/* Starts the threads, so that pool_queue, which starts none and may be called with engine_lock held, finds some. */
+int pool_start(void);
+void pool_queue(struct task *task, bool urgent);
+uint32_t pool_threads(void);
 
 /* ---- inflate.c ---- */
 struct worker *worker_create(void);

@@ -15,6 +15,7 @@ struct parked {
   uint32_t first, last;
   int64_t deadline_ns, patience_ns; /* patience: from the miss, or the last sign of progress, to the deadline at most */
   int error;
+  uint32_t tries;
   /* Spans that could not be stored: their bytes, in a picture of the range, and which they are. */
   uint8_t *picture;
   uint64_t *pictured;
@@ -30,5 +31,7 @@ void answer_parked(struct parked_list *answers);
 /* ---- deadline.c ---- */
 /* Sets the request's deadline. False: it must end at once, because what it waits for was given up a moment ago. */
 bool deadline_begin_locked(struct parked *p);
+/* Sees to it that a request with a deadline, parked again, is looked at in time. */
+void deadline_watch_locked(const struct parked *p);
 
 #endif

@@ -29,25 +29,54 @@ static void *work_loop(void *unused) {
   return unused;
 }
 
-int pool_submit(struct task *task, bool is_urgent) {
-  int error = 0;
-  pthread_mutex_lock(&lock);
+static int add_thread_locked(void) {
   if (threads_wanted == 0) {
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
     threads_wanted = cores < 2 ? 2 : cores > 64 ? 64 : (uint32_t)cores;
   }
-  if (idle == 0 && threads < threads_wanted) {
-    error = spawn_thread(work_loop, NULL);
-    if (error == 0) threads++;
-    else if (threads > 0) error = 0; /* fewer hands, same work */
-  }
-  if (error == 0) {
-    if (is_urgent) STAILQ_INSERT_TAIL(&urgent, task, link);
-    else STAILQ_INSERT_TAIL(&later, task, link);
-    pthread_cond_signal(&work);
-  }
+  if (idle > 0 || threads >= threads_wanted) return 0;
+  int error = spawn_thread(work_loop, NULL);
+  if (error == 0) threads++;
+  return threads > 0 ? 0 : error; /* fewer hands, same work */
+}
+
+static void queue_locked(struct task *task, bool is_urgent) {
+  if (is_urgent) STAILQ_INSERT_TAIL(&urgent, task, link);
+  else STAILQ_INSERT_TAIL(&later, task, link);
+  pthread_cond_signal(&work);
+}
+
+int pool_submit(struct task *task, bool is_urgent) {
+  pthread_mutex_lock(&lock);
+  int error = add_thread_locked();
+  if (error == 0) queue_locked(task, is_urgent);
   pthread_mutex_unlock(&lock);
   return error;
+}
+
+int pool_start(void) {
+  pthread_mutex_lock(&lock);
+  uint32_t before;
+  int error;
+  do {
+    before = threads;
+    error = add_thread_locked();
+  } while (threads > before);
+  pthread_mutex_unlock(&lock);
+  return error;
+}
+
+void pool_queue(struct task *task, bool is_urgent) {
+  pthread_mutex_lock(&lock);
+  queue_locked(task, is_urgent);
+  pthread_mutex_unlock(&lock);
+}
+
+uint32_t pool_threads(void) {
+  pthread_mutex_lock(&lock);
+  uint32_t count = threads;
+  pthread_mutex_unlock(&lock);
+  return count;
 }
 
 /* How many inflate threads there are at most; 0 keeps the default. Counts only before the first fill. */

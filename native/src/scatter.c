@@ -5,26 +5,10 @@
 #include <unistd.h>
 
 #include "oci.h"
+#include "piece.h"
 
 enum { VECTORS = 512, BLOCK = 4096 };
 static const uint8_t zeros[BLOCK];
-
-struct piece {
-  uint64_t blob_offset, tar_offset, length; /* tar offset from the span's begin */
-};
-
-/* What extent `index` takes from the span. False: the extents of the span are at an end. */
-static bool piece_at(const struct span_file *file, const struct span *span, uint32_t index, struct piece *piece) {
-  if (index >= file->header->extent_count) return false;
-  const struct extent *e = &file->extents[index];
-  uint64_t span_end = span->tar_offset + span->tar_length, end = e->tar_offset + e->length;
-  if (e->tar_offset >= span_end) return false;
-  uint64_t begin = e->tar_offset > span->tar_offset ? e->tar_offset : span->tar_offset;
-  piece->tar_offset = begin - span->tar_offset;
-  piece->blob_offset = e->blob_offset + (begin - e->tar_offset);
-  piece->length = (end < span_end ? end : span_end) - begin;
-  return true;
-}
 
 static int write_vectors(int fd, struct iovec *vectors, int count, uint64_t offset) {
   while (count > 0) {
@@ -46,13 +30,14 @@ static int write_vectors(int fd, struct iovec *vectors, int count, uint64_t offs
   return 0;
 }
 
-int scatter_span(const struct blob *blob, uint32_t index, const uint8_t *tar) {
+int scatter_span(const struct blob *blob, uint32_t index, const uint8_t *tar, uint32_t *check) {
   const struct span_file *file = &blob->spans;
   const struct span *span = &file->spans[index];
   struct iovec vectors[VECTORS];
   struct piece piece;
   int count = 0;
   uint64_t start = 0, next = 0;
+  *check = 0;
   for (uint32_t i = span_file_extent_after_tar(file, span->tar_offset); piece_at(file, span, i, &piece); i++) {
     /* Small files lie next to each other but for the rest of a block: written as zeros, they make one long run. */
     uint64_t gap = piece.blob_offset - next;
@@ -65,6 +50,7 @@ int scatter_span(const struct blob *blob, uint32_t index, const uint8_t *tar) {
     else if (gap > 0) vectors[count++] = (struct iovec){.iov_base = (void *)zeros, .iov_len = gap};
     vectors[count++] = (struct iovec){.iov_base = (void *)(tar + piece.tar_offset), .iov_len = piece.length};
     next = piece.blob_offset + piece.length;
+    *check = crc32c(*check, tar + piece.tar_offset, piece.length);
   }
   return write_vectors(blob->cache_fd, vectors, count, start);
 }

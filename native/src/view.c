@@ -69,14 +69,15 @@ void view_put(struct view *view) {
 }
 
 struct opening {
-  const char *span_path, *cache_path, *map_path;
+  struct blob_paths paths;
+  bool verify;
   char *error;
 };
 
 static int open_view(void *argument) {
   const struct opening *opening = argument;
   struct blob *blob;
-  int result = blob_open(opening->span_path, opening->cache_path, opening->map_path, &blob, opening->error);
+  int result = blob_open(&opening->paths, opening->verify, &blob, opening->error);
   if (result != 0) return result;
   result = view_add(blob);
   if (result < 0) blob_put(blob);
@@ -84,8 +85,8 @@ static int open_view(void *argument) {
 }
 
 /* Returns a view's number, or -errno with the reason in `error` (OCI_ERROR_TEXT bytes) where there is more to say. */
-int oci_blob_open(const char *span_path, const char *cache_path, const char *map_path, char *error) {
-  struct opening opening = {span_path, cache_path, map_path, error};
+int oci_blob_open(const char *span_path, const char *cache_path, const char *map_path, bool verify, char *error) {
+  struct opening opening = {{span_path, cache_path, map_path}, verify, error};
   error[0] = '\0';
   return native_call(open_view, &opening);
 }

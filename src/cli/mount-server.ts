@@ -29,6 +29,7 @@ export const serveMountSchema = z.object({
   cacheDir: z.string(),
   transport: z.enum(["auto", "file", "loop"]),
   readDeadlineMs: z.number().optional(),
+  verifyCache: z.boolean(),
   fetchAll: z.boolean(),
   backgroundBytesPerSecond: z.number().positive().optional(),
   indexOnly: z.boolean(),
@@ -87,6 +88,7 @@ export async function serveMount(
     cacheDir: request.cacheDir,
     cacheQuotaBytes: undefined,
     backgroundBytesPerSecond: request.backgroundBytesPerSecond,
+    verifyCache: request.verifyCache,
     transport: request.transport,
     limits: request.readDeadlineMs === undefined ? {} : { deadlineMs: request.readDeadlineMs },
   });

@@ -26,6 +26,7 @@ interface MountFlags extends CredentialFlags, StandaloneFlags {
   readonly readDeadline?: number;
   readonly backgroundBandwidth?: number;
   readonly indexOnly: boolean;
+  readonly verifyCache: boolean;
   readonly mountTransport?: "auto" | "file" | "loop";
 }
 
@@ -72,6 +73,11 @@ export const mount = command<MountFlags, [string, string]>({
       default: false,
       brief: "Keep nothing of layers that have to be indexed: fetch what is read",
     },
+    verifyCache: {
+      kind: "boolean",
+      default: false,
+      brief: "Read and check what the cache holds before it is served",
+    },
     mountTransport: {
       kind: "enum",
       values: ["auto", "file", "loop"],
@@ -97,6 +103,7 @@ export const mount = command<MountFlags, [string, string]>({
       cacheDir: flags.cacheDir ?? join(cacheHome(), "layers"),
       transport: flags.mountTransport ?? "auto",
       ...(flags.readDeadline === undefined ? {} : { readDeadlineMs: flags.readDeadline }),
+      verifyCache: flags.verifyCache,
       fetchAll: flags.fetchAll,
       ...(flags.backgroundBandwidth === undefined
         ? {}

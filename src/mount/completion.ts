@@ -127,7 +127,7 @@ export class Completion {
     }
   }
 
-  /** What is left is under way for others: waits for that, and a moment, so that a round is never spun through. */
+  /** What is left is under way for others, or unproved: waits for that, and a moment, so that a round is never spun through. */
   async #untilOthersEnd(signal: AbortSignal): Promise<void> {
     const underWay = this.#layers.flatMap((layer) => [
       ...[...layer.inFlight.values()].map(({ ended }) => ended),

@@ -225,7 +225,7 @@ export class ImageMount implements MountedImage {
       spansPresent,
       spansTotal,
       compressedBytes: sum(({ descriptor }) => descriptor.size),
-      complete: spansPresent === spansTotal,
+      complete: this.#fetches.every((fetch) => fetch.complete),
     };
   }
 

@@ -71,26 +71,40 @@ interface Entry {
 export class LayerCache {
   readonly #dir: string;
   readonly #quotaBytes: number | undefined;
+  readonly #verify: "stamp" | "all";
   #usedBytes = 0;
   #evicting: Promise<void> | undefined;
 
-  private constructor(dir: string, quotaBytes: number | undefined) {
+  private constructor(dir: string, quotaBytes: number | undefined, verify: "stamp" | "all") {
     this.#dir = dir;
     this.#quotaBytes = quotaBytes;
+    this.#verify = verify;
   }
 
-  /** @param quotaBytes disk that the cache should not exceed; `undefined`: no limit */
-  static async open(cacheDir: string, quotaBytes: number | undefined): Promise<LayerCache> {
-    const cache = new LayerCache(join(cacheDir, "layers", "sha256"), quotaBytes);
+  /**
+   * @param quotaBytes disk that the cache should not exceed; `undefined`: no limit
+   * @param verify `all`: read and check what is there before it is served, whatever its stamp says
+   */
+  static async open(
+    cacheDir: string,
+    quotaBytes: number | undefined,
+    verify: "stamp" | "all" = "stamp",
+  ): Promise<LayerCache> {
+    const cache = new LayerCache(join(cacheDir, "layers", "sha256"), quotaBytes, verify);
     await mkdir(cache.#dir, { recursive: true, mode: 0o700 });
     return cache;
   }
 
-  /** Opens a layer's blob, made empty when it is not there. */
+  /**
+   * Opens a layer's blob, made empty when it is not there. One that is all there but cannot be believed unread is read
+   * through first: whether it is complete decides how it is mounted.
+   */
   async use(layer: IndexedLayer, spanPath: string): Promise<CachedLayer> {
     for (const name of namesOf(layer)) {
       const cached = await this.#tryUse(name, layer, spanPath);
-      if (cached !== undefined) return cached;
+      if (cached === undefined) continue;
+      await this.#prove(cached);
+      return cached;
     }
     throw new MountError("busy", `layer ${layer.digest} is served by too many processes from ${this.#dir}`, {
       layer: layer.digest,
@@ -152,13 +166,25 @@ export class LayerCache {
     const mapPath = join(this.#dir, `${name}.map`);
     const lock = await FileLock.share(join(this.#dir, `${name}.lock`));
     try {
-      const blob = LayerBlob.open({ spanPath, cachePath: path, mapPath });
+      const blob = LayerBlob.open({ spanPath, cachePath: path, mapPath, verify: this.#verify });
       await touch(mapPath);
       return new CachedLayer({ layer, path, mapPath, blob, lock });
     } catch (thrown) {
       await lock.release();
       if (errnoOf(thrown) === "EBUSY") return undefined;
       throw toMountError(thrown, `opening layer ${layer.digest} in the cache ${this.#dir}`, layer.digest);
+    }
+  }
+
+  async #prove(cached: CachedLayer): Promise<void> {
+    const { blob, layer } = cached;
+    if (blob.complete || blob.presentCount() < blob.spanCount) return;
+    try {
+      const dropped = await blob.prove();
+      if (dropped > 0) logDamage(layer.digest, cached.path, dropped);
+    } catch (thrown) {
+      await cached.release();
+      throw toMountError(thrown, `checking layer ${layer.digest} in the cache ${this.#dir}`, layer.digest);
     }
   }
 
@@ -239,6 +265,14 @@ function* namesOf(layer: IndexedLayer): Generator<string> {
   const name = `${layer.digest.replace("sha256:", "")}.${layer.spanSha256.slice(0, 32)}`;
   yield name;
   for (let other = 1; other < processesMax; other += 1) yield `${name}.${other}`;
+}
+
+function logDamage(layer: string, file: string, spans: number): void {
+  logger("mount").warning("the cache of a layer was damaged: what is not as it was stored is fetched again", {
+    layer,
+    file,
+    spans,
+  });
 }
 
 async function touch(path: string): Promise<void> {

@@ -77,6 +77,11 @@ export class LayerFetch {
     return this.#closed || this.blob.complete;
   }
 
+  /** Reads through what is there and not proved yet; what was damaged is missing then. */
+  async prove(): Promise<void> {
+    if (!this.complete) await this.blob.prove();
+  }
+
   get presentCount(): number {
     return this.#closed ? this.spanCount : this.blob.presentCount();
   }

@@ -78,7 +78,7 @@ export class LayerStream {
       fill.close();
     }
     // Every span went by and was right: what is not there was served and could not be kept.
-    this.#noSpace = !this.#layer.blob.complete;
+    this.#noSpace = this.#layer.blob.nextMissing(0) >= 0;
   }
 
   #servedFromMemory(span: number): void {

@@ -32,6 +32,8 @@ export interface LazyMountsOptions {
   readonly cacheDir: string;
   /** Disk that the cache should not exceed; `undefined`: no limit. */
   readonly cacheQuotaBytes?: number | undefined;
+  /** Read and check what the cache holds before it is served, whatever its stamp says; see {@link LayerCache.open}. */
+  readonly verifyCache?: boolean;
   readonly transport: TransportChoice;
   readonly limits?: Partial<FetchLimits>;
   /** What the background of all mounts together may take of the link; `undefined`: no limit. */
@@ -131,7 +133,8 @@ export class LazyMounts {
       const { handover } = options;
       const holder = handover && (await MountHolder.open(mountsDir, handover));
       const predecessors = await Predecessors.survey(mountsDir, holder);
-      const cache = await LayerCache.open(resolve(options.cacheDir), options.cacheQuotaBytes);
+      const verify = options.verifyCache === true ? "all" : "stamp";
+      const cache = await LayerCache.open(resolve(options.cacheDir), options.cacheQuotaBytes, verify);
       const budget = new BackgroundBudget(options.backgroundBytesPerSecond);
       const limits = { ...defaultFetchLimits, ...options.limits };
       const transport = new Transport(options.transport);

@@ -8,13 +8,15 @@ import { NativeError } from "./error.ts";
 import { cText, loadShim } from "./shim.ts";
 
 const { symbols } = loadShim({
-  oci_blob_open: { args: ["buffer", "buffer", "buffer", "buffer"], returns: "i32" },
+  oci_blob_open: { args: ["buffer", "buffer", "buffer", "bool", "buffer"], returns: "i32" },
   oci_blob_import: { args: ["buffer", "buffer", "buffer", "buffer", "buffer", "u32"], returns: "i32" },
   oci_blob_release: { args: ["u32", "u32"], returns: "i32" },
   oci_blob_info: { args: ["u32", "buffer"], returns: "i32" },
   oci_blob_spans: { args: ["u32", "buffer", "u32"], returns: "i32" },
   oci_blob_is_present: { args: ["u32", "u32"], returns: "i32" },
   oci_blob_present_count: { args: ["u32"], returns: "i64" },
+  oci_blob_is_complete: { args: ["u32"], returns: "i32" },
+  oci_blob_prove: { args: ["u32", "u32"], returns: "i32" },
   oci_blob_next_missing: { args: ["u32", "u32"], returns: "i64" },
   oci_touches_begin: { args: ["u32"], returns: "i32" },
   oci_touches: { args: ["u32", "buffer", "u32"], returns: "i32" },
@@ -51,6 +53,14 @@ export interface LayerBlobPaths {
   /** Created, sparse and of the blob's size, when it is not there. */
   readonly cachePath: string;
   readonly mapPath: string;
+}
+
+export interface LayerBlobOptions extends LayerBlobPaths {
+  /**
+   * What of the cache file is believed without having been read: with `stamp`, the default, what was closed cleanly and
+   * has not changed since by its times; with `all` nothing.
+   */
+  readonly verify?: "stamp" | "all";
 }
 
 export interface BlobImportPaths extends LayerBlobPaths {
@@ -95,14 +105,16 @@ export class LayerBlob {
   /**
    * Opens (or shares) a blob. Throws {@link NativeError}: `BAD_SPAN_FILE` for a span file that is not whole and
    * consistent, `EBUSY` when another process serves this cache file, else the errno of the file that failed.
-   * A bitmap that cannot be believed (other span file, reboot without a clean end) is discarded with the data.
+   * A map of another span file or cache file is discarded with the data. What is there but cannot be believed (a crash, a
+   * file that somebody touched) is proved before it is served: span by span as readers come, or by {@link prove}.
    */
-  static open(paths: LayerBlobPaths): LayerBlob {
+  static open(paths: LayerBlobOptions): LayerBlob {
     const error = Buffer.alloc(errorTextBytes);
     const id = symbols.oci_blob_open(
       cText(paths.spanPath),
       cText(paths.cachePath),
       cText(paths.mapPath),
+      paths.verify === "all",
       error,
     );
     if (id < 0) throw openError(id, paths, error);
@@ -115,7 +127,7 @@ export class LayerBlob {
    * Makes a whole blob, which the caller has verified, the cache file of a layer. Resolves when whoever opens it finds
    * it complete; it is made durable after that. A crash before leaves nothing that is believed. Throws
    * {@link NativeError}: `EBUSY` when somebody serves this cache path, `EINVAL` when the source is not a file of the
-   * blob's size, `EXDEV` when it is on another file system, `ENOSPC` when there is no room for the map; the source is
+   * blob's size, `EILSEQ` when it has bytes where no file of the layer has any, `EXDEV` when it is on another file system, `ENOSPC` when there is no room for the map; the source is
    * then where it was.
    */
   static async import(paths: BlobImportPaths): Promise<void> {
@@ -179,10 +191,12 @@ export class LayerBlob {
     if (!this.released) symbols.oci_touches_end(this.#id);
   }
 
+  /** Whether the span needs no fetch: it is in the cache file, though perhaps not proved yet. */
   isPresent(index: number): boolean {
     return checked(symbols.oci_blob_is_present(this.id, index), `span ${index} of ${this.spanCount}`) === 1;
   }
 
+  /** How many spans need no fetch. */
   presentCount(): number {
     return Number(symbols.oci_blob_present_count(this.id));
   }
@@ -202,9 +216,18 @@ export class LayerBlob {
     return found === 0 ? undefined : { first: out[0]!, last: out[1]! };
   }
 
-  /** All spans are there: the cache file is a plain whole file, fit to be a device of EROFS. */
+  /** All spans are there, and proved: the cache file is a plain whole file, fit to be a device of EROFS. */
   get complete(): boolean {
-    return this.presentCount() === this.spanCount;
+    return checked(symbols.oci_blob_is_complete(this.id), "whether a layer is complete") === 1;
+  }
+
+  /**
+   * Reads all that is not proved yet, on the native threads, behind what readers wait for. Resolves to the number of spans
+   * that were not what had been stored: they are missing now.
+   */
+  async prove(): Promise<number> {
+    const result = await runJob((job) => symbols.oci_blob_prove(this.id, job));
+    return checked(result, `${this.cachePath} could not be read through`);
   }
 
   /**

@@ -28,7 +28,7 @@ const jobs = new Map<number, Job>();
 const events = new Uint32Array(eventsPerTurn * wordsPerEvent);
 let nextJob = 1;
 let callback: JSCallback | undefined;
-let missHandler: ((view: number, span: number) => void) | undefined;
+let missHandler: ((view: number, span: number, damaged: number) => void) | undefined;
 
 /** Everything that must not outlive the process's natural end: jobs under way and mounts. */
 let holds = 0;
@@ -51,7 +51,7 @@ function drain(): void {
     const at = i * wordsPerEvent;
     const id = events[at + 1]!;
     if (events[at] === missEvent) {
-      missHandler?.(id, events[at + 2]!);
+      missHandler?.(id, events[at + 2]!, events[at + 3]!);
     } else {
       const job = jobs.get(id);
       jobs.delete(id);
@@ -69,8 +69,8 @@ export function startDoorbell(): void {
   process.on("exit", () => symbols.oci_engine_quiet());
 }
 
-/** Where misses go: view number, span. One receiver per process (the engine); it must not throw. */
-export function receiveMisses(handler: (view: number, span: number) => void): void {
+/** Where misses go: view number, span, how many spans of the blob were found damaged so far. One receiver per process (the engine); it must not throw. */
+export function receiveMisses(handler: (view: number, span: number, damaged: number) => void): void {
   missHandler = handler;
 }
 

@@ -40,10 +40,12 @@ let engine: Engine | undefined;
 /** One per process: the doorbell and the pool of inflate threads. */
 export class Engine {
   #onMiss: MissHandler | undefined;
+  readonly #damaged = new WeakSet<LayerBlob>();
 
   private constructor() {
-    receiveMisses((view, span) => {
+    receiveMisses((view, span, damaged) => {
       const blob = livingBlob(view);
+      if (damaged > 0) this.#damageFound(blob);
       if (blob === undefined || this.#onMiss === undefined) {
         symbols.oci_fail(view, span, constants.errno.EIO);
         return;
@@ -56,6 +58,16 @@ export class Engine {
       }
     });
     startDoorbell();
+  }
+
+  /** Once per layer: what was damaged once is looked at span by span, and may give hundreds of these. */
+  #damageFound(blob: LayerBlob | undefined): void {
+    if (blob === undefined || this.#damaged.has(blob)) return;
+    this.#damaged.add(blob);
+    log.warning("the cache of a layer was damaged: what is not as it was stored is fetched again", {
+      layer: blob.layerDigest,
+      file: blob.cachePath,
+    });
   }
 
   static get(): Engine {

@@ -106,7 +106,7 @@ export class FuseBlobServer {
         ids,
         blobs.length,
         threads ?? 2,
-        readDeadlineMs ?? 60_000,
+        readDeadlineMs ?? 31_000,
         connectionMinor,
         job,
       ),

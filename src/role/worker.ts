@@ -51,6 +51,7 @@ export async function openWorkerStores(config: Config): Promise<WorkerStores> {
     cacheDir: config.cacheDir,
     cacheQuotaBytes: config.worker.cache_quota,
     backgroundBytesPerSecond: config.worker.background_bandwidth,
+    verifyCache: config.worker.verify_cache,
     transport: config.worker.mount_transport,
     limits: config.worker.read_deadline === undefined ? {} : { deadlineMs: config.worker.read_deadline },
     handover: {

@@ -40,7 +40,10 @@ static void check_scatter(struct blob *blob, uint32_t index, const uint8_t *tar)
   size_t length = 1 + fuzz_random(RANGE_MAX);
   if (length > blob_size - offset) length = (size_t)(blob_size - offset);
   if (ftruncate(blob->cache_fd, 0) != 0 || ftruncate(blob->cache_fd, (off_t)blob_size) != 0) return;
-  fuzz_promise(scatter_span(blob, index, tar) == 0, "a file in memory cannot be written");
+  uint32_t check, found;
+  fuzz_promise(scatter_span(blob, index, tar, &check) == 0, "a file in memory cannot be written");
+  fuzz_promise(!span_file_has_data(&blob->spans, index) || (prove_sum(blob, index, &found) && found == check),
+               "what was stored is found damaged");
   uint8_t *from_file = malloc(length), *from_memory = calloc(1, length), *copied = calloc(1, length);
   if (from_file == NULL || from_memory == NULL || copied == NULL) abort();
   fuzz_promise(blob_read(blob, from_file, offset, length) == 0, "the blob is shorter than it says");

@@ -10,7 +10,8 @@
 
 int oci_engine_start(void (*callback)(void));
 uint32_t oci_engine_drain(struct event *out, uint32_t limit);
-int oci_blob_open(const char *span_path, const char *cache_path, const char *map_path, char *error);
+int oci_blob_open(const char *span_path, const char *cache_path, const char *map_path, bool verify, char *error);
+int oci_blob_prove(uint32_t id, uint32_t job);
 int oci_blob_release(uint32_t id, uint32_t job);
 int oci_fill(uint32_t view_id, uint32_t first, uint32_t last, const uint8_t *bytes, uint64_t length, uint8_t *results,
              uint32_t job);
@@ -84,6 +85,17 @@ static void push(uint32_t id, const struct fuzz_layer *input) {
   oci_stream_close((uint32_t)stream);
 }
 
+/* Whatever was stored must be found to be right. */
+static void prove_all(void) {
+  char error[OCI_ERROR_TEXT];
+  int id = oci_blob_open(span_path, cache_path, map_path, true, error);
+  fuzz_promise(id > 0, "a blob cannot be opened again");
+  fuzz_promise(oci_blob_prove((uint32_t)id, ++jobs) == 0, "a blob cannot be read through");
+  fuzz_promise(wait_for(jobs) == 0, "what was stored is found damaged");
+  fuzz_promise(oci_blob_release((uint32_t)id, ++jobs) == 0, "a blob cannot be given back");
+  wait_for(jobs);
+}
+
 static void run(const uint8_t *bytes, size_t length) {
   struct fuzz_layer input;
   if (!fuzz_layer_of(bytes, length, &input)) return;
@@ -91,7 +103,7 @@ static void run(const uint8_t *bytes, size_t length) {
   fuzz_write_file(span_path, input.spans, input.spans_length);
   unlink(cache_path);
   unlink(map_path);
-  int id = oci_blob_open(span_path, cache_path, map_path, error);
+  int id = oci_blob_open(span_path, cache_path, map_path, false, error);
   if (id < 0) return;
   struct view *view = view_get((uint32_t)id);
   const struct span_header *header = view->blob->spans.header;
@@ -100,6 +112,7 @@ static void run(const uint8_t *bytes, size_t length) {
   view_put(view);
   fuzz_promise(oci_blob_release((uint32_t)id, ++jobs) == 0, "a blob cannot be given back");
   wait_for(jobs);
+  prove_all();
 }
 
 const struct fuzz_target engine_target = {"engine", start, run};

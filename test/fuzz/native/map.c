@@ -1,4 +1,4 @@
-/* The bitmap of a cache file, as a crash or a stranger may have left it. Input: u32 length of a span file, it, the map. */
+/* The map of a cache file, as a crash or a stranger may have left it. Input: u32 length of a span file, it, the map. */
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,10 +25,17 @@ static void run(const uint8_t *bytes, size_t length) {
   struct blob *blob;
   /* The cache file of the last input is there, half of the time: then the map may be believed. */
   if (fuzz_random(2) == 0) unlink(cache_path);
-  if (blob_open(span_path, cache_path, map_path, &blob, error) != 0) return;
-  uint32_t present = 0, count = blob->spans.header->span_count;
-  for (uint32_t i = 0; i < count; i++) present += blob_has(blob, i);
+  const struct blob_paths paths = {span_path, cache_path, map_path};
+  if (blob_open(&paths, fuzz_random(4) == 0, &blob, error) != 0) return;
+  uint32_t present = 0, unproved = 0, count = blob->spans.header->span_count;
+  for (uint32_t i = 0; i < count; i++) {
+    uint32_t sum;
+    present += blob_has(blob, i);
+    unproved += blob_is_unproved(blob, i);
+    if (blob_is_unproved(blob, i)) (void)prove_sum(blob, i, &sum);
+  }
   fuzz_promise(present == atomic_load(&blob->present), "the count of present spans is wrong");
+  fuzz_promise(unproved == atomic_load(&blob->unproved), "the count of unproved spans is wrong");
   fuzz_promise(map_sync(blob) == 0, "it cannot be made durable");
   blob_put(blob);
 }
