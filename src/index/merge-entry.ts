@@ -9,7 +9,10 @@ const targetBytesMax = 4095;
 /** The inode that an entry describes. @throws IndexError `limit_exceeded` for a device that Linux cannot number */
 export function inodeFields(entry: TocEntry, layer: number): InodeFields {
   return {
-    mode: inodeTypes[entry.type as keyof typeof inodeTypes] | (entry.mode & 0o7777),
+    // Linux gives a symbolic link all permissions, whatever the archive says (`symlink(7)`).
+    mode:
+      inodeTypes[entry.type as keyof typeof inodeTypes] |
+      (entry.type === "symlink" ? 0o777 : entry.mode & 0o7777),
     uid: entry.uid,
     gid: entry.gid,
     mtimeSeconds: entry.mtimeSeconds,

@@ -288,6 +288,12 @@ test("a hardlink that was made before its target is replaced keeps the old inode
   expect(listing(tree)).toEqual(["a 2:5", "b 1:3"]);
 });
 
+test("a symbolic link has all permissions, whatever its entry says", () => {
+  const { toc } = indexTestLayer([symlink("l", "x")]);
+  const tree = mergeLayers([toc.map((entry) => ({ ...entry, mode: 0o4600 }))]);
+  expect(tree.mode[inodeAt(tree, "l")]).toBe(0o120777);
+});
+
 test("a hardlink to a symbolic link is another name for the link itself", () => {
   const tree = merge([file("f"), symlink("l", "f"), hardlink("h", "l")]);
   expect(inodeAt(tree, "h")).toBe(inodeAt(tree, "l"));
