@@ -1,4 +1,5 @@
-import { lstatSync, readdirSync, readFileSync, readlinkSync } from "node:fs";
+import { lstatSync, readdirSync, readlinkSync } from "node:fs";
+import { readFile } from "node:fs/promises";
 import { cleanEnvironment } from "../std/spawn.ts";
 
 export interface TreeDiffOptions {
@@ -6,6 +7,11 @@ export interface TreeDiffOptions {
   readonly anyTime?: (path: string) => boolean;
   /** Whether the link counts of directories are compared; those of an overlay are always 1. */
   readonly directoryLinks?: boolean;
+  /**
+   * Whether names of one inode on the left may be of several, equal ones on the right: overlayfs takes a lower layer's
+   * hardlink apart when a higher layer links to it.
+   */
+  readonly linksMayBreak?: boolean;
   /** Whether contents are read and compared. On by default. */
   readonly contents?: boolean;
 }
@@ -30,9 +36,20 @@ export async function diffTrees(
     const b = other.get(path);
     if (a === undefined) differences.push(`${shown(path)}: only in the second`);
     else if (b === undefined) differences.push(`${shown(path)}: only in the first`);
-    else differences.push(...diffFacts(path, a, b));
+    else {
+      if (options.linksMayBreak === true && isSubset(b.get("hardlinks"), a.get("hardlinks")))
+        for (const key of ["links", "hardlinks"]) for (const facts of [a, b]) facts.delete(key);
+      differences.push(...diffFacts(path, a, b));
+    }
   }
   return differences;
+}
+
+/** Whether a list of names has only names of another; one without names is of one alone. */
+function isSubset(names: string | undefined, of: string | undefined): boolean {
+  if (of === undefined) return false;
+  const all = new Set(of.split(" "));
+  return names === undefined || (names !== of && names.split(" ").every((name) => all.has(name)));
 }
 
 function diffFacts(path: string, a: Facts, b: Facts): string[] {
@@ -67,7 +84,7 @@ async function readTree(root: string, options: TreeDiffOptions): Promise<Map<str
     else group.push(path);
     if (stat.isFile()) {
       facts.set("size", String(stat.size));
-      if (options.contents !== false) facts.set("sha256", sha256(readFileSync(full)));
+      if (options.contents !== false) facts.set("sha256", sha256(await readFile(full)));
     }
     if (stat.isSymbolicLink()) {
       facts.set("target", Buffer.from(readlinkSync(full, { encoding: "buffer" })).toString("latin1"));

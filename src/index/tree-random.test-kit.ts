@@ -1,10 +1,24 @@
 import { LayerMerger } from "./merge.ts";
 import { PathFinder } from "./merge-path.ts";
-import { inodeOf } from "./tree.ts";
+import { inodeOf, type Tree } from "./tree.ts";
 import { inodeTypes } from "./tree-inode.ts";
 import { indexTestLayer, type TestEntry, type TestLayer } from "./tree-layers.test-kit.ts";
 
-const names = ["a", "b", "c", "-", "!", ".x", "Z", "caf\xe9", "\xff\xfe", "long".repeat(40), "a b", "\\n\\"];
+const allNames = [
+  "a",
+  "b",
+  "c",
+  "-",
+  "!",
+  ".x",
+  "Z",
+  "caf\xe9",
+  "\xff\xfe",
+  "long".repeat(40),
+  "a b",
+  "\\n\\",
+];
+const plainNames = allNames.filter((name) => /^[ -~]*$/.test(name));
 
 /** A sequence of numbers that the seed determines (mulberry32). */
 export function random(seed: number): (below: number) => number {
@@ -17,21 +31,39 @@ export function random(seed: number): (below: number) => number {
   };
 }
 
+export interface RandomLayersOptions {
+  /**
+   * Whether the kernel must find all directories: unlike engines, it does not go through what is not there and back by `..`.
+   * What removes something then stands first in its layer, as overlayfs has it.
+   */
+  readonly walkable?: boolean;
+  /** Whether all names can be told in JSON. */
+  readonly asciiNames?: boolean;
+}
+
 /**
  * Layers with whiteouts, opaque directories, links of all kinds and things that replace each other. Every entry is one
  * that an engine could unpack: its directory is there, a hardlink's target too.
+ *
  */
-export function randomLayers(seed: number, layerCount: number, entriesPerLayer: number): TestLayer[] {
+export function randomLayers(
+  seed: number,
+  layerCount: number,
+  entriesPerLayer: number,
+  { walkable = false, asciiNames = false }: RandomLayersOptions = {},
+): TestLayer[] {
   const pick = random(seed);
   const merger = new LayerMerger();
-  const finder = new PathFinder(merger.tree);
+  const finder = walkable ? new KernelFinder(merger.tree) : new PathFinder(merger.tree);
   const layers: TestLayer[] = [];
   for (let layer = 0; layer < layerCount; layer += 1) {
     const entries: TestEntry[] = [{ path: "", type: "dir", mtime: [layer, layer] }];
     merger.startLayer();
     const described = new Set<string>();
     while (entries.length < entriesPerLayer) {
-      const entry = randomEntry(pick, merger, finder, layer > 0, described);
+      const first = entries.length < entriesPerLayer / 6;
+      const kinds = walkable && layer > 0 ? (first ? "markers" : "others") : layer > 0 ? "all" : "others";
+      const entry = randomEntry(pick, merger, finder, kinds, described, asciiNames ? plainNames : allNames);
       if (entry === undefined) continue;
       for (const item of indexTestLayer([entry]).toc) merger.add(item);
       entries.push(entry);
@@ -45,9 +77,10 @@ export function randomLayers(seed: number, layerCount: number, entriesPerLayer: 
 function randomEntry(
   pick: (below: number) => number,
   merger: LayerMerger,
-  finder: PathFinder,
-  upper: boolean,
+  finder: Pick<PathFinder, "directory">,
+  kinds: "all" | "markers" | "others",
   described: Set<string>,
+  names: readonly string[],
 ): TestEntry | undefined {
   const { tree } = merger;
   const directory = Array.from({ length: pick(4) }, () => names[pick(names.length)]).join("/");
@@ -56,6 +89,14 @@ function randomEntry(
   const name = names[pick(names.length)] ?? "";
   const path = directory === "" ? name : `${directory}/${name}`;
   const before = tree.entry(parent, name);
+  // Tar removes what has the name and then looks for the path anew: that must not have been the way to it.
+  if (
+    before !== undefined &&
+    kinds !== "markers" &&
+    finder instanceof KernelFinder &&
+    finder.linksFollowed > 0
+  )
+    return undefined;
   const common = {
     path,
     mode: pick(0o10000),
@@ -64,7 +105,7 @@ function randomEntry(
     mtime: [pick(2) === 0 ? pick(4_000_000_000) : -pick(1_000_000_000), pick(1_000_000_000)] as const,
   };
   const xattrs = pick(4) === 0 ? { "user.x": String(pick(99)), "trusted.y": "z".repeat(1 + pick(300)) } : {};
-  const kind = pick(upper ? 14 : 12);
+  const kind = kinds === "markers" ? 12 + pick(2) : pick(kinds === "all" ? 14 : 12);
   if (kind < 4) {
     described.add(`${parent}/${name}`);
     return { ...common, type: "dir", mode: common.mode | 0o700, xattrs };
@@ -79,7 +120,7 @@ function randomEntry(
     return { path: `${path}/.wh..wh..opq`, type: "file" };
   }
   if (kind < 7) return { ...common, type: "file", content: "x".repeat(pick(3) * 4096 + pick(100)), xattrs };
-  if (kind === 7) return { ...common, type: "symlink", link: randomTarget(pick) };
+  if (kind === 7) return { ...common, type: "symlink", link: randomTarget(pick, names) };
   if (kind === 8) return { ...common, type: "fifo" };
   if (kind === 9)
     return { ...common, type: pick(2) === 0 ? "char" : "block", device: [1 + pick(255), pick(300)] };
@@ -95,9 +136,48 @@ function randomEntry(
   return { path, type: "hardlink", link };
 }
 
-function randomTarget(pick: (below: number) => number): string {
+function randomTarget(pick: (below: number) => number, names: readonly string[]): string {
   const parts = Array.from({ length: 1 + pick(3) }, () =>
     pick(4) === 0 ? ".." : (names[pick(names.length)] ?? ""),
   );
   return (pick(4) === 0 ? "/" : "") + parts.join("/");
+}
+
+/** Finds directories as the kernel does in a chroot (`path_resolution(7)`). */
+class KernelFinder implements Pick<PathFinder, "directory"> {
+  readonly #tree: Tree;
+  /** Of the last search. */
+  linksFollowed = 0;
+
+  constructor(tree: Tree) {
+    this.#tree = tree;
+  }
+
+  directory(path: string): number | undefined {
+    const tree = this.#tree;
+    const todo = path.split("/").reverse();
+    let way = [tree.root];
+    this.linksFollowed = 0;
+    while (todo.length > 0) {
+      const part = todo.pop() ?? "";
+      if (part === "" || part === ".") continue;
+      if (part === "..") {
+        if (way.length > 1) way.pop();
+        continue;
+      }
+      const entry = tree.entry(way.at(-1) ?? tree.root, part);
+      if (entry === undefined) return undefined;
+      const inode = inodeOf(entry);
+      const target = tree.links.get(inode);
+      if (tree.isDirectory(inode)) way.push(inode);
+      else if (target === undefined || tree.typeOf(inode) !== inodeTypes.symlink || this.linksFollowed === 40)
+        return undefined;
+      else {
+        this.linksFollowed += 1;
+        if (target.startsWith("/")) way = [tree.root];
+        todo.push(...target.split("/").reverse());
+      }
+    }
+    return way.at(-1);
+  }
 }

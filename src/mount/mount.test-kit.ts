@@ -3,6 +3,7 @@ import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { zstdCompressSync } from "bun";
+import type { TestBlob } from "../index/image-index.test-kit.ts";
 import { buildImageIndex } from "../index/image-index.ts";
 import { indexLayerStream } from "../index/layer-index.ts";
 import { defaultIndexLimits } from "../index/limits.ts";
@@ -134,6 +135,16 @@ export class TestRoom {
     await rm(this.dir, { recursive: true, force: true });
   }
 
+  /** Builds an image of layers as they are, in this process. */
+  imageOfBlobs(layers: readonly TestBlob[]): Promise<TestImage> {
+    const source = new TestSource();
+    const descriptors = layers.map(({ bytes, mediaType, annotations }) => ({
+      ...addBlob(source, bytes, mediaType),
+      ...(annotations === undefined ? {} : { annotations }),
+    }));
+    return this.#build(source, descriptors, new Map());
+  }
+
   /** Builds an image of layers of files (path → bytes), in this process. */
   async image(
     layers: readonly Readonly<Record<string, Buffer>>[],
@@ -148,6 +159,14 @@ export class TestRoom {
       });
       return addBlob(source, compress(tarTestLayer(entries), compression), mediaType(compression));
     });
+    return await this.#build(source, descriptors, files);
+  }
+
+  async #build(
+    source: TestSource,
+    descriptors: readonly Descriptor[],
+    files: ReadonlyMap<string, Buffer>,
+  ): Promise<TestImage> {
     const configBytes = Buffer.from(JSON.stringify({ os: "linux", architecture: "amd64", salt: this.dir }));
     const manifestBytes = Buffer.from(JSON.stringify(descriptors));
     const { index, sha256 } = await buildImageIndex({
@@ -168,6 +187,7 @@ export class TestRoom {
       signal: never,
     });
     source.streams.length = 0;
+    source.reads.length = 0;
     return { opened: await this.#store.openImage(index.manifestDigest, sha256), source, files };
   }
 }
