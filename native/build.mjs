@@ -4,7 +4,7 @@
 //   node native/build.mjs            (build when something changed)
 //   node native/build.mjs --force
 //
-// gcc and static libfuse3, zlib and zstd from the distribution's own -dev packages. The result must run on any glibc
+// gcc and static libfuse3, zlib, libdeflate and zstd from the distribution's own -dev packages. The result must run on any glibc
 // machine without installing anything, so it may need libc.so.6 alone; that is checked, not hoped for.
 import { spawn, spawnSync } from "node:child_process";
 import {
@@ -53,8 +53,9 @@ const linkFlags = [
   "-Wl,--gc-sections",
   "-Wl,--build-id=sha1",
 ];
-const staticLibraries = ["libfuse3.a", "libz.a", "libzstd.a"];
-const nextStep = "Install them: apt-get install build-essential libfuse3-dev zlib1g-dev libzstd-dev";
+const staticLibraries = ["libfuse3.a", "libz.a", "libdeflate.a", "libzstd.a"];
+const nextStep =
+  "Install them: apt-get install build-essential libfuse3-dev zlib1g-dev libdeflate-dev libzstd-dev";
 
 /**
  * Exports `oci_*` and nothing else. libfuse's objects carry symbol versions (FUSE_3.0 …) which the linker refuses

@@ -4,7 +4,7 @@ import { join } from "node:path";
 const root = join(import.meta.dir, "..");
 
 /** Debian packages whose static libraries are in the native library. */
-const linkedPackages = ["libfuse3-dev", "zlib1g-dev", "libzstd-dev"];
+const linkedPackages = ["libfuse3-dev", "zlib1g-dev", "libdeflate-dev", "libzstd-dev"];
 
 interface LockedPackage {
   readonly version: string;

@@ -11,7 +11,15 @@ import { fileURLToPath } from "node:url";
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 
-const build = ["build-essential", "pkg-config", "libfuse3-dev", "zlib1g-dev", "libzstd-dev", "zstd"];
+const build = [
+  "build-essential",
+  "pkg-config",
+  "libfuse3-dev",
+  "zlib1g-dev",
+  "libdeflate-dev",
+  "libzstd-dev",
+  "zstd",
+];
 const run = ["runc", "conmon", "fuse3", "util-linux", "ca-certificates"];
 const try_ = ["docker-registry", "skopeo", "umoci", "openssl", "busybox-static"];
 /** What benchmarks compare with, and what makes their image. */

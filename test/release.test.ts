@@ -28,6 +28,7 @@ test("a release has the executable, a checksum that fits, and the licenses of al
         "postgresql.txt",
         "libfuse3-dev.txt",
         "zlib1g-dev.txt",
+        "libdeflate-dev.txt",
         "libzstd-dev.txt",
       ]),
     );

@@ -49,6 +49,7 @@ export async function buildNativeFuzzer(): Promise<string> {
     ...driving,
     join(sources, "oci.h"),
     join(sources, "spanfile.h"),
+    join(sources, "splice.h"),
     join(harness, "fuzz.h"),
   ];
   if (
@@ -81,6 +82,7 @@ export async function buildNativeFuzzer(): Promise<string> {
       ...all.map(objectOf),
       "-lfuse3",
       "-lz",
+      "-ldeflate",
       "-lzstd",
     ]);
     await run(["mv", linked, program]);
