@@ -59,7 +59,7 @@ test("gives what indexing in this process gives", async () => {
 });
 
 test("writes the blob where it is wanted, and leaves none of a layer that fails", async () => {
-  const blob = { path: join(directory, "blob"), sizeBytesMax: 2 ** 40 };
+  const blob = { path: join(directory, "blob"), sizeBytesMax: 2 ** 40, freeBytesMin: 0 };
   const withBlob = (bytes: Uint8Array, what: LayerToIndex, place = blob) =>
     indexLayerInChild(
       what,

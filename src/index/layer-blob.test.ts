@@ -15,7 +15,7 @@ let place: BlobPlace;
 let out: { spanPath: string; tocPath: string; blob: BlobPlace };
 beforeAll(async () => {
   directory = await mkdtemp(join(tmpdir(), "oci-node-blob-"));
-  place = { path: join(directory, "blob"), sizeBytesMax: 2 ** 40 };
+  place = { path: join(directory, "blob"), sizeBytesMax: 2 ** 40, freeBytesMin: 0 };
   out = { spanPath: join(directory, "span"), tocPath: join(directory, "toc"), blob: place };
 });
 afterEach(async () => {
@@ -130,6 +130,25 @@ describe("a blob that cannot be kept", () => {
     const limited = { ...out, blob: { ...place, sizeBytesMax: 1_500_000 } };
     await checkLayer(layer, tar, limited, await indexBytes(layer, limited));
     expect((await readdir(directory)).sort()).toEqual(["span", "toc"]);
+  });
+
+  test("is given up at its limit when it is all single bytes, each of which takes a block", async () => {
+    const dots = sparseFile(
+      "dots",
+      50_000_000,
+      Array.from({ length: 2000 }, (_, at) => [at * 20_000, 1] as const),
+    );
+    const layer = gzipSync(makeTar([dots]));
+    await indexBytes(layer, { ...out, blob: { ...place, sizeBytesMax: 2001 * 4096 } });
+    expect(await readdir(directory)).toContain("blob");
+    await indexBytes(layer, { ...out, blob: { ...place, sizeBytesMax: 1900 * 4096 } });
+    expect(await readdir(directory)).not.toContain("blob");
+  });
+
+  test("is given up when too little would stay free on the disk", () => {
+    const writer = filled({ ...place, freeBytesMin: 2 ** 60 });
+    expect(writer.finish(3_002_368)).toBe(false);
+    expect(writer.problem).toMatch(/free/);
   });
 
   test("is given up when the disk is full, and takes no room there", async () => {

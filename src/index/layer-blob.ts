@@ -1,16 +1,19 @@
-import { closeSync, ftruncateSync, openSync, rmSync, writeSync } from "node:fs";
+import { closeSync, ftruncateSync, openSync, rmSync, statfsSync, writeSync } from "node:fs";
 import { errnoOf, messageOf } from "../std/error.ts";
 import type { ExtentSink } from "./layer-entries.ts";
 import { blockBytes } from "./types.ts";
 
-/** Where a layer's blob goes, and how many bytes it may take on the disk. */
+/** Where a layer's blob goes, how many bytes it may take on the disk, and how many must stay free there. */
 export interface BlobPlace {
   readonly path: string;
   readonly sizeBytesMax: number;
+  readonly freeBytesMin: number;
 }
 
 const bufferBytes = 1024 * 1024;
 const zeros = Buffer.alloc(bufferBytes);
+/** Between two looks at what is free: others write to the disk, too, other layers of the image above all. */
+const lookBytes = 64 * 1024 * 1024;
 
 /**
  * Writes a layer's aligned blob (`types.ts`) while the layer is indexed: each file's bytes go to their place, neighbours
@@ -26,7 +29,9 @@ export class LayerBlobWriter implements ExtentSink {
   /** The buffer holds the blob's bytes from `start`, `filled` of them. */
   #start = 0;
   #filled = 0;
+  /** Whole blocks written. */
   #written = 0;
+  #lookAt = 0;
   /** Extents in the tar's order, each a tar offset, a blob offset and a length; those before `next` are written. */
   #extents: number[] = [];
   #next = 0;
@@ -119,20 +124,33 @@ export class LayerBlobWriter implements ExtentSink {
   #flush(): void {
     const pending = this.#buffer.subarray(0, this.#filled);
     const isZero = pending.equals(zeros.subarray(0, this.#filled));
-    if (!isZero && this.#written + pending.length > this.#place.sizeBytesMax) {
-      this.#giveUp(`it takes more than the ${this.#place.sizeBytesMax} bytes that there is room for`);
-    }
     if (!isZero && this.#fd >= 0) {
       try {
-        for (let done = 0; done < pending.length; )
+        this.#checkRoom();
+        for (let done = 0; done < pending.length && this.#fd >= 0; )
           done += writeSync(this.#fd, pending, done, pending.length - done, this.#start + done);
-        this.#written += pending.length;
       } catch (error) {
         this.#giveUp(describe(error));
       }
     }
     this.#start += this.#filled;
     this.#filled = 0;
+  }
+
+  /** Before the buffer is written. */
+  #checkRoom(): void {
+    const { path, sizeBytesMax, freeBytesMin } = this.#place;
+    const blocks =
+      Math.ceil((this.#start + this.#filled) / blockBytes) - Math.floor(this.#start / blockBytes);
+    this.#written += blocks * blockBytes;
+    if (this.#written > sizeBytesMax) {
+      this.#giveUp(`it takes more than the ${sizeBytesMax} bytes that there is room for`);
+    } else if (this.#written >= this.#lookAt) {
+      this.#lookAt = this.#written + lookBytes;
+      const { bavail, bsize } = statfsSync(path);
+      if (bavail * bsize < freeBytesMin)
+        this.#giveUp(`less than ${freeBytesMin} bytes would stay free on the disk`);
+    }
   }
 
   #giveUp(why: string): void {

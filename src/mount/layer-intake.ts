@@ -51,13 +51,14 @@ export class LayerIntake implements LayerKeeper {
       // Whoever deletes the cache's folder under a running process deletes this one, too.
       await mkdir(this.#dir, { recursive: true, mode: 0o700 });
       const { bavail, blocks, bsize } = await statfs(this.#dir);
-      const reserve = Math.min(blocks * bsize * reserveShare, reserveBytesMax);
-      const free = Math.floor(bavail * bsize - reserve);
-      if (free <= 0) return undefined;
+      const freeBytesMin = Math.floor(Math.min(blocks * bsize * reserveShare, reserveBytesMax));
+      const room = bavail * bsize - freeBytesMin;
+      if (room <= 0) return undefined;
       this.#count += 1;
       return {
         path: join(this.#dir, `${this.#count}.blob`),
-        sizeBytesMax: Math.min(free, this.#quotaBytes ?? Number.POSITIVE_INFINITY),
+        sizeBytesMax: Math.min(room, this.#quotaBytes ?? room),
+        freeBytesMin,
       };
     } catch (thrown) {
       this.#tellNotKept(digest, messageOf(thrown));
