@@ -1,4 +1,4 @@
-import type { BlobSource } from "../registry/blob-source.ts";
+import type { BlobSource, ReadOptions } from "../registry/blob-source.ts";
 import type { Descriptor } from "../registry/descriptor.ts";
 import { waitFor } from "../std/wait.ts";
 
@@ -11,9 +11,15 @@ export class AwaitedSource implements BlobSource {
     this.#source.resolve(source);
   }
 
-  async read(layer: Descriptor, start: number, end: number, signal: AbortSignal): Promise<Uint8Array> {
+  async read(
+    layer: Descriptor,
+    start: number,
+    end: number,
+    signal: AbortSignal,
+    options?: ReadOptions,
+  ): Promise<Uint8Array> {
     const source = await waitFor(this.#source.promise, signal);
-    return await source.read(layer, start, end, signal);
+    return await source.read(layer, start, end, signal, options);
   }
 
   async *stream(layer: Descriptor, start: number, signal: AbortSignal): AsyncGenerator<Uint8Array> {

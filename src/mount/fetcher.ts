@@ -2,6 +2,7 @@ import type { Engine, FillResult } from "../native/engine.ts";
 import type { BlobSource } from "../registry/blob-source.ts";
 import { logger } from "../std/log.ts";
 import type { BackgroundBudget } from "./background-budget.ts";
+import { DemandLanes } from "./demand-lanes.ts";
 import { readErrno, toMountError } from "./errno.ts";
 import type { MountError } from "./error.ts";
 import { notInflatable, wrongBytes } from "./failure.ts";
@@ -34,9 +35,8 @@ export class Fetcher {
   readonly #streams: Stream[] = [];
   readonly #running = new Set<Promise<unknown>>();
   #pumpScheduled = false;
-  #activeReads = 0;
+  readonly #lanes: DemandLanes;
   #activeStreams = 0;
-  #inFlightBytes = 0;
   #closed: MountError | undefined;
   #noSpaceLogged = false;
 
@@ -55,6 +55,7 @@ export class Fetcher {
     this.#limits = options.limits;
     this.#budget = options.budget;
     this.#requests = new SourceRequests(options.source, options.limits);
+    this.#lanes = new DemandLanes(options.limits, () => this.#schedulePump());
     this.#onFailure = options.onFailure;
     this.#onKept = options.onKept;
   }
@@ -94,8 +95,8 @@ export class Fetcher {
   }
 
   /** Fetches a run that no reader waits for (yet). Never throws; readers who come meanwhile are answered. */
-  fetchRun(layer: LayerFetch, run: SpanRun): Promise<FetchOutcome> {
-    return this.#track(this.#fetch(layer.begin(run)));
+  fetchRun(layer: LayerFetch, run: SpanRun, onBytes?: () => void): Promise<FetchOutcome> {
+    return this.#track(this.#fetch(layer.begin(run), onBytes));
   }
 
   /** Waits for the stream of a {@link LayerFetch.whole} layer, which is started when none is under way. Never throws. */
@@ -154,11 +155,11 @@ export class Fetcher {
   }
 
   #startReads(): void {
-    while (this.#activeReads < this.#limits.demandConnections) {
+    while (this.#lanes.free > 0) {
       const next = this.#queue[0];
       if (next === undefined) return;
       if (next.layer.waiting.has(next.span)) {
-        if (!this.#hasRoom()) return;
+        if (!this.#lanes.hasRoom) return;
         if (next.layer.whole) void this.fetchWhole(next.layer);
         else this.#startRead(next.layer, next.layer.demandRun(next.span, this.#limits.rangeBytes));
       }
@@ -168,7 +169,7 @@ export class Fetcher {
 
   #startReadAhead(): void {
     // One connection stays free for a reader's next miss.
-    while (this.#activeReads < this.#limits.demandConnections - 1 && this.#hasRoom()) {
+    while (this.#lanes.free > 1 && this.#lanes.hasRoom) {
       const next = this.#ahead.shift();
       if (next === undefined) return;
       const run = next.layer.missingRun(next.from, this.#limits.rangeBytes, next.spans);
@@ -176,30 +177,25 @@ export class Fetcher {
     }
   }
 
-  #hasRoom(): boolean {
-    return (
-      this.#inFlightBytes === 0 || this.#inFlightBytes + this.#limits.rangeBytes <= this.#limits.inFlightBytes
-    );
-  }
-
   #startRead(layer: LayerFetch, run: SpanRun): void {
     const { start, end } = runRange(layer.blob, run);
-    this.#inFlightBytes += end - start;
-    this.#activeReads += 1;
+    const lane = this.#lanes.take(end - start);
     const done = this.#budget.readersWait();
-    void this.fetchRun(layer, run).finally(() => {
-      this.#inFlightBytes -= end - start;
-      this.#activeReads -= 1;
+    void this.fetchRun(layer, run, lane.heard).finally(() => {
       done();
-      this.#schedulePump();
+      lane.leave();
     });
   }
 
-  async #fetch(fetch: RunFetch): Promise<FetchOutcome> {
-    const { layer, run } = fetch;
+  async #fetch(fetch: RunFetch, onBytes: (() => void) | undefined): Promise<FetchOutcome> {
+    const { layer, run, demanded } = fetch;
     try {
       const { start, end } = runRange(layer.blob, run);
-      const bytes = await this.#requests.read(layer.descriptor, start, end);
+      const bytes = await this.#requests.read(layer.descriptor, start, end, {
+        waitedMs: layer.waitedMs(demanded),
+        background: onBytes === undefined && demanded.size === 0,
+        ...(onBytes === undefined ? {} : { onBytes }),
+      });
       fetch.late = new Set();
       return this.#settle(fetch, await this.#engine.fill(layer.blob, run.first, run.last, bytes));
     } catch (thrown) {

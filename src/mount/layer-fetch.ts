@@ -35,7 +35,8 @@ interface Refusal {
 
 /**
  * When a read-ahead fails, the kernel asks at once for the page that its reader wants: the second answer must not take
- * as long as the first. Failures that came quickly are looked into again.
+ * as long as the first. Other failures that came quickly are looked into again, but not bytes that were wrong twice: who
+ * reads them in a loop would fetch them in a loop.
  */
 const slowFailureMs = 1_000;
 const refusalMs = 500;
@@ -100,6 +101,14 @@ export class LayerFetch {
     return undefined;
   }
 
+  /** For how long the readers of some of these spans have waited by now. */
+  waitedMs(spans: Iterable<number>): number {
+    const now = performance.now();
+    let since = now;
+    for (const span of spans) since = Math.min(since, this.#missedAt.get(span) ?? now);
+    return now - since;
+  }
+
   /** The readers of a span got their bytes. */
   served(span: number): void {
     this.waiting.delete(span);
@@ -113,7 +122,8 @@ export class LayerFetch {
     const waitedMs = now - (this.#missedAt.get(span) ?? now);
     this.waiting.delete(span);
     this.#missedAt.delete(span);
-    if (waitedMs >= slowFailureMs) this.#refusals.set(span, { error, untilMs: now + refusalMs });
+    if (waitedMs >= slowFailureMs || error.code === "corrupt_blob")
+      this.#refusals.set(span, { error, untilMs: now + refusalMs });
   }
 
   /** The run to request for a reader's miss, grown over other waiting spans and ahead of a sequential reader. */

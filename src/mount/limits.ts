@@ -15,7 +15,7 @@ export interface FetchLimits {
   /** Spans that a sequential reader is served ahead at most. */
   readonly readAheadSpans: number;
   /**
-   * From the request for a reader's bytes to their end or the reader's error; for a whole-layer stream: between two
+   * From the first reader's miss to its bytes or its error; for a whole-layer stream: between two
    * chunks. The engine ends a read that waits for {@link deadlineGraceMs} more, whatever has become of its request.
    */
   readonly deadlineMs: number;

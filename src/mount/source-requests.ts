@@ -1,4 +1,4 @@
-import type { BlobSource } from "../registry/blob-source.ts";
+import type { BlobSource, ReadOptions } from "../registry/blob-source.ts";
 import type { Descriptor } from "../registry/descriptor.ts";
 import { MountError } from "./error.ts";
 import type { FetchLimits } from "./limits.ts";
@@ -33,14 +33,24 @@ export class SourceRequests {
     return this.#requests;
   }
 
-  /** Bytes `start` to `end` (exclusive) of a layer, exactly so many. */
-  async read(layer: Descriptor, start: number, end: number): Promise<Uint8Array> {
+  /** Bytes `start` to `end` (exclusive) of a layer, exactly so many. What readers have waited already counts. */
+  async read(
+    layer: Descriptor,
+    start: number,
+    end: number,
+    options: ReadOptions & { readonly waitedMs?: number } = {},
+  ): Promise<Uint8Array> {
     this.#requests += 1;
     const what = `reading bytes ${start} to ${end} of layer ${layer.digest}`;
     // A span that is larger than a request should be has as much more time.
     const patience = Math.max(1, Math.ceil((end - start) / this.#limits.rangeBytes));
-    const bytes = await this.#within(what, layer, patience, (signal) =>
-      this.#source.read(layer, start, end, signal),
+    const { waitedMs = 0, ...how } = options;
+    const bytes = await this.#within(
+      what,
+      layer,
+      patience,
+      (signal) => this.#source.read(layer, start, end, signal, how),
+      waitedMs,
     );
     this.#bytes += bytes.length;
     if (bytes.length === end - start) return bytes;
@@ -78,12 +88,15 @@ export class SourceRequests {
     layer: Descriptor,
     patience: number,
     call: (signal: AbortSignal) => Promise<T>,
+    waitedMs = 0,
   ): Promise<T> {
     if (this.#closed !== undefined) throw this.#closed;
     const deadlineMs = this.#limits.deadlineMs * patience;
+    const leftMs = deadlineMs - waitedMs;
+    if (leftMs <= 0) throw this.#tooLate(what, layer, deadlineMs);
     const request = new AbortController();
     this.#running.add(request);
-    const timer = setTimeout(() => request.abort(this.#tooLate(what, layer, deadlineMs)), deadlineMs);
+    const timer = setTimeout(() => request.abort(this.#tooLate(what, layer, deadlineMs)), leftMs);
     const aborted = new Promise<never>((_, reject) => {
       request.signal.addEventListener("abort", () => reject(request.signal.reason), { once: true });
     });

@@ -10,7 +10,7 @@ export interface AnswerContext {
   /** Called once, when the body has ended (`whole`) or was given up. */
   readonly done: (whole: boolean) => void;
   /** Its place among the requests to the host: hears what is waited for and what comes. */
-  readonly place: Pick<Place, "awaits" | "heard" | "abandoned">;
+  readonly place: Pick<Place, "awaits" | "heard" | "broke" | "abandoned">;
   /** The caller's signal: its reason is thrown as it is. */
   readonly signal: AbortSignal;
   /** Turns the platform's error into ours. */
@@ -66,6 +66,7 @@ export class Answer {
     } catch (error) {
       this.#context.signal.throwIfAborted();
       if (this.#context.place.abandoned !== undefined) throw this.#overtaken();
+      this.#context.place.broke();
       throw idle ? this.#silent() : this.#context.translate(error);
     } finally {
       if (!complete) {

@@ -65,7 +65,7 @@ export class RepositoryApi {
     const { policy } = this.egress;
     const rule = request.persistent === true ? { ...policy, attemptsMax: Infinity, inLine: true } : policy;
     return withRetry(rule, this.clock, request.signal, (remainingMs, againAfterMs) =>
-      this.#authorized({ ...request, order: { ...request.order, againAfterMs } }, remainingMs),
+      this.#authorized({ ...request, order: { ...request.order, ...again(againAfterMs) } }, remainingMs),
     );
   }
 
@@ -136,8 +136,7 @@ export class RepositoryApi {
           ? { ...request.headers, Authorization: header }
           : travel(request.headers);
       const { method, signal } = request;
-      const again = request.order?.againAfterMs === undefined ? undefined : 0;
-      const order = { ...request.order, againAfterMs: again };
+      const order = { ...request.order, ...again(request.order?.againAfterMs === undefined ? undefined : 0) };
       answer = await this.egress.send({ method, url: next, headers, where: this.where, signal, order });
       at = next;
     }
@@ -176,6 +175,10 @@ export class RepositoryApi {
   #subject(name: string): Subject {
     return { where: this.where, name, withCredential: this.withCredential };
   }
+}
+
+function again(againAfterMs: number | undefined): Order {
+  return againAfterMs === undefined ? {} : { againAfterMs };
 }
 
 function travel(headers: Readonly<Record<string, string>>): Record<string, string> {

@@ -8,10 +8,10 @@ import { isPassing, RegistryError } from "./error.ts";
 import { Patience } from "./place.ts";
 import { redirectEndsAt } from "./redirect-expiry.ts";
 import { Refusals } from "./refusals.ts";
-import { backoffMs, mayResume } from "./retry.ts";
+import { linePauseMs, mayResume } from "./retry.ts";
 
-/** How many breaks in a row, without progress between them, end a transfer. */
-const breaksMax = 5;
+/** How many short answers in a row, without progress between them, are no accident. */
+const shortMax = 5;
 const progressSizeBytes = 64 * 1024;
 const rangeSizeBytesMax = 256 * 1024 * 1024;
 const targetsMax = 1000;
@@ -56,7 +56,7 @@ export class Blobs {
         }
         if (filled < into.length) throw truncated(this.#api.where, blob);
       } catch (error) {
-        await transfer.broke(error);
+        transfer.broke(error);
       }
     }
     return into;
@@ -90,7 +90,7 @@ export class Blobs {
         }
         if (at < blob.size) throw truncated(this.#api.where, blob);
       } catch (error) {
-        await transfer.broke(error);
+        transfer.broke(error);
       }
     }
     if (hasher !== undefined && `sha256:${hasher.digest("hex")}` !== blob.digest)
@@ -203,18 +203,27 @@ export class Blobs {
   }
 }
 
-/** Counts the breaks of one transfer, and waits a little before it goes on. */
+/** Says after a break whether, and how, one transfer goes on. */
 class Transfer {
   readonly signal: AbortSignal;
-  readonly order: Order;
   readonly #api: RepositoryApi;
-  #breaks = 0;
+  readonly #order: Order;
+  #progressMs: number;
   #sinceBreak = 0;
+  #short = 0;
+  #again = false;
 
   constructor(api: RepositoryApi, signal: AbortSignal, background = false) {
     this.#api = api;
     this.signal = signal;
-    this.order = { background, patience: new Patience() };
+    this.#order = { background, patience: new Patience() };
+    this.#progressMs = api.clock.now();
+  }
+
+  /** How its next request stands to others. */
+  get order(): Order {
+    const { clock } = this.#api;
+    return this.#again ? { ...this.#order, againAfterMs: linePauseMs(clock.random()) } : this.#order;
   }
 
   progress(sizeBytes: number): void {
@@ -222,15 +231,18 @@ class Transfer {
   }
 
   /** @throws the error itself, when there is nothing to go on with */
-  async broke(error: unknown): Promise<void> {
+  broke(error: unknown): void {
     this.signal.throwIfAborted();
-    // Given up in favour of asking anew, which patience bounds.
-    if (error instanceof RegistryError && error.code === "timeout" && error.retryAfterMs === 0) return;
-    if (this.#sinceBreak >= progressSizeBytes) this.#breaks = 0;
-    this.#breaks += 1;
+    const { clock, egress } = this.#api;
+    if (this.#sinceBreak >= progressSizeBytes) {
+      this.#progressMs = clock.now();
+      this.#short = 0;
+    }
     this.#sinceBreak = 0;
-    if (!mayResume(error) || this.#breaks >= breaksMax) throw error;
-    const { clock } = this.#api;
-    await clock.sleep(backoffMs(this.#breaks, clock.random()), this.signal);
+    if (error instanceof RegistryError && error.code === "blob_truncated") this.#short += 1;
+    // Given up in favour of asking anew, which patience bounds.
+    this.#again = !(error instanceof RegistryError && error.code === "timeout" && error.retryAfterMs === 0);
+    const tooLong = clock.now() - this.#progressMs >= egress.policy.totalTimeoutMs;
+    if (!mayResume(error) || tooLong || this.#short >= shortMax) throw error;
   }
 }

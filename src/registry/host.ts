@@ -57,6 +57,7 @@ export class Host implements PlaceOwner {
   #failures = 0;
   /** Whether the last second try went well: then the next need not go one by one. */
   #lineOpen = true;
+  #breaksBodies = false;
   #ticking = false;
   #heardMs = Number.NEGATIVE_INFINITY;
   #triedMs = Number.NEGATIVE_INFINITY;
@@ -133,9 +134,18 @@ export class Host implements PlaceOwner {
     this.#countFailure();
   }
 
+  broke(_: Place): void {
+    this.#breaksBodies = true;
+    this.#lineOpen = false;
+  }
+
   left(place: Place, whole: boolean): void {
     this.#places.delete(place);
-    if (whole) this.#finishedBeganMs = Math.max(this.#finishedBeganMs, place.beganMs);
+    if (whole) {
+      this.#finishedBeganMs = Math.max(this.#finishedBeganMs, place.beganMs);
+      this.#breaksBodies = false;
+      if (place.trial) this.#openLine();
+    }
     this.#admit();
   }
 
@@ -153,7 +163,11 @@ export class Host implements PlaceOwner {
 
   #works(trial: boolean): void {
     this.#failures = 0;
-    if (!trial) return;
+    // Where bodies break, heads say nothing.
+    if (trial && !this.#breaksBodies) this.#openLine();
+  }
+
+  #openLine(): void {
     this.#lineOpen = true;
     for (const waiter of this.#waiters) waiter.readyAtMs = this.now();
   }

@@ -62,23 +62,34 @@ export async function pushImage(
   image: TestImage,
   headers: Record<string, string> = {},
 ): Promise<void> {
-  for (const [digest, bytes] of image.blobs) {
-    const started = await fetch(`http://${host}/v2/${repository}/blobs/uploads/`, {
-      method: "POST",
-      headers,
-    });
-    if (started.status !== 202) throw new Error(`upload of ${digest}: ${started.status}`);
-    const location = new URL(started.headers.get("location") ?? "", `http://${host}`);
-    location.searchParams.set("digest", digest);
-    const body = new Uint8Array(bytes);
-    const sent = await fetch(location, {
-      method: "PUT",
-      headers: { ...headers, "Content-Type": "application/octet-stream" },
-      body,
-    });
-    if (sent.status !== 201) throw new Error(`blob ${digest}: ${sent.status}`);
-  }
+  for (const [digest, bytes] of image.blobs) await pushBlob(host, repository, digest, bytes, headers);
   await pushManifest(host, repository, tag, image.manifestBytes, mediaTypes.ociManifest, headers);
+}
+
+export async function pushBlob(
+  host: string,
+  repository: string,
+  digest: string,
+  bytes: Uint8Array,
+  headers: Record<string, string> = {},
+): Promise<void> {
+  const started = await fetch(`http://${host}/v2/${repository}/blobs/uploads/`, { method: "POST", headers });
+  if (started.status !== 202) throw new Error(`upload of ${digest}: ${started.status}`);
+  const location = new URL(started.headers.get("location") ?? "", `http://${host}`);
+  location.searchParams.set("digest", digest);
+  const sent = await fetch(location, {
+    method: "PUT",
+    headers: { ...headers, "Content-Type": "application/octet-stream" },
+    body: new Uint8Array(bytes),
+  });
+  if (sent.status !== 201) throw new Error(`blob ${digest}: ${sent.status}`);
+}
+
+/** Makes a blob of one repository one of another, too, without sending it. */
+export async function linkBlob(host: string, from: string, to: string, digest: string): Promise<void> {
+  const url = `http://${host}/v2/${to}/blobs/uploads/?mount=${digest}&from=${from}`;
+  const { status } = await fetch(url, { method: "POST" });
+  if (status !== 201) throw new Error(`linking ${digest} to ${to}: ${status}`);
 }
 
 export async function pushManifest(

@@ -43,6 +43,7 @@ export interface PlaceOwner {
   heard(place: Place): void;
   answered(place: Place, well: boolean, waitedMs: number): void;
   failed(place: Place): void;
+  broke(place: Place): void;
   left(place: Place, whole: boolean): void;
 }
 
@@ -118,6 +119,11 @@ export class Place {
   heard(): void {
     this.#waitingSinceMs = undefined;
     this.#owner.heard(this);
+  }
+
+  /** The body has ended before its end. */
+  broke(): void {
+    this.#owner.broke(this);
   }
 
   /** There was no answer. */

@@ -16,10 +16,13 @@ export interface RetryRule {
   readonly inLine?: boolean;
 }
 
-const linePauseMs = 250;
-
 const firstPauseMs = 250;
 const longestPauseMs = 10_000;
+
+/** The pause before a second try that then waits for its turn at its host. */
+export function linePauseMs(random: number): number {
+  return 100 + 100 * random;
+}
 
 /** The pause before the attempt `attempt + 1` (1 is the first): doubled each time, capped, half of it by chance. */
 export function backoffMs(attempt: number, random: number): number {
@@ -48,7 +51,7 @@ export async function withRetry<T>(
       if (!isPassing(error) || count >= rule.attemptsMax) throw error;
       againAfterMs = 0;
       if (rule.inLine === true && error.retryAfterMs === undefined) {
-        againAfterMs = linePauseMs * (1 + clock.random());
+        againAfterMs = linePauseMs(clock.random());
         if (clock.now() + againAfterMs >= endMs) throw error;
         continue;
       }

@@ -42,6 +42,15 @@ export class TestProxy {
     return this.#ask("/reset");
   }
 
+  /** Stops reading and answering without closing connections, as a machine behind a dead link does. */
+  pause(): void {
+    this.#program.child.kill("SIGSTOP");
+  }
+
+  resume(): void {
+    this.#program.child.kill("SIGCONT");
+  }
+
   async stop(): Promise<void> {
     await this.#program.stop("SIGKILL");
   }
