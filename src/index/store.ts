@@ -161,11 +161,16 @@ export class IndexStore {
 
   /**
    * Opens an image's index after verifying its text, its EROFS image and the span file of every layer. Without
-   * `expectedSha256`, the latest index of the manifest is taken.
+   * `expectedSha256`, the latest index of the manifest is taken. `mounted`: the kernel has the EROFS image already, so what
+   * its file says now does not matter and is not looked at.
    *
    * @throws IndexError `not_found`; `corrupt_index`, which names the file that is damaged or missing
    */
-  async openImage(manifestDigest: string, expectedSha256?: string): Promise<OpenedImageIndex> {
+  async openImage(
+    manifestDigest: string,
+    expectedSha256?: string,
+    options: { readonly mounted?: boolean } = {},
+  ): Promise<OpenedImageIndex> {
     const sha256 = expectedSha256 ?? (await this.#latest(manifestDigest));
     const folder = this.#imageFolder(manifestDigest, sha256);
     const textPath = join(folder, "image.json");
@@ -178,7 +183,7 @@ export class IndexStore {
       });
     }
     const erofsPath = join(folder, "erofs");
-    await verifyFile(this.#hashes, erofsPath, index.erofsSha256);
+    if (options.mounted !== true) await verifyFile(this.#hashes, erofsPath, index.erofsSha256);
     const layers: OpenedLayer[] = [];
     for (const layer of index.layers) {
       const { spanPath } = this.layerPaths(layer);

@@ -21,7 +21,7 @@ import { Transport, type TransportChoice } from "./transport.ts";
 
 /** What it takes for served mounts, and those who read them, to outlive this process. */
 export interface HandoverOptions extends HolderSettings {
-  /** Opens the index of an image that an earlier process mounted. */
+  /** Opens the index of an image that an earlier process mounted, and the kernel still has. */
   readonly openIndex: (manifestDigest: string, indexSha256: string) => Promise<OpenedImageIndex>;
 }
 

@@ -56,7 +56,7 @@ export async function openWorkerStores(config: Config): Promise<WorkerStores> {
     limits: config.worker.read_deadline === undefined ? {} : { deadlineMs: config.worker.read_deadline },
     handover: {
       patienceMs: config.worker.holder_timeout,
-      openIndex: (manifestDigest, sha256) => index.openImage(manifestDigest, sha256),
+      openIndex: (manifestDigest, sha256) => index.openImage(manifestDigest, sha256, { mounted: true }),
       onStarted: async (pid) => (await Cgroups.detect()).moveMonitor(monitorsOf(defaultCgroupParent), pid),
     },
   });

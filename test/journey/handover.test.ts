@@ -52,6 +52,28 @@ describe.each(["file", "loop"] as const)("a container of a partly fetched image 
   });
 });
 
+test.each(["file", "loop"])(
+  "SIGTERM ends a node under load (%s), while the registry hangs and many wait, and leaves nothing",
+  async (transport) => {
+    const image = await start(transport);
+    const cached = "while :; do cat /data/here > /dev/null; done &";
+    const missing = "for at in $(seq 0 511 5632); do dd if=/data/there bs=1k skip=$at count=1 & done;";
+    const script = `trap 'exit 0' TERM; cat /data/here > /dev/null; ${cached} echo begun; while [ ! -e /tmp/go ]; do sleep 0.05; done; ${missing} wait`;
+    const ids = await Promise.all(
+      [1, 2, 3].map(() => world.node.ok(["run", "-d", image.id, "--", "sh", "-c", script])),
+    );
+    for (const id of ids) await world.reaches(id, "running");
+    for (const id of ids) while ((await world.node.ok(["logs", id])) !== "begun") expect(id).not.toBe("");
+    await fault({ kind: "hang" });
+    for (const id of ids) await tell(id, "go");
+    await untilAsked();
+    const began = performance.now();
+    expect(await world.node.stopProcess()).toBe(0);
+    expect(performance.now() - began).toBeLessThan(15_000);
+    expect(await leftovers(dataDir(), ids)).toEqual([]);
+  },
+);
+
 test("SIGUSR2 hands containers over to another executable, and SIGTERM leaves nothing of them", async () => {
   const image = await start("auto");
   const id = await runReader(image);
