@@ -45,6 +45,7 @@ static void run_fill(struct task *task, struct worker *worker) {
   struct fill_task *mine = (struct fill_task *)task;
   struct fill *fill = mine->fill;
   uint32_t span = mine->span;
+  miss_fill_runs(fill->view, span, task);
   enum fill_status status = fill_span(fill, span, worker);
   miss_fill_ends(fill->view, span); /* after wrong bytes, who waits goes on waiting: JavaScript asks again, or fails them */
   fill->results[span - fill->first] = (uint8_t)status;
@@ -86,7 +87,7 @@ int oci_fill(uint32_t view_id, uint32_t first, uint32_t last, const uint8_t *byt
   deadline_progress(view, length);
   for (uint32_t i = 0; i < count; i++) {
     fill->tasks[i] = (struct fill_task){.task.run = run_fill, .fill = fill, .span = first + i};
-    bool awaited = miss_fill_begins(view, first + i);
+    bool awaited = miss_fill_begins(view, first + i, &fill->tasks[i].task);
     /* Without threads nothing can go on; the task is run here rather than lost. */
     if (pool_submit(&fill->tasks[i].task, awaited) != 0) run_fill(&fill->tasks[i].task, NULL);
   }

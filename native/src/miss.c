@@ -41,6 +41,8 @@ void unpark_locked(struct parked *p, struct parked_list *answers, int error) {
 static void ask_locked(struct view *view, uint32_t span) {
   struct blob *blob = view->blob;
   struct span_state *state = &blob->states[span];
+  if (state->queued != NULL) pool_hurry(state->queued);
+  state->queued = NULL;
   if (state->requester != 0 || state->filling > 0) return;
   if (blob_is_unproved(blob, span) && prove_soon_locked(blob, span)) {
     state->filling++;
@@ -210,13 +212,21 @@ void miss_span_failed(struct view *view, uint32_t span, int error) {
   answer_parked(&answers);
 }
 
-bool miss_fill_begins(struct view *view, uint32_t span) {
+bool miss_fill_begins(struct view *view, uint32_t span, struct task *task) {
   pthread_mutex_lock(&engine_lock);
   struct span_state *state = &view->blob->states[span];
   state->filling++;
   bool awaited = state->requester != 0;
+  if (!awaited && state->queued == NULL) state->queued = task;
   pthread_mutex_unlock(&engine_lock);
   return awaited;
+}
+
+void miss_fill_runs(struct view *view, uint32_t span, const struct task *task) {
+  pthread_mutex_lock(&engine_lock);
+  struct span_state *state = &view->blob->states[span];
+  if (state->queued == task) state->queued = NULL;
+  pthread_mutex_unlock(&engine_lock);
 }
 
 void miss_fill_ends(struct view *view, uint32_t span) {

@@ -60,9 +60,11 @@ void post_done(uint32_t job, int32_t result);
 struct parked;
 TAILQ_HEAD(parked_list, parked);
 
+struct task;
 struct span_state {
   uint32_t requester; /* the view whose miss is outstanding at JavaScript; 0: none */
   uint16_t filling;   /* fills at work */
+  struct task *queued; /* one of them that nobody waited for and that has not begun yet */
   uint32_t refuser;   /* the view whose readers gave the span up … */
   int64_t refused_until_ns; /* … and until when they would be told so at once */
 };
@@ -211,7 +213,9 @@ enum fill_status miss_span_ready(struct view *view, uint32_t span, const uint8_t
 /* The view's attempt failed: its readers get `error`; readers of other views ask for themselves. */
 void miss_span_failed(struct view *view, uint32_t span, int error);
 /* While a fill is at work on a span nobody is asked for it. Returns whether somebody waits for it. */
-bool miss_fill_begins(struct view *view, uint32_t span);
+bool miss_fill_begins(struct view *view, uint32_t span, struct task *task);
+/* The task has begun. */
+void miss_fill_runs(struct view *view, uint32_t span, const struct task *task);
 void miss_fill_ends(struct view *view, uint32_t span);
 void miss_proof_ends(struct blob *blob, uint32_t span);
 void miss_view_gone_locked(struct view *view);
@@ -234,7 +238,8 @@ enum fill_status {
 /* ---- pool.c ---- */
 struct worker;
 struct task {
-  STAILQ_ENTRY(task) link;
+  TAILQ_ENTRY(task) link;
+  bool is_urgent, is_later; /* pool.c's lock */
   void (*run)(struct task *task, struct worker *worker);
 };
 /* Queues for the pool of inflate threads, ahead of the others when a reader waits. 0 or an errno. */
@@ -243,6 +248,8 @@ int pool_submit(struct task *task, bool urgent);
 int pool_start(void);
 void pool_queue(struct task *task, bool urgent);
 uint32_t pool_threads(void);
+/* A reader waits by now: goes ahead of those for which nobody does, if it is not at work yet. */
+void pool_hurry(struct task *task);
 
 /* ---- inflate.c ---- */
 struct worker *worker_create(void);

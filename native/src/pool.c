@@ -6,22 +6,23 @@
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t work = PTHREAD_COND_INITIALIZER;
-static STAILQ_HEAD(task_list, task) urgent = STAILQ_HEAD_INITIALIZER(urgent), later = STAILQ_HEAD_INITIALIZER(later);
+static TAILQ_HEAD(task_list, task) urgent = TAILQ_HEAD_INITIALIZER(urgent), later = TAILQ_HEAD_INITIALIZER(later);
 static uint32_t threads, idle, threads_wanted;
 
 static void *work_loop(void *unused) {
   struct worker *worker = worker_create();
   pthread_mutex_lock(&lock);
   for (;;) {
-    struct task_list *list = !STAILQ_EMPTY(&urgent) ? &urgent : &later;
-    struct task *task = STAILQ_FIRST(list);
+    struct task_list *list = !TAILQ_EMPTY(&urgent) ? &urgent : &later;
+    struct task *task = TAILQ_FIRST(list);
     if (task == NULL) {
       idle++;
       pthread_cond_wait(&work, &lock);
       idle--;
       continue;
     }
-    STAILQ_REMOVE_HEAD(list, link);
+    TAILQ_REMOVE(list, task, link);
+    task->is_later = false;
     pthread_mutex_unlock(&lock);
     task->run(task, worker);
     pthread_mutex_lock(&lock);
@@ -41,8 +42,9 @@ static int add_thread_locked(void) {
 }
 
 static void queue_locked(struct task *task, bool is_urgent) {
-  if (is_urgent) STAILQ_INSERT_TAIL(&urgent, task, link);
-  else STAILQ_INSERT_TAIL(&later, task, link);
+  task->is_later = !is_urgent && !task->is_urgent;
+  if (task->is_later) TAILQ_INSERT_TAIL(&later, task, link);
+  else TAILQ_INSERT_TAIL(&urgent, task, link);
   pthread_cond_signal(&work);
 }
 
@@ -77,6 +79,17 @@ uint32_t pool_threads(void) {
   uint32_t count = threads;
   pthread_mutex_unlock(&lock);
   return count;
+}
+
+void pool_hurry(struct task *task) {
+  pthread_mutex_lock(&lock);
+  task->is_urgent = true; /* for one that is about to be queued */
+  if (task->is_later) {
+    TAILQ_REMOVE(&later, task, link);
+    TAILQ_INSERT_TAIL(&urgent, task, link);
+    task->is_later = false;
+  }
+  pthread_mutex_unlock(&lock);
 }
 
 /* How many inflate threads there are at most; 0 keeps the default. Counts only before the first fill. */

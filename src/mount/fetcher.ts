@@ -9,6 +9,7 @@ import { notInflatable, wrongBytes } from "./failure.ts";
 import type { FetchOutcome, LayerFetch, RunFetch } from "./layer-fetch.ts";
 import { LayerStream } from "./layer-stream.ts";
 import type { FetchLimits } from "./limits.ts";
+import { RangeFill } from "./range-fill.ts";
 import { SourceRequests } from "./source-requests.ts";
 import { runRange, type SpanRun } from "./span-run.ts";
 
@@ -84,7 +85,7 @@ export class Fetcher {
     }
     const running = layer.inFlight.get(span);
     if (running !== undefined) {
-      (running.late ?? running.demanded).add(span);
+      (span < running.filling.next ? running.late : running.demanded).add(span);
       const next = layer.sequence.caughtUp(running.run);
       if (next !== undefined && this.#ahead.length < 16) this.#ahead.push({ layer, ...next });
     } else {
@@ -96,7 +97,8 @@ export class Fetcher {
 
   /** Fetches a run that no reader waits for (yet). Never throws; readers who come meanwhile are answered. */
   fetchRun(layer: LayerFetch, run: SpanRun, onBytes?: () => void): Promise<FetchOutcome> {
-    return this.#track(this.#fetch(layer.begin(run), onBytes));
+    const filling = new RangeFill(this.#engine, layer.blob, run);
+    return this.#track(this.#fetch(layer.begin(run, filling), onBytes));
   }
 
   /** Waits for the stream of a {@link LayerFetch.whole} layer, which is started when none is under way. Never throws. */
@@ -188,22 +190,27 @@ export class Fetcher {
   }
 
   async #fetch(fetch: RunFetch, onBytes: (() => void) | undefined): Promise<FetchOutcome> {
-    const { layer, run, demanded } = fetch;
+    const { layer, run, demanded, filling } = fetch;
     try {
       const { start, end } = runRange(layer.blob, run);
       const bytes = await this.#requests.read(layer.descriptor, start, end, {
         waitedMs: layer.waitedMs(demanded),
         background: onBytes === undefined && demanded.size === 0,
-        ...(onBytes === undefined ? {} : { onBytes }),
+        onBytes: (count, into) => {
+          onBytes?.();
+          filling.received(count, into);
+        },
       });
-      fetch.late = new Set();
-      return this.#settle(fetch, await this.#engine.fill(layer.blob, run.first, run.last, bytes));
+      return this.#settle(fetch, await filling.finish(bytes));
     } catch (thrown) {
+      filling.end();
+      // What came before it broke is as good as any: its readers have it.
+      this.#settle(fetch, await filling.soFar().catch(() => []));
       return this.#readFailed(fetch, thrown);
     } finally {
       layer.end(fetch);
       // Who is still here waits for a second try, or for the stream that takes the place of ranges.
-      for (const span of [...fetch.demanded, ...(fetch.late ?? [])]) this.miss(layer, span);
+      for (const span of [...fetch.demanded, ...fetch.late]) this.miss(layer, span);
     }
   }
 
@@ -222,7 +229,7 @@ export class Fetcher {
         error = fill.status === "inflate_error" ? notInflatable(digest, span) : wrongBytes(digest, span);
         layer.refused(span, error);
         this.#engine.fail(layer.blob, span, readErrno(error));
-        const late = fetch.late?.delete(span) === true;
+        const late = fetch.late.delete(span);
         if (fetch.demanded.delete(span) || late) this.#onFailure(error);
       } else {
         layer.served(span);

@@ -3,6 +3,7 @@ import type { LayerBlob } from "../native/blob.ts";
 import type { Descriptor } from "../registry/descriptor.ts";
 import type { MountError } from "./error.ts";
 import type { FetchLimits } from "./limits.ts";
+import type { RangeFill } from "./range-fill.ts";
 import { SequenceDetector } from "./sequence.ts";
 import { growRun, type SpanRun } from "./span-run.ts";
 
@@ -20,10 +21,12 @@ export interface RunFetch {
   /** Spans of the run that readers wait for; grows while the request is under way. */
   readonly demanded: Set<number>;
   /**
-   * Set when the bytes are with the engine. Who misses after that may have been answered already, or may have come too
-   * late for an answer that is not kept: those are looked at once more at the end.
+   * Spans that readers missed when their bytes were with the engine. They may have been answered already, or may have come
+   * too late for an answer that is not kept: those are looked at once more at the end.
    */
-  late: Set<number> | undefined;
+  readonly late: Set<number>;
+  /** Takes the run's bytes on their way; its `next` is the first span whose bytes are not with the engine. */
+  readonly filling: RangeFill;
   readonly ended: Promise<void>;
   readonly end: () => void;
 }
@@ -142,9 +145,17 @@ export class LayerFetch {
   }
 
   /** Enters a request: takes what waits in its run, so that no other request asks for the same. */
-  begin(run: SpanRun): RunFetch {
+  begin(run: SpanRun, filling: RangeFill): RunFetch {
     const { promise: ended, resolve: end } = Promise.withResolvers<void>();
-    const fetch: RunFetch = { layer: this, run, demanded: new Set(), late: undefined, ended, end };
+    const fetch: RunFetch = {
+      layer: this,
+      run,
+      demanded: new Set(),
+      late: new Set(),
+      filling,
+      ended,
+      end,
+    };
     for (let span = run.first; span <= run.last; span += 1) {
       this.inFlight.set(span, fetch);
       if (this.waiting.delete(span)) fetch.demanded.add(span);

@@ -9,7 +9,7 @@ import { indexLayerStream } from "../index/layer-index.ts";
 import { defaultIndexLimits } from "../index/limits.ts";
 import { IndexStore, type OpenedImageIndex } from "../index/store.ts";
 import { type TestEntry, tarTestLayer } from "../index/tree-layers.test-kit.ts";
-import type { BlobSource } from "../registry/blob-source.ts";
+import type { BlobSource, ReadOptions } from "../registry/blob-source.ts";
 import type { Descriptor } from "../registry/descriptor.ts";
 import { RegistryError } from "../registry/error.ts";
 import { parseImageConfig } from "../registry/image-config.ts";
@@ -38,6 +38,8 @@ export class TestSource implements BlobSource {
   ranges = true;
   /** Stands in the way of each ranged read: may wait, throw, or give other bytes. */
   beforeRead: (bytes: Uint8Array, signal: AbortSignal) => Promise<Uint8Array> | Uint8Array = (bytes) => bytes;
+  /** Sends bytes of a ranged read ahead of the rest, by the options' `onBytes`. */
+  onTheWay: ((bytes: Uint8Array, options: ReadOptions, signal: AbortSignal) => Promise<void>) | undefined;
   /** Stands in the way of each chunk of a stream. */
   beforeChunk: (chunk: Uint8Array, signal: AbortSignal) => Promise<Uint8Array> | Uint8Array = (chunk) =>
     chunk;
@@ -47,10 +49,18 @@ export class TestSource implements BlobSource {
     this.blobs = blobs;
   }
 
-  async read(layer: Descriptor, start: number, end: number, signal: AbortSignal): Promise<Uint8Array> {
+  async read(
+    layer: Descriptor,
+    start: number,
+    end: number,
+    signal: AbortSignal,
+    options: ReadOptions = {},
+  ): Promise<Uint8Array> {
     this.reads.push({ digest: layer.digest, start, end });
     if (!this.ranges) throw new RegistryError("range_unsupported", "the registry has no ranged reads", where);
-    const bytes = await this.beforeRead(this.#blob(layer).slice(start, end), signal);
+    const whole = this.#blob(layer).slice(start, end);
+    await this.onTheWay?.(whole, options, signal);
+    const bytes = await this.beforeRead(whole, signal);
     this.#bytes += bytes.length;
     return bytes;
   }

@@ -25,8 +25,11 @@ export interface BlobSource {
 export interface ReadOptions {
   /** Nobody waits for it: others go first. */
   readonly background?: boolean;
-  /** Hears of bytes as they come. */
-  readonly onBytes?: (count: number) => void;
+  /**
+   * Hears of bytes as they come: how many more stand in `into`, one after another from its beginning. They stay as they
+   * are. A source that begins anew, with another place, hands over another buffer.
+   */
+  readonly onBytes?: (count: number, into: Uint8Array) => void;
 }
 
 export interface BlobSourceStats {

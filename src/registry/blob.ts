@@ -52,7 +52,7 @@ export class Blobs {
           filled += chunk.length;
           traffic.bytes += chunk.length;
           transfer.progress(chunk.length);
-          options.onBytes?.(chunk.length);
+          options.onBytes?.(chunk.length, into);
         }
         if (filled < into.length) throw truncated(this.#api.where, blob);
       } catch (error) {
