@@ -48,12 +48,12 @@ export function checkedTarget(entry: TocEntry): string {
 }
 
 /** @throws IndexError `bad_layer` for what is no name of a file, `limit_exceeded` for one that is too long for Linux */
-export function assertName(name: string, path: string): void {
+export function assertName(name: string, path: () => string): void {
   if (name === "" || name === "." || name === ".." || name.includes("\0")) {
-    throw new IndexError("bad_layer", `a layer names ${JSON.stringify(shown(path))}, which is no path`);
+    throw new IndexError("bad_layer", `a layer names ${JSON.stringify(shown(path()))}, which is no path`);
   }
   if (name.length <= nameBytesMax) return;
-  const message = `${JSON.stringify(shown(path))} leads to a name that is longer than ${nameBytesMax} bytes`;
+  const message = `${JSON.stringify(shown(path()))} leads to a name that is longer than ${nameBytesMax} bytes`;
   throw new IndexError("limit_exceeded", message, { next: "Build the image with shorter file names." });
 }
 

@@ -111,7 +111,7 @@ export class PathFinder {
       let inode = way.inodes[at + 1] ?? notThere;
       const entry = tree.entry(here, name);
       if (inode === notThere) {
-        assertName(name, way.names.join("/"));
+        assertName(name, () => way.names.join("/"));
         this.#implied += 1;
         checkLimit(
           this.#limits,

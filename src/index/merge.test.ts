@@ -380,3 +380,15 @@ test("names and link targets that Linux cannot hold are refused", () => {
   expect(failure(() => merge([symlink("l", "x".repeat(4096))])).code).toBe("limit_exceeded");
   expect(failure(() => merge([{ path: "c", type: "char", device: [4096, 0] }])).code).toBe("limit_exceeded");
 });
+
+test("a deep path costs no more than as many directories side by side", () => {
+  const cpuOf = (paths: number, depth: number): number => {
+    const before = process.cpuUsage();
+    merge(Array.from({ length: paths }, (_, at) => file(`${at}/${"d/".repeat(depth)}f`, "")));
+    const { user, system } = process.cpuUsage(before);
+    return user + system;
+  };
+  cpuOf(100, 100);
+  const wide = cpuOf(2000, 100);
+  expect(cpuOf(100, 2000)).toBeLessThan(2.5 * wide + 100_000);
+});

@@ -216,7 +216,7 @@ export class LayerMerger {
     const cut = path.lastIndexOf("/");
     const name = path.slice(cut + 1);
     const directory = this.#paths.directory(cut < 0 ? "" : path.slice(0, cut), "make");
-    assertName(name, path);
+    assertName(name, () => path);
     return { directory: directory ?? this.tree.root, name };
   }
 
