@@ -11,6 +11,8 @@ export interface CliResult {
   readonly stdout: string;
   readonly stderr: string;
   readonly elapsedMs: number;
+  /** The most memory that was resident, of the command or of any process that it started and waited for. */
+  readonly memoryBytes: number;
 }
 
 export interface CliOptions {
@@ -50,7 +52,8 @@ export async function runCli(
     throw new Error(
       `oci-node ${args.join(" ")} did not end in ${options.timeoutMs ?? 60_000} ms:\n${stdout}${stderr}`,
     );
-  return { code, stdout, stderr, elapsedMs: performance.now() - started };
+  const memoryBytes = child.resourceUsage()?.maxRSS ?? 0;
+  return { code, stdout, stderr, elapsedMs: performance.now() - started, memoryBytes };
 }
 
 export interface NodeOptions {
