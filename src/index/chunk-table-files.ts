@@ -95,8 +95,8 @@ export class ChunkedFiles {
       file.sparse = true;
     } else {
       // A file of one chunk may have the digest of the file alone.
-      const digest = chunk.chunkDigest || (length === size ? file.entry.digest : undefined);
-      this.#openChunk(chunk, length, digest ?? "");
+      const digest = chunk.chunkDigest === "" && length === size ? file.entry.digest : chunk.chunkDigest;
+      this.#openChunk(chunk, length, digest);
       const last = file.segments.at(-1);
       if (last !== undefined && last.offset + last.length === file.covered)
         file.segments[file.segments.length - 1] = { offset: last.offset, length: last.length + length };

@@ -36,18 +36,17 @@ export class EntryCutter {
     /** Where what is collected (an entry, or a key) begins in this piece; -1: nothing is collected. */
     let from = this.#collecting ? 0 : -1;
     for (let at = 0; at < piece.length; at += 1) {
-      const byte = piece[at] as number;
       if (this.#inString) {
-        if (this.#escaped) this.#escaped = false;
-        else if (byte === backslash) this.#escaped = true;
-        else if (byte === quote) {
-          this.#inString = false;
-          if (this.#depth === 1) {
-            this.#key = this.#taken(piece, from, at).toString("latin1");
-            from = -1;
-          }
-        }
-      } else if (byte === quote) {
+        at = this.#stringEnd(piece, at);
+        if (at === piece.length) break;
+        this.#inString = false;
+        if (this.#depth !== 1) continue;
+        this.#key = this.#taken(piece, from, at).toString("latin1");
+        from = -1;
+        continue;
+      }
+      const byte = piece[at];
+      if (byte === quote) {
         this.#inString = true;
         if (this.#depth === 1) from = at + 1;
       } else if (byte === braceOpen || byte === bracketOpen) {
@@ -74,6 +73,20 @@ export class EntryCutter {
 
   get #collecting(): boolean {
     return this.#inString && this.#depth === 1 ? true : this.#inEntries && this.#depth > 2;
+  }
+
+  /** Where the quote is that ends the string that goes on at `at`; the piece's length: not in this piece. */
+  #stringEnd(piece: Buffer, start: number): number {
+    let escaped = this.#escaped;
+    let at = start;
+    for (; at < piece.length; at += 1) {
+      const byte = piece[at];
+      if (escaped) escaped = false;
+      else if (byte === backslash) escaped = true;
+      else if (byte === quote) break;
+    }
+    this.#escaped = escaped;
+    return at;
   }
 
   #beginEntries(): void {

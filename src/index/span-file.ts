@@ -57,10 +57,12 @@ export class SpanFileWriter {
     extents: ExtentTable,
   ): { sizeBytes: number; sha256: string } {
     const spansOffset = alignUp(spanFile.headerBytes + this.#windowsBytes);
-    const table = spans.seal(extents, layer.blobBytes);
-    this.#write(table, spansOffset);
-    const extentsOffset = spansOffset + table.length;
-    let end = extentsOffset;
+    let end = spansOffset;
+    for (const piece of spans.seal(extents, layer.blobBytes)) {
+      this.#write(piece, end);
+      end += piece.length;
+    }
+    const extentsOffset = end;
     for (const piece of extents.pieces()) {
       this.#write(piece, end);
       end += piece.length;

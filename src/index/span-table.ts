@@ -18,9 +18,15 @@ export interface Span {
   readonly sha256: Uint8Array;
 }
 
-/** The span table as it stands in a span file, but for the blob offsets, which {@link SpanTable.seal} fills in. */
+/** Spans of one piece of a table. */
+const pieceSpans = 16 * 1024;
+
+/**
+ * The span table as it stands in a span file, but for the blob offsets, which {@link SpanTable.seal} fills in. In pieces:
+ * a layer with a table of its own may have millions of spans.
+ */
 export class SpanTable {
-  #bytes = Buffer.alloc(64 * spanFile.spanBytes);
+  readonly #pieces: Buffer[] = [];
   #count = 0;
 
   get count(): number {
@@ -28,9 +34,9 @@ export class SpanTable {
   }
 
   add(span: Span): void {
-    const at = this.#count * spanFile.spanBytes;
-    if (at === this.#bytes.length) this.#bytes = Buffer.concat([this.#bytes], at * 2);
-    const bytes = this.#bytes;
+    const at = (this.#count % pieceSpans) * spanFile.spanBytes;
+    if (at === 0) this.#pieces.push(Buffer.alloc(pieceSpans * spanFile.spanBytes));
+    const bytes = this.#pieces.at(-1) as Buffer;
     writeNumber(bytes, span.compOffset, at);
     writeNumber(bytes, span.compLength, at + 8);
     writeNumber(bytes, span.tarOffset, at + 16);
@@ -45,16 +51,19 @@ export class SpanTable {
   }
 
   /** The table's bytes, each span with the place where the first byte goes that it or a later one gives to the blob. */
-  seal(extents: ExtentTable, blobBytes: number): Buffer {
-    const bytes = this.#bytes.subarray(0, this.#count * spanFile.spanBytes);
+  *seal(extents: ExtentTable, blobBytes: number): Generator<Buffer> {
     let extent = 0;
-    for (let at = 0; at < bytes.length; at += spanFile.spanBytes) {
-      const tarOffset = Number(bytes.readBigUInt64LE(at + 16));
-      while (extent < extents.count && extents.tarEnd(extent) <= tarOffset) extent += 1;
-      const blobOffset = extent < extents.count ? extents.blobOffsetFrom(extent, tarOffset) : blobBytes;
-      writeNumber(bytes, blobOffset, at + 32);
+    for (const [index, piece] of this.#pieces.entries()) {
+      const count = Math.min(pieceSpans, this.#count - index * pieceSpans);
+      const bytes = piece.subarray(0, count * spanFile.spanBytes);
+      for (let at = 0; at < bytes.length; at += spanFile.spanBytes) {
+        const tarOffset = Number(bytes.readBigUInt64LE(at + 16));
+        while (extent < extents.count && extents.tarEnd(extent) <= tarOffset) extent += 1;
+        const blobOffset = extent < extents.count ? extents.blobOffsetFrom(extent, tarOffset) : blobBytes;
+        writeNumber(bytes, blobOffset, at + 32);
+      }
+      yield bytes;
     }
-    return bytes;
   }
 }
 
