@@ -45,6 +45,17 @@ describe("a configuration file", () => {
     expect(config.gateway.listen).toEqual({ host: "::1", port: 7070 });
   });
 
+  test("names mirrors by their URLs, with what they need", () => {
+    const path = join(folder, "config.toml");
+    const mirrors = '["https://m.lan:5000/cache", { url = "http://s.lan:30020", ns = true }]';
+    writeFileSync(path, `[registry.mirrors]\n"docker.io" = ${mirrors}\n`);
+    expect(readConfig(path).registry.mirrors).toEqual({
+      "docker.io": ["https://m.lan:5000/cache", { url: "http://s.lan:30020", ns: true }],
+    });
+    for (const bad of ["mirror.lan", "ftp://mirror.lan", "https://user:pw@mirror.lan", "https://m.lan/?ns=x"])
+      expect(refusal(`[registry.mirrors]\n"docker.io" = ["${bad}"]\n`)).toMatchObject({ code: "invalid" });
+  });
+
   test("sets the limits of indexing, as numbers or sizes, within what the formats can take", () => {
     const path = join(folder, "config.toml");
     writeFileSync(path, '[index.limits]\ntar_bytes_max = "512Gi"\nentries_max = 1000\n');

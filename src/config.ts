@@ -53,6 +53,12 @@ const patience = z.string().transform((text, context) => {
   return ms ?? 0;
 });
 
+/** Of a mirror: `https://HOST[:PORT][/PATH]`, or `http:` for one that is spoken to in the clear. */
+const mirrorUrl = z.string().refine((text) => {
+  const url = URL.parse(text);
+  return url !== null && /^https?:$/.test(url.protocol) && url.username + url.search + url.hash === "";
+}, "must be a URL such as https://mirror.lan:5000");
+
 const server = z.strictObject({
   listen: address.optional(),
   tls_cert_file: z.string().optional(),
@@ -133,10 +139,17 @@ const schema = z.strictObject({
       realms: z.record(z.string(), z.array(z.string())).default({}),
       /** PEM file with further certificate authorities. */
       ca_file: z.string().optional(),
+      /** By registry: mirrors that are asked for its blobs first, in this order. */
+      mirrors: z
+        .record(
+          z.string(),
+          z.array(z.union([mirrorUrl, z.strictObject({ url: mirrorUrl, ns: z.boolean().default(false) })])),
+        )
+        .default({}),
       /** Requests at once to one host. */
       connections_per_host: z.number().int().positive().max(256).optional(),
     })
-    .default({ insecure: [], private: [], realms: {} }),
+    .default({ insecure: [], private: [], realms: {}, mirrors: {} }),
   /** What the operator allows a workspace, by its name. */
   workspaces: z.record(z.string(), z.strictObject({ host_network: z.boolean().default(false) })).default({}),
 });

@@ -27,6 +27,10 @@ export class AwaitedSource implements BlobSource {
     yield* source.stream(layer, start, signal);
   }
 
+  doubt(layer: Descriptor): void {
+    void this.#source.promise.then((source) => source.doubt?.(layer));
+  }
+
   stats() {
     return { requests: 0, bytes: 0 };
   }

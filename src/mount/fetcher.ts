@@ -222,6 +222,7 @@ export class Fetcher {
       const span = run.first + index;
       const wrong = fill.status === "digest_mismatch" || fill.status === "inflate_error";
       noSpace ||= fill.status === "no_space";
+      if (wrong) this.#requests.doubt(layer.descriptor);
       if (wrong && !layer.suspects.delete(span)) {
         layer.suspects.add(span);
       } else if (wrong) {

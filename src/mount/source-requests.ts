@@ -59,6 +59,11 @@ export class SourceRequests {
     });
   }
 
+  /** Bytes of a layer were wrong. */
+  doubt(layer: Descriptor): void {
+    this.#source.doubt?.(layer);
+  }
+
   /** A layer from its first byte, in order; the deadline counts anew from chunk to chunk. */
   async *stream(layer: Descriptor): AsyncGenerator<Uint8Array> {
     this.#requests += 1;

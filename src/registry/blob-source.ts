@@ -18,6 +18,8 @@ export interface BlobSource {
    * the digest: a mismatch throws `digest_mismatch` after the last chunk, before the end.
    */
   stream(layer: Descriptor, start: number, signal: AbortSignal): AsyncIterable<Uint8Array>;
+  /** Bytes of the layer were wrong: whoever gave them, if there is a choice, is not asked for it again. */
+  doubt?(layer: Descriptor): void;
   /** What was asked for and received so far, through this source. */
   stats(): BlobSourceStats;
 }

@@ -3,16 +3,12 @@ import type { ApiAnswer, ApiRequest, RepositoryApi, Traffic } from "./api.ts";
 import { blobName, misbehaved, mismatch, noRanges, tooLong, tooShort, truncated } from "./blob-problem.ts";
 import type { ReadOptions } from "./blob-source.ts";
 import type { Descriptor } from "./descriptor.ts";
-import type { Order } from "./egress.ts";
-import { isPassing, RegistryError } from "./error.ts";
-import { Patience } from "./place.ts";
+import { isPassing } from "./error.ts";
+import type { Mirrors } from "./mirror.ts";
 import { redirectEndsAt } from "./redirect-expiry.ts";
 import { Refusals } from "./refusals.ts";
-import { linePauseMs, mayResume } from "./retry.ts";
+import { type Supply, Transfer } from "./transfer.ts";
 
-/** How many short answers in a row, without progress between them, are no accident. */
-const shortMax = 5;
-const progressSizeBytes = 64 * 1024;
 const rangeSizeBytesMax = 256 * 1024 * 1024;
 const targetsMax = 1000;
 
@@ -21,9 +17,11 @@ export class Blobs {
   readonly #api: RepositoryApi;
   readonly #targets = new Map<string, { readonly url: URL; readonly endsAtMs: number }>();
   readonly #refusals: Refusals;
+  readonly #mirrors: Mirrors;
 
-  constructor(api: RepositoryApi) {
+  constructor(api: RepositoryApi, mirrors: Mirrors) {
     this.#api = api;
+    this.#mirrors = mirrors;
     this.#refusals = new Refusals(api.clock);
   }
 
@@ -43,7 +41,7 @@ export class Blobs {
     const transfer = new Transfer(this.#api, signal, options.background);
     let filled = 0;
     while (filled < into.length) {
-      const answer = await this.#open(blob, start + filled, end, traffic, transfer);
+      const answer = transfer.begin(await this.#open(blob, start + filled, end, traffic, transfer));
       try {
         this.#checkRange(answer, blob, start + filled, end);
         for await (const chunk of answer.chunks()) {
@@ -74,7 +72,7 @@ export class Blobs {
     const transfer = new Transfer(this.#api, signal);
     let at = start;
     while (at < blob.size) {
-      const answer = await this.#open(blob, at, blob.size, traffic, transfer);
+      const answer = transfer.begin(await this.#open(blob, at, blob.size, traffic, transfer));
       try {
         let skip = this.#toSkip(answer, blob, at, start);
         for await (const whole of answer.chunks()) {
@@ -93,25 +91,42 @@ export class Blobs {
         transfer.broke(error);
       }
     }
-    if (hasher !== undefined && `sha256:${hasher.digest("hex")}` !== blob.digest)
-      throw mismatch(this.#api.where, blob);
+    if (hasher === undefined || `sha256:${hasher.digest("hex")}` === blob.digest) return;
+    if (transfer.mirrored) this.doubt(blob);
+    throw mismatch(this.#api.where, blob);
   }
 
-  /** An answer that holds the wanted bytes, 206 or 200. */
+  /** What came of this blob was wrong: mirrors are not asked for it any more. */
+  doubt(blob: Descriptor): void {
+    this.#mirrors.doubt(blob.digest);
+  }
+
+  /** An answer that holds the wanted bytes, 206 or 200: a mirror's, or the registry's. */
   async #open(
     blob: Descriptor,
     start: number,
     end: number,
     traffic: Traffic,
     { signal, order }: Transfer,
-  ): Promise<Answer> {
-    this.#refusals.check(blob.digest);
+  ): Promise<Supply> {
     const whole = start === 0 && end === blob.size;
+    const headers: Record<string, string> = whole ? {} : { Range: `bytes=${start}-${end - 1}` };
+    const { where } = this.#api;
+    const mirrored = await this.#mirrors.open({
+      where,
+      digest: blob.digest,
+      headers,
+      order,
+      signal,
+      traffic,
+    });
+    if (mirrored !== undefined) return mirrored;
+    this.#refusals.check(blob.digest);
     const request = {
       method: "GET" as const,
       path: `blobs/${blob.digest}`,
-      headers: whole ? {} : { Range: `bytes=${start}-${end - 1}` },
-      name: blobName(this.#api.where, blob),
+      headers,
+      name: blobName(where, blob),
       accept: [200, 206, 416],
       traffic,
       signal,
@@ -120,13 +135,13 @@ export class Blobs {
     };
     const known = this.#target(blob.digest);
     const kept = known === undefined ? undefined : await this.#askTarget(known, blob, request);
-    if (kept !== undefined) return this.#satisfied(kept, blob);
+    if (kept !== undefined) return { answer: this.#satisfied(kept, blob) };
     const resolved = await this.#api.ask(request).catch((error: unknown) => {
       this.#refusals.remember(blob.digest, error);
       throw error;
     });
     this.#remember(blob.digest, resolved);
-    return this.#satisfied(resolved.answer, blob);
+    return { answer: this.#satisfied(resolved.answer, blob) };
   }
 
   /** Asks where an earlier redirect led; `undefined` when that is over or fails, and the registry must say anew. */
@@ -200,49 +215,5 @@ export class Blobs {
     if (length === undefined || length === blob.size) return;
     answer.discard();
     throw length < blob.size ? truncated(this.#api.where, blob) : tooLong(this.#api.where, blob);
-  }
-}
-
-/** Says after a break whether, and how, one transfer goes on. */
-class Transfer {
-  readonly signal: AbortSignal;
-  readonly #api: RepositoryApi;
-  readonly #order: Order;
-  #progressMs: number;
-  #sinceBreak = 0;
-  #short = 0;
-  #again = false;
-
-  constructor(api: RepositoryApi, signal: AbortSignal, background = false) {
-    this.#api = api;
-    this.signal = signal;
-    this.#order = { background, patience: new Patience() };
-    this.#progressMs = api.clock.now();
-  }
-
-  /** How its next request stands to others. */
-  get order(): Order {
-    const { clock } = this.#api;
-    return this.#again ? { ...this.#order, againAfterMs: linePauseMs(clock.random()) } : this.#order;
-  }
-
-  progress(sizeBytes: number): void {
-    this.#sinceBreak += sizeBytes;
-  }
-
-  /** @throws the error itself, when there is nothing to go on with */
-  broke(error: unknown): void {
-    this.signal.throwIfAborted();
-    const { clock, egress } = this.#api;
-    if (this.#sinceBreak >= progressSizeBytes) {
-      this.#progressMs = clock.now();
-      this.#short = 0;
-    }
-    this.#sinceBreak = 0;
-    if (error instanceof RegistryError && error.code === "blob_truncated") this.#short += 1;
-    // Given up in favour of asking anew, which patience bounds.
-    this.#again = !(error instanceof RegistryError && error.code === "timeout" && error.retryAfterMs === 0);
-    const tooLong = clock.now() - this.#progressMs >= egress.policy.totalTimeoutMs;
-    if (!mayResume(error) || tooLong || this.#short >= shortMax) throw error;
   }
 }

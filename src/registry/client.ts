@@ -9,6 +9,7 @@ import type { BlobSourceStats, ReadOptions } from "./blob-source.ts";
 import type { Descriptor } from "./descriptor.ts";
 import { Egress } from "./egress.ts";
 import { RegistryError, type Where } from "./error.ts";
+import { Mirrors } from "./mirror.ts";
 import { type RegistryPolicy, resolvePolicy } from "./policy.ts";
 import type { Repository, ResolvedImage } from "./repository.ts";
 import { Resolver } from "./resolve.ts";
@@ -43,6 +44,7 @@ const systemClock: Clock = {
 export class RegistryClient {
   readonly #egress: Egress;
   readonly #clock: Clock;
+  readonly #mirrors: Mirrors;
   readonly #shared = new Map<string, Shared>();
 
   constructor(options: RegistryClientOptions) {
@@ -53,6 +55,7 @@ export class RegistryClient {
       resolveHost: options.resolveHost,
       now: this.#clock.now,
     });
+    this.#mirrors = new Mirrors(this.#egress, this.#clock.now);
   }
 
   /**
@@ -88,7 +91,7 @@ export class RegistryClient {
 
   #newShared(where: Where, provider: CredentialProvider): Shared {
     const api = new RepositoryApi(where, provider, this.#egress, this.#clock);
-    return { api, blobs: new Blobs(api) };
+    return { api, blobs: new Blobs(api, this.#mirrors) };
   }
 }
 
@@ -145,6 +148,10 @@ class RemoteRepository implements Repository {
 
   streamBlob(descriptor: Descriptor, start: number, signal: AbortSignal): AsyncIterable<Uint8Array> {
     return this.#shared.blobs.stream(descriptor, start, this.#traffic, signal);
+  }
+
+  doubtBlob(descriptor: Descriptor): void {
+    this.#shared.blobs.doubt(descriptor);
   }
 
   traffic(): BlobSourceStats {

@@ -18,6 +18,10 @@ export interface EgressRequest {
   /** Until the head must be there; the policy's limit when absent. */
   readonly timeoutMs?: number;
   readonly order?: Order | undefined;
+  /** Between two chunks of the body; the policy's limit when absent. */
+  readonly idleTimeoutMs?: number;
+  /** The URL is the operator's own: plain HTTP and private addresses are as he wrote it. Never for what others name. */
+  readonly trusted?: boolean;
 }
 
 /** How a request stands to others at its host. */
@@ -123,19 +127,20 @@ export class Egress {
     return host;
   }
 
-  #check({ url, where }: EgressRequest): void {
+  #check({ url, where, trusted }: EgressRequest): void {
     if (url.username !== "" || url.password !== "")
       throw refusal(where, `${where.registry} leads to an address with a user name in it`);
     if (url.protocol === "https:") return;
     if (url.protocol !== "http:")
       throw refusal(where, `${where.registry} leads to an address that is not HTTPS`);
-    if (this.isInsecure(url)) return;
+    if (trusted === true || this.isInsecure(url)) return;
     throw refusal(where, `${url.host} would be spoken to without encryption`, insecureHint(url));
   }
 
-  async #permitted({ url, where }: EgressRequest, signal: AbortSignal): Promise<readonly string[]> {
+  async #permitted(request: EgressRequest, signal: AbortSignal): Promise<readonly string[]> {
+    const { url, where } = request;
     const all = await this.#addresses.of(url, where, signal);
-    const trusted = this.isInsecure(url) || lists(this.policy.privateHosts, url);
+    const trusted = request.trusted === true || this.isInsecure(url) || lists(this.policy.privateHosts, url);
     const permitted = trusted ? all : all.filter(isPublicAddress);
     if (permitted.length > 0) return permitted.slice(0, addressesMax);
     throw refusal(where, `${url.host} has no address on the public internet`, insecureHint(url));
@@ -187,7 +192,7 @@ export class Egress {
       place.answered(response.status < 500 && response.status !== 429);
       return new Answer(response, {
         where,
-        idleTimeoutMs: this.policy.idleTimeoutMs,
+        idleTimeoutMs: request.idleTimeoutMs ?? this.policy.idleTimeoutMs,
         abort,
         done,
         place,

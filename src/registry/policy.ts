@@ -1,3 +1,5 @@
+import type { Mirror } from "./mirror.ts";
+
 /**
  * What the operator allows the registry client to do. Never a tenant's choice.
  *
@@ -26,6 +28,8 @@ export interface RegistryPolicy {
   readonly trialEveryMs?: number;
   /** Without a word for so long while somebody waits, a host is asked whether it is there. */
   readonly silentAfterMs?: number;
+  /** By registry: who is asked for its blobs before it. */
+  readonly mirrors?: ReadonlyMap<string, readonly Mirror[]>;
 }
 
 export type ResolvedPolicy = Required<Omit<RegistryPolicy, "ca">> & Pick<RegistryPolicy, "ca">;
@@ -41,6 +45,7 @@ export function resolvePolicy(policy: RegistryPolicy): ResolvedPolicy {
     connectionsPerHost: 16,
     trialEveryMs: 500,
     silentAfterMs: 1_000,
+    mirrors: new Map(),
     ...policy,
   };
 }

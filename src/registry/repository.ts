@@ -36,6 +36,8 @@ export interface Repository {
   ): Promise<Uint8Array>;
   /** The blob from `start` to its end, resumed after breaks; from 0 its digest is verified at the end. */
   streamBlob(descriptor: Descriptor, start: number, signal: AbortSignal): AsyncIterable<Uint8Array>;
+  /** Bytes of the blob that were given out are not the right ones: it comes from no mirror any more. */
+  doubtBlob(descriptor: Descriptor): void;
   /** Requests made and blob bytes received so far for this repository with this credential. */
   traffic(): BlobSourceStats;
 }
@@ -46,6 +48,7 @@ export function blobSource(repository: Repository): BlobSource {
   return {
     read: (layer, start, end, signal, options) => repository.openBlob(layer, start, end, signal, options),
     stream: (layer, start, signal) => repository.streamBlob(layer, start, signal),
+    doubt: (layer) => repository.doubtBlob(layer),
     stats: () => {
       const now = repository.traffic();
       return { requests: now.requests - before.requests, bytes: now.bytes - before.bytes };

@@ -1,4 +1,4 @@
-import type { BlobSource } from "../registry/blob-source.ts";
+import type { BlobSource, ReadOptions } from "../registry/blob-source.ts";
 import type { Descriptor } from "../registry/descriptor.ts";
 import { RegistryError } from "../registry/error.ts";
 import { waitFor } from "../std/wait.ts";
@@ -34,14 +34,20 @@ export class RefreshingSource implements BlobSource {
     this.#pauseMs = options.pauseMs ?? pauseMs;
   }
 
-  async read(layer: Descriptor, start: number, end: number, signal: AbortSignal): Promise<Uint8Array> {
+  async read(
+    layer: Descriptor,
+    start: number,
+    end: number,
+    signal: AbortSignal,
+    options?: ReadOptions,
+  ): Promise<Uint8Array> {
     const source = this.#current ?? (await this.#next(undefined, undefined, signal));
     try {
-      return await source.read(layer, start, end, signal);
+      return await source.read(layer, start, end, signal, options);
     } catch (thrown) {
       if (!isRefusal(thrown)) throw thrown;
       const next = await this.#next(source, thrown, signal);
-      return await next.read(layer, start, end, signal);
+      return await next.read(layer, start, end, signal, options);
     }
   }
 
@@ -59,6 +65,10 @@ export class RefreshingSource implements BlobSource {
       const next = await this.#next(source, thrown, signal);
       yield* next.stream(layer, at, signal);
     }
+  }
+
+  doubt(layer: Descriptor): void {
+    this.#current?.doubt?.(layer);
   }
 
   stats() {
