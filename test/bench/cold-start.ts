@@ -49,11 +49,11 @@ export const coldStart: Benchmark = {
     const rounds = run.rounds(5);
     for (let round = 1; round <= rounds; round++) {
       for (const latency of latencies) {
-        await stage.link.set({ ...usualLink, delayMs: latency });
+        await stage.setLink({ ...usualLink, delayMs: latency });
         measured.untraced[latency].push(await lazyStart(stage, id, "without trace"));
         measured.traced[latency].push(await lazyStart(stage, id, "with trace"));
       }
-      await stage.link.set(usualLink);
+      await stage.setLink();
       measured.local.push(await local.coldSeconds(pipImports));
       await measured.eager.round();
       tell(`${round} of ${rounds}: ${told(measured)}`);

@@ -21,9 +21,9 @@ export class LazyTree {
   async index(reference: string): Promise<number> {
     const stage = this.#stage;
     // The index holds the address that it is asked for: over the link, whose rate is let go meanwhile.
-    await stage.link.set({ delayMs: 0, bytesPerSecond: 0 });
+    await stage.setLink({ delayMs: 0, bytesPerSecond: 0 });
     const indexed = await stage.alone(["index", reference, "--store", this.#index, ...stage.aloneFlags]);
-    await stage.resetLink();
+    await stage.setLink();
     return indexed.elapsedMs / 1000;
   }
 

@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { run } from "../../src/std/spawn.ts";
 import { sweep } from "../kit/leftovers.ts";
-import { TestLink } from "../kit/link.ts";
+import { type LinkSettings, TestLink } from "../kit/link.ts";
 import { type CliResult, runCli, TestNode } from "../kit/node.ts";
 import type { LocalImage } from "../kit/oci-layout.ts";
 import { product } from "../kit/product.ts";
@@ -14,32 +14,51 @@ import { credentialVariables, withCredentials } from "../kit/world.ts";
 /** The link that benchmarks are measured over: 20 ms more per request, 1 Gbit/s for all together. */
 export const usualLink = { delayMs: 20, bytesPerSecond: 125_000_000 } as const;
 
-/** What benchmarks share: the compiled executable, a private registry behind the link, scratch space that is cleared between them. */
+/**
+ * What benchmarks share: the compiled executable, a private registry and its token server behind a link each, scratch space
+ * that is cleared between them.
+ */
 export class Stage {
   readonly command: readonly string[];
   readonly registry: TestRegistry;
   readonly link: TestLink;
+  readonly #tokenLink: TestLink;
   /** Everything of the benchmark that runs. */
   readonly dir: string;
   readonly #root: string;
   readonly #pushed = new Map<string, Promise<string>>();
   readonly #blobs = new Set<string>();
 
-  private constructor(command: readonly string[], registry: TestRegistry, link: TestLink, root: string) {
+  private constructor(
+    command: readonly string[],
+    registry: TestRegistry,
+    link: TestLink,
+    tokenLink: TestLink,
+    root: string,
+  ) {
     this.command = command;
     this.registry = registry;
     this.link = link;
+    this.#tokenLink = tokenLink;
     this.#root = root;
     this.dir = join(root, "scratch");
   }
 
   static async set(): Promise<Stage> {
     const command = await product();
-    const registry = await TestRegistry.start({ auth: "htpasswd" });
+    let tokenLink: TestLink | undefined;
+    const registry = await TestRegistry.start({
+      auth: "bearer",
+      tokenFront: async (tokenServer) => {
+        tokenLink = await TestLink.start(tokenServer, usualLink);
+        return tokenLink.host;
+      },
+    });
+    if (tokenLink === undefined) throw new Error("the registry has no token server");
     const link = await TestLink.start(registry.host, usualLink);
     const root = await mkdtemp(join(tmpdir(), "oci-node-bench-"));
     await chmod(root, 0o755);
-    const stage = new Stage(command, registry, link, root);
+    const stage = new Stage(command, registry, link, tokenLink, root);
     await mkdir(stage.dir);
     return stage;
   }
@@ -128,7 +147,11 @@ export class Stage {
     const bytes = Math.min(layer?.size ?? 0, 256 * 1024 * 1024);
     const repository = reference.slice(reference.indexOf("/") + 1).replace(/:[^:]*$/, "");
     const { username, password } = this.registry.account;
-    const authorization = `Basic ${Buffer.from(`${username}:${password}`).toString("base64")}`;
+    const scope = `repository:${repository}:pull`;
+    const answer = await fetch(`http://${this.registry.tokens?.host}/token?scope=${scope}`, {
+      headers: { authorization: `Basic ${Buffer.from(`${username}:${password}`).toString("base64")}` },
+    });
+    const authorization = `Bearer ${((await answer.json()) as { token: string }).token}`;
     const url = `http://${this.link.host}/v2/${repository}/blobs/${layer?.digest}`;
     const range = ["-r", `0-${bytes - 1}`];
     const started = performance.now();
@@ -139,8 +162,10 @@ export class Stage {
     return bytes / ((performance.now() - started) / 1000);
   }
 
-  async resetLink(): Promise<void> {
-    await this.link.set(usualLink);
+  /** Sets the link to the registry and the one to its token server. */
+  async setLink(settings: LinkSettings = usualLink): Promise<void> {
+    await this.link.set(settings);
+    await this.#tokenLink.set(settings);
   }
 
   /** Takes away whatever the last benchmark left, and sets the link as it was. */
@@ -148,12 +173,13 @@ export class Stage {
     await sweep(this.dir);
     await rm(this.dir, { recursive: true, force: true });
     await mkdir(this.dir);
-    await this.resetLink();
+    await this.setLink();
   }
 
   async strike(): Promise<void> {
     await sweep(this.#root);
     await this.link.stop();
+    await this.#tokenLink.stop();
     await this.registry.stop();
     await rm(this.#root, { recursive: true, force: true });
   }

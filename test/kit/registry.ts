@@ -19,6 +19,8 @@ export interface RegistryOptions {
   readonly listen?: string;
   /** Bearer tokens live this long; default 300. */
   readonly tokenSeconds?: number;
+  /** Puts something before the token server and gives its address, which the registry then names to clients. */
+  readonly tokenFront?: (tokenServer: string) => Promise<string>;
 }
 
 /** Debian's docker-registry in a process of its own, over plain HTTP on loopback, with its storage in a folder of its own. */
@@ -27,6 +29,8 @@ export class TestRegistry {
   readonly host: string;
   accounts: readonly Account[];
   readonly tokens: TokenServer | undefined;
+  /** Where clients get tokens. */
+  readonly #realm: string | undefined;
   readonly #program: Program;
   readonly #dir: string;
 
@@ -34,12 +38,14 @@ export class TestRegistry {
     host: string,
     accounts: readonly Account[],
     tokens: TokenServer | undefined,
+    realm: string | undefined,
     program: Program,
     dir: string,
   ) {
     this.host = host;
     this.accounts = accounts;
     this.tokens = tokens;
+    this.#realm = realm;
     this.#program = program;
     this.#dir = dir;
   }
@@ -52,13 +58,15 @@ export class TestRegistry {
     try {
       if (options.auth === "bearer")
         tokens = await TokenServer.start(accounts, dir, options.tokenSeconds ?? 300);
-      const config = await registryConfig(options, dir, accounts, tokens);
+      const realm =
+        tokens === undefined ? undefined : await (options.tokenFront?.(tokens.host) ?? tokens.host);
+      const config = await registryConfig(options, dir, accounts, tokens, realm);
       await writeFile(join(dir, "config.json"), JSON.stringify(config));
       program = new Program(["docker-registry", "serve", join(dir, "config.json")], {
         env: { OTEL_TRACES_EXPORTER: "none" },
       });
       const match = await program.waitFor(/listening on ([0-9.]+:\d+)/);
-      return new TestRegistry(match[1] as string, accounts, tokens, program, dir);
+      return new TestRegistry(match[1] as string, accounts, tokens, realm, program, dir);
     } catch (error) {
       await program?.stop("SIGKILL");
       await tokens?.stop();
@@ -76,7 +84,7 @@ export class TestRegistry {
 
   /** Hosts that a client must be allowed to speak plain HTTP to. */
   get insecureHosts(): readonly string[] {
-    return this.tokens === undefined ? [this.host] : [this.host, this.tokens.host];
+    return this.#realm === undefined ? [this.host] : [this.host, this.#realm];
   }
 
   /** Lets these in from now on, and nobody else. */
@@ -123,6 +131,7 @@ async function registryConfig(
   dir: string,
   accounts: readonly Account[],
   tokens: TokenServer | undefined,
+  realm: string | undefined,
 ): Promise<object> {
   const auth: Record<string, object> = {};
   if (options.auth === "htpasswd") {
@@ -131,7 +140,7 @@ async function registryConfig(
   }
   if (tokens !== undefined) {
     auth["token"] = {
-      realm: `http://${tokens.host}/token`,
+      realm: `http://${realm}/token`,
       service: tokens.service,
       issuer: tokens.issuer,
       rootcertbundle: tokens.certificatePath,
