@@ -32,8 +32,10 @@ static int check_header(const struct span_file *f, char *error) {
   if (h->span_count > 1u << 28) return refuse(error, "too many spans", h->span_count);
   if (!table_fits(f->size, h->spans_offset, h->span_count, sizeof(struct span)))
     return refuse(error, "the span table is outside of the file", 0);
-  if (!table_fits(f->size, h->extents_offset, h->extent_count, sizeof(struct extent)))
-    return refuse(error, "the extent table is outside of the file", 0);
+  uint64_t packed = h->packed_extents_length;
+  bool extents_fit = packed == 0 ? table_fits(f->size, h->extents_offset, h->extent_count, sizeof(struct extent))
+                                 : table_fits(f->size, h->extents_offset, packed, 1) && h->extent_count <= packed / 3;
+  if (!extents_fit) return refuse(error, "the extent table is outside of the file", 0);
   if (!table_fits(f->size, h->windows_offset, h->windows_length, 1))
     return refuse(error, "the windows are outside of the file", 0);
   return 0;
@@ -117,6 +119,49 @@ static int read_table(int fd, void **table, size_t length, uint64_t offset) {
   return *table == NULL ? -ENOMEM : read_exactly(fd, *table, length, offset);
 }
 
+/* A number in groups of seven bits, the low ones first, the eighth bit set on all bytes but the last. */
+static bool take_number(const uint8_t **at, const uint8_t *end, uint64_t *value) {
+  *value = 0;
+  for (unsigned shift = 0; shift < 56 && *at < end; shift += 7) {
+    uint8_t byte = *(*at)++;
+    *value |= (uint64_t)(byte & 0x7f) << shift;
+    if ((byte & 0x80) == 0) return true;
+  }
+  return false;
+}
+
+static int unpack_extents(struct span_file *file, const uint8_t *at, const uint8_t *end, char *error) {
+  uint64_t tar = 0, blob = 0;
+  for (uint32_t i = 0; i < file->header->extent_count; i++) {
+    uint64_t tar_gap, blob_gap, length;
+    if (!take_number(&at, end, &tar_gap) || !take_number(&at, end, &blob_gap) || !take_number(&at, end, &length))
+      return refuse(error, "a packed extent is cut off", i);
+    /* Each number is below 2^56, each sum was: nothing overflows. */
+    file->extents[i] = (struct extent){tar + tar_gap, blob + blob_gap, length};
+    tar += tar_gap + length;
+    blob += blob_gap + length;
+    if (tar > file_bytes_max || blob > file_bytes_max) return refuse(error, "an extent is beyond all bounds", i);
+  }
+  return at == end ? 0 : refuse(error, "bytes follow the packed extents", file->header->extent_count);
+}
+
+static int read_packed_extents(struct span_file *file, char *error) {
+  const struct span_header *h = file->header;
+  uint8_t *packed = NULL;
+  file->extents = malloc(h->extent_count * sizeof(struct extent) + 1);
+  int result = file->extents == NULL ? -ENOMEM : 0;
+  if (result == 0) result = read_table(file->fd, (void **)&packed, h->packed_extents_length, h->extents_offset);
+  if (result == 0) result = unpack_extents(file, packed, packed + h->packed_extents_length, error);
+  free(packed);
+  return result;
+}
+
+static int read_extents(struct span_file *file, char *error) {
+  const struct span_header *h = file->header;
+  if (h->packed_extents_length > 0) return read_packed_extents(file, error);
+  return read_table(file->fd, (void **)&file->extents, h->extent_count * sizeof(struct extent), h->extents_offset);
+}
+
 static int read_header(struct span_file *file, char *error) {
   struct stat st;
   if (fstat(file->fd, &st) != 0) return -errno;
@@ -131,8 +176,7 @@ static int read_tables(struct span_file *file, char *error) {
   const struct span_header *h = file->header;
   uint64_t tar_end = 0;
   int result = read_table(file->fd, (void **)&file->spans, h->span_count * sizeof(struct span), h->spans_offset);
-  if (result == 0)
-    result = read_table(file->fd, (void **)&file->extents, h->extent_count * sizeof(struct extent), h->extents_offset);
+  if (result == 0) result = read_extents(file, error);
   if (result == 0) result = check_spans(file, &tar_end, error);
   return result != 0 ? result : check_extents(file, tar_end, error);
 }

@@ -28,7 +28,8 @@ struct span_header {
   uint32_t span_count, extent_count;
   uint64_t spans_offset, extents_offset, windows_offset, windows_length;
   uint8_t layer_sha256[32];
-  uint8_t zero[16];
+  uint64_t packed_extents_length; /* 0: they are not packed */
+  uint8_t zero[8];
 } __attribute__((packed));
 
 struct span {

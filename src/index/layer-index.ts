@@ -217,7 +217,7 @@ export class LayerIndexing {
         this.#blob?.write(tarOffset, bytes);
       },
       window: (stored) => this.#spanFile.addWindow(stored),
-      storedBytes: () => this.#spanFile.windowsBytes + this.#extents.count * spanFile.extentBytes,
+      storedBytes: () => this.#spanFile.windowsBytes + this.#extents.count * spanFile.packedExtentBytes,
     };
     const compression = detectCompression(this.#layer.mediaType, head);
     const scan =

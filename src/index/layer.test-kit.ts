@@ -98,11 +98,26 @@ export async function readSpanFile(path: string): Promise<ReadSpanFile> {
       sha256: bytes.toString("hex", at + 64, at + 96),
     });
   }
-  const extents = Array.from({ length: header.extentCount }, (_, index) => {
-    const at = header.extentsOffset + index * spanFile.extentBytes;
-    return { tarOffset: number(at), blobOffset: number(at + 8), length: number(at + 16) };
+  const packed = { bytes, at: header.extentsOffset };
+  let [tarEnd, blobEnd] = [0, 0];
+  const extents = Array.from({ length: header.extentCount }, () => {
+    const [tarOffset, blobOffset] = [tarEnd + takePacked(packed), blobEnd + takePacked(packed)];
+    const length = takePacked(packed);
+    tarEnd = tarOffset + length;
+    blobEnd = blobOffset + length;
+    return { tarOffset, blobOffset, length };
   });
+  expect(packed.at).toBe(header.extentsOffset + header.extentsBytes);
   return { header, spans, extents };
+}
+
+function takePacked(from: { readonly bytes: Buffer; at: number }): number {
+  let value = 0;
+  for (let factor = 1; ; factor *= 128) {
+    const byte = from.bytes[from.at++] ?? 0;
+    value += (byte & 0x7f) * factor;
+    if (byte < 0x80) return value;
+  }
 }
 
 /** The tar bytes of a gzip span, from its compressed bytes and window alone. */

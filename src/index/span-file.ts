@@ -13,6 +13,8 @@ export interface SpanHeader {
   readonly extentCount: number;
   readonly spansOffset: number;
   readonly extentsOffset: number;
+  /** Of the packed table; 0: it is not packed. */
+  readonly extentsBytes: number;
   readonly windowsOffset: number;
   readonly windowsBytes: number;
   /** `sha256:…` of the compressed layer. */
@@ -73,6 +75,7 @@ export class SpanFileWriter {
       extentCount: extents.count,
       spansOffset,
       extentsOffset,
+      extentsBytes: end - extentsOffset,
       windowsOffset: spanFile.headerBytes,
       windowsBytes: this.#windowsBytes,
     });
@@ -143,6 +146,7 @@ export function readSpanHeader(path: string): SpanHeader {
     extentCount: bytes.readUInt32LE(44),
     spansOffset: number(48),
     extentsOffset: number(56),
+    extentsBytes: number(112),
     windowsOffset: number(64),
     windowsBytes: number(72),
     digest: `sha256:${bytes.toString("hex", 80, 112)}`,
@@ -163,6 +167,7 @@ function encodeHeader(header: SpanHeader): Buffer {
   writeNumber(bytes, header.extentsOffset, 56);
   writeNumber(bytes, header.windowsOffset, 64);
   writeNumber(bytes, header.windowsBytes, 72);
+  writeNumber(bytes, header.extentsBytes, 112);
   bytes.write(header.digest.slice("sha256:".length), 80, "hex");
   return bytes;
 }

@@ -18,6 +18,9 @@ export interface Span {
   readonly sha256: Uint8Array;
 }
 
+const pieceBytes = 1024 * 1024;
+/** Three numbers below 2^53. */
+const packedExtentBytesMax = 3 * 8;
 /** Spans of one piece of a table. */
 const pieceSpans = 16 * 1024;
 
@@ -111,20 +114,40 @@ export class ExtentTable implements ExtentSink {
     return this.#number(at * 3 + 1) + Math.max(0, tarOffset - this.#number(at * 3));
   }
 
-  /** The table's bytes in pieces of about a megabyte. */
+  /** The packed table's bytes in pieces of about a megabyte. */
   *pieces(): Generator<Buffer> {
-    const perPiece = 40_000;
-    for (let from = 0; from < this.#count; from += perPiece) {
-      const count = Math.min(perPiece, this.#count - from);
-      const piece = Buffer.allocUnsafe(count * spanFile.extentBytes);
-      for (let at = 0; at < count * 3; at += 1) writeNumber(piece, this.#number(from * 3 + at), at * 8);
-      yield piece;
+    let piece = Buffer.allocUnsafe(pieceBytes);
+    let filled = 0;
+    let [tarEnd, blobEnd] = [0, 0];
+    for (let at = 0; at < this.#count * 3; at += 3) {
+      const [tarOffset, blobOffset, length] = [this.#number(at), this.#number(at + 1), this.#number(at + 2)];
+      filled = putPacked(piece, tarOffset - tarEnd, filled);
+      filled = putPacked(piece, blobOffset - blobEnd, filled);
+      filled = putPacked(piece, length, filled);
+      tarEnd = tarOffset + length;
+      blobEnd = blobOffset + length;
+      if (filled < pieceBytes - packedExtentBytesMax) continue;
+      yield piece.subarray(0, filled);
+      piece = Buffer.allocUnsafe(pieceBytes);
+      filled = 0;
     }
+    if (filled > 0) yield piece.subarray(0, filled);
   }
 
   #number(at: number): number {
     return this.#numbers[at] ?? 0;
   }
+}
+
+/** Writes a number as a packed extent has it (`types.ts`); returns the place after it. */
+function putPacked(bytes: Buffer, value: number, at: number): number {
+  let [left, next] = [value, at];
+  for (; left >= 128; left = Math.floor(left / 128)) {
+    bytes[next] = 0x80 | (left % 128);
+    next += 1;
+  }
+  bytes[next] = left;
+  return next + 1;
 }
 
 /** Writes a whole number up to 2^53 as a little-endian u64. */

@@ -61,7 +61,7 @@ export interface TocEntry {
  *   48  8  offset of the span table            56  8  offset of the extent table
  *   64  8  offset of the windows               72  8  length of the windows
  *   80 32  SHA-256 of the compressed layer (its digest)
- *   112 16 zero
+ *   112 8  length of the extent table when it is packed; 0: it is not      120 8 zero
  * span, 96 bytes
  *   0   8  compressed offset of the first byte to fetch
  *   8   8  compressed length to fetch: neighbours of a gzip layer may share one byte
@@ -76,6 +76,8 @@ export interface TocEntry {
  *   64 32  SHA-256 of the compressed bytes [offset, offset+length) of kinds 0, 1, 2; of kinds 3, 4, 5 of the tar bytes
  * extent, 24 bytes
  *   0   8  tar offset        8   8  blob offset        16  8  length
+ * extent, packed: three numbers of groups of seven bits, low ones first, the eighth bit set on all bytes but the last
+ *   how far behind the end of the extent before it begins in the tar; the same in the blob; length
  * ```
  * For kind 3 the compressed offset and length of every span are 0 and the layer's size.
  *
@@ -90,6 +92,8 @@ export const spanFile = {
   headerBytes: 128,
   spanBytes: 96,
   extentBytes: 24,
+  /** What a packed extent of a small file takes. */
+  packedExtentBytes: 6,
   kinds: { plain: 0, gzip: 1, zstdFrames: 2, zstdStream: 3, gzipChunks: 4, zstdChunks: 5 },
 } as const;
 

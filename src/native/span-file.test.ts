@@ -20,9 +20,18 @@ function tryOpen(bench: Bench, bytes: Uint8Array): string {
   }
 }
 
-function changed(change: (bytes: Buffer) => void): Buffer {
-  const bytes = Buffer.from(good);
+function changed(change: (bytes: Buffer) => void, from: Uint8Array = good): Buffer {
+  const bytes = Buffer.from(from);
   change(bytes);
+  return bytes;
+}
+
+/** The extent table packed, behind everything else: one run of 10,000 bytes from 0 to 0. */
+function packed(table: readonly number[] = [0, 0, 0x90, 0x4e], count = 1): Buffer {
+  const bytes = Buffer.concat([good, Buffer.from(table)]);
+  bytes.writeUInt32LE(count, 44);
+  bytes.writeBigUInt64LE(BigInt(good.length), 56);
+  bytes.writeBigUInt64LE(BigInt(table.length), 112);
   return bytes;
 }
 
@@ -62,6 +71,14 @@ const corruptions: Record<string, Buffer> = {
   "an empty extent": changed((b) => void b.writeBigUInt64LE(0n, extentAt + 16)),
   "an extent beyond the spans": changed((b) => void b.writeBigUInt64LE(20_000n, extentAt + 16)),
   "an extent beyond the blob": changed((b) => void b.writeBigUInt64LE(huge, extentAt + 8)),
+  "a packed extent that is cut off": packed([0, 0, 0x90]),
+  "a packed number without an end": packed([0, 0, ...Array(12).fill(0xff)]),
+  "packed extents beyond all bounds": packed([0, 0, ...Array(7).fill(0xff), 0x7f]),
+  "an empty packed extent": packed([0, 0, 0]),
+  "a packed extent beyond the spans": packed([1, 0, 0x90, 0x4e]),
+  "bytes behind the packed extents": packed([0, 0, 0x90, 0x4e, 0]),
+  "more packed extents than bytes for them": packed([0, 0, 0x90, 0x4e], 2),
+  "packed extents beyond the end": packed().subarray(0, -1),
 };
 
 test("opens a span file that is whole", () => {
@@ -76,6 +93,25 @@ for (const [what, bytes] of Object.entries(corruptions)) {
   });
 }
 
+test("reads packed extents as those that are not", () => {
+  using bench = new Bench();
+  writeFileSync(bench.path("x.spans"), packed());
+  const blob = LayerBlob.open(bench.paths("x"));
+  using other = new Bench();
+  writeFileSync(other.path("x.spans"), good);
+  const plain = LayerBlob.open(other.paths("x"));
+  for (const [offset, length] of [
+    [0, 1],
+    [2999, 2],
+    [0, 10_000],
+    [9999, 1],
+    [10_000, 2000],
+  ] as const)
+    expect(blob.spansOf(offset, length)).toEqual(plain.spansOf(offset, length));
+  void blob.release();
+  void plain.release();
+});
+
 test("survives two thousand span files with random damage", () => {
   using bench = new Bench();
   let state = 7;
@@ -85,9 +121,10 @@ test("survives two thousand span files with random damage", () => {
   };
   const interesting = [0, 1, 7, 127, 128, 255];
   for (let i = 0; i < 2000; i++) {
-    const bytes = changed((b) => {
+    const damage = (b: Buffer): void => {
       for (let n = random(4); n >= 0; n--) b[random(b.length)] = interesting[random(interesting.length)]!;
-    });
+    };
+    const bytes = changed(damage, i % 2 === 0 ? good : packed());
     // What is left valid opens; the rest is refused; the process lives.
     expect(["opened", "BAD_SPAN_FILE", "EBUSY", "EFBIG", "ENOMEM"]).toContain(tryOpen(bench, bytes));
   }
