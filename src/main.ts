@@ -1,11 +1,7 @@
 #!/usr/bin/env bun
-import { run } from "@stricli/core";
-import { application } from "./cli/app.ts";
 import { CliError } from "./cli/context.ts";
-import { runRoles } from "./cli/dev.ts";
 import { printFailure } from "./cli/failure.ts";
-import { runInternal } from "./cli/internal.ts";
-import { type RoleName, roleNames } from "./role/node.ts";
+import { type RoleName, roleNames } from "./role/role-name.ts";
 
 /** Variables that would change what this executable runs, or make it print what it sends. */
 const refusedVariables = [
@@ -18,6 +14,7 @@ const refusedVariables = [
 
 process.exitCode = await main(process.argv.slice(2));
 
+/** What is not needed is not loaded: the commands take longer to load than a worker to take its readers over. */
 async function main(argv: readonly string[]): Promise<number> {
   for (const name of refusedVariables) {
     if (process.env[name] !== undefined) {
@@ -28,15 +25,21 @@ async function main(argv: readonly string[]): Promise<number> {
       );
     }
   }
-  if (argv[0] === "internal") return await runInternal(argv.slice(1));
+  if (argv[0] === "internal") {
+    const { runInternal } = await import("./cli/internal.ts");
+    return await runInternal(argv.slice(1));
+  }
   if (argv.some((word, position) => word.startsWith("--role") && isBeforeCommands(argv, position))) {
     try {
       const { roles, config } = parseRoles(argv);
+      const { runRoles } = await import("./cli/serve.ts");
       return await runRoles(roles, config);
     } catch (thrown) {
       return printFailure(thrown, false);
     }
   }
+  const { run } = await import("@stricli/core");
+  const { application } = await import("./cli/app.ts");
   await run(application, [...argv], { process: process as never });
   // Stricli's own codes are negative: what it could not parse is wrong usage.
   const code = Number(process.exitCode ?? 0);

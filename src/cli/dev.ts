@@ -1,10 +1,10 @@
-import { type Config, makeConfig, readConfig, readSettings, type Settings } from "../config.ts";
-import { type Node, type RoleName, startNode } from "../role/node.ts";
+import { type Config, makeConfig, readSettings, type Settings } from "../config.ts";
+import type { Node, RoleName } from "../role/node.ts";
 import { configureLog } from "../std/log.ts";
 import { command } from "./action.ts";
 import { writeContext } from "./context.ts";
-import { printFailure } from "./failure.ts";
 import { printJson, printLine } from "./output.ts";
+import { serveUntilSignal } from "./serve.ts";
 import { standaloneFlags } from "./standalone.ts";
 
 interface DevFlags {
@@ -16,9 +16,6 @@ interface DevFlags {
   readonly insecureRegistry?: readonly string[];
   readonly logLevel?: "debug" | "info" | "warning" | "error";
 }
-
-/** Ends the process but not its containers: the next one, perhaps of another version, goes on with them. */
-const handOverSignal = "SIGUSR2";
 
 const allRoles: ReadonlySet<RoleName> = new Set(["gateway", "scheduler", "worker"]);
 
@@ -78,21 +75,6 @@ export const dev = command<DevFlags>({
   },
 });
 
-/** `oci-node --role=…`: the roles named, until a signal. */
-export async function runRoles(
-  roles: ReadonlySet<RoleName>,
-  configPath: string | undefined,
-): Promise<number> {
-  const config = configPath === undefined ? makeConfig({}) : readConfig(configPath);
-  await configureLog(config.log_level);
-  return await serveUntilSignal(config, roles, async (node) => {
-    printLine(node.url === undefined ? `ready ${[...roles].join(",")}` : `ready ${node.url}`);
-    if (node.url !== undefined && node.ownerToken !== undefined) {
-      await writeContext({ url: node.url, token: node.ownerToken });
-    }
-  });
-}
-
 function withFlags(flags: DevFlags): Config {
   const base: Settings = flags.config === undefined ? {} : readSettings(flags.config);
   const settings: Settings = {
@@ -112,33 +94,4 @@ function withFlags(flags: DevFlags): Config {
         }),
   };
   return makeConfig(settings, flags.config);
-}
-
-async function serveUntilSignal(
-  config: Config,
-  roles: ReadonlySet<RoleName>,
-  onReady: (node: Node) => Promise<void>,
-  json = false,
-): Promise<number> {
-  const leaving = new AbortController();
-  const signalled = new Promise<NodeJS.Signals>((resolve) => {
-    const end = (signal: NodeJS.Signals) => {
-      leaving.abort();
-      resolve(signal);
-    };
-    process.once("SIGINT", end);
-    process.once("SIGTERM", end);
-    process.once(handOverSignal, resolve);
-  });
-  const node = await startNode(config, roles, { signal: leaving.signal }).catch((thrown: unknown) => {
-    // What it took over keeps a process alive, and would keep the next one out.
-    process.exit(printFailure(thrown, json));
-  });
-  await onReady(node);
-  if ((await signalled) === handOverSignal) {
-    await node.leave();
-    process.exit(0);
-  }
-  await node.close();
-  return 0;
 }

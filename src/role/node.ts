@@ -6,15 +6,13 @@ import type { Server } from "../rpc/server.ts";
 import { writeFileAtomic } from "../std/atomic-file.ts";
 import { errnoOf, messageOf } from "../std/error.ts";
 import { logger } from "../std/log.ts";
-import { type ControlPlane, openControlPlane } from "./control-plane.ts";
-import { startGateway } from "./gateway.ts";
-import { startScheduler } from "./scheduler.ts";
-import { openWorkerStores, startWorker } from "./worker.ts";
+import type { ControlPlane } from "./control-plane.ts";
+import type { RoleName } from "./role-name.ts";
+import { openWorkerStores } from "./worker-stores.ts";
 
 const log = logger("node");
 
-export const roleNames = ["gateway", "scheduler", "worker"] as const;
-export type RoleName = (typeof roleNames)[number];
+export type { RoleName } from "./role-name.ts";
 
 export const defaultWorkspace = "default";
 
@@ -57,23 +55,26 @@ export async function startNode(
   const close = () => end((closer) => closer.close());
   const leave = () => end((closer) => closer.leave?.() ?? closer.close());
   try {
-    // First of all: programs in containers wait for it when the process before this one died.
+    // First of all, before the roles are even loaded: programs in containers wait when the process before this one died.
     const stores = roles.has("worker") ? await openWorkerStores(config) : undefined;
     let plane: ControlPlane | undefined;
     let url: string | undefined;
     let ownerToken: string | undefined;
     let schedulerServer: Server | undefined;
     if (roles.has("gateway") || roles.has("scheduler")) {
+      const { openControlPlane } = await import("./control-plane.ts");
       plane = await openControlPlane(config, options.signal);
       closers.push(plane);
     }
     if (plane !== undefined && roles.has("gateway")) {
+      const { startGateway } = await import("./gateway.ts");
       const gateway = await startGateway(config, plane, config.worker.cache_on_build ?? roles.has("worker"));
       closers.push(gateway);
       url = gateway.server.url;
       ownerToken = await issueOwnerToken(plane);
     }
     if (plane !== undefined && roles.has("scheduler")) {
+      const { startScheduler } = await import("./scheduler.ts");
       const scheduler = await startScheduler(config, plane);
       closers.push(scheduler);
       schedulerServer = scheduler.server;
@@ -81,6 +82,7 @@ export async function startNode(
     }
     options.signal.throwIfAborted();
     if (stores !== undefined) {
+      const { startWorker } = await import("./worker.ts");
       const worker = await startWorker(config, stores, {
         schedulerUrl: schedulerServer?.url ?? requireSchedulerUrl(config),
         token: readJoinToken(config),

@@ -4,15 +4,11 @@ import { availableParallelism, totalmem } from "node:os";
 import { join } from "node:path";
 import type { Config } from "../config.ts";
 import { WorkerService } from "../gen/oci_node/v1/worker_service_pb.ts";
-import { IndexStore } from "../index/store.ts";
-import { LazyMounts } from "../mount/lazy-mount.ts";
 import { formatPlatform, hostPlatform } from "../reference/platform.ts";
 import { authenticateExactly } from "../rpc/authentication.ts";
 import { translateErrors } from "../rpc/error.ts";
 import { type Server, serve } from "../rpc/server.ts";
-import { Cgroups } from "../runtime/cgroups.ts";
 import { AccessGrants } from "../runtime/grants.ts";
-import { defaultCgroupParent, monitorsOf } from "../runtime/host.ts";
 import { Runtime } from "../runtime/runtime.ts";
 import { SchedulerClient } from "../runtime/scheduler-client.ts";
 import { Worker } from "../runtime/worker.ts";
@@ -22,6 +18,7 @@ import { writeFileAtomic } from "../std/atomic-file.ts";
 import { logger } from "../std/log.ts";
 import { version } from "../std/version.ts";
 import { createRegistryClient, listenSettings } from "./listening.ts";
+import type { WorkerStores } from "./worker-stores.ts";
 
 /** The role on hosts: mounts images lazily and runs containers on them. */
 export interface WorkerRole {
@@ -33,35 +30,6 @@ export interface WorkerRole {
 }
 
 const leaveTimeoutMs = 10_000;
-
-/** What a worker keeps on disk. */
-export interface WorkerStores {
-  readonly mounts: LazyMounts;
-  readonly index: IndexStore;
-}
-
-/**
- * Takes over what the process before this one mounted and served. Readers in its containers wait for this, so nothing
- * comes before it.
- */
-export async function openWorkerStores(config: Config): Promise<WorkerStores> {
-  const index = await IndexStore.open(config.indexDir);
-  const mounts = await LazyMounts.create({
-    stateDir: join(config.stateDir, "mounts"),
-    cacheDir: config.cacheDir,
-    cacheQuotaBytes: config.worker.cache_quota,
-    backgroundBytesPerSecond: config.worker.background_bandwidth,
-    verifyCache: config.worker.verify_cache,
-    transport: config.worker.mount_transport,
-    limits: config.worker.read_deadline === undefined ? {} : { deadlineMs: config.worker.read_deadline },
-    handover: {
-      patienceMs: config.worker.holder_timeout,
-      openIndex: (manifestDigest, sha256) => index.openImage(manifestDigest, sha256, { mounted: true }),
-      onStarted: async (pid) => (await Cgroups.detect()).moveMonitor(monitorsOf(defaultCgroupParent), pid),
-    },
-  });
-  return { mounts, index };
-}
 
 export async function startWorker(
   config: Config,

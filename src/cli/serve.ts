@@ -1,0 +1,54 @@
+import { type Config, makeConfig, readConfig } from "../config.ts";
+import { type Node, type RoleName, startNode } from "../role/node.ts";
+import { configureLog } from "../std/log.ts";
+import { writeContext } from "./context.ts";
+import { printFailure } from "./failure.ts";
+import { printLine } from "./output.ts";
+
+/** Ends the process but not its containers: the next one, perhaps of another version, goes on with them. */
+const handOverSignal = "SIGUSR2";
+
+/** `oci-node --role=…`: the roles named, until a signal. */
+export async function runRoles(
+  roles: ReadonlySet<RoleName>,
+  configPath: string | undefined,
+): Promise<number> {
+  const config = configPath === undefined ? makeConfig({}) : readConfig(configPath);
+  await configureLog(config.log_level);
+  return await serveUntilSignal(config, roles, async (node) => {
+    printLine(node.url === undefined ? `ready ${[...roles].join(",")}` : `ready ${node.url}`);
+    if (node.url !== undefined && node.ownerToken !== undefined) {
+      await writeContext({ url: node.url, token: node.ownerToken });
+    }
+  });
+}
+
+/** Starts a node and ends it when a signal says so: SIGINT, SIGTERM, or the one that hands it over. Gives the exit code. */
+export async function serveUntilSignal(
+  config: Config,
+  roles: ReadonlySet<RoleName>,
+  onReady: (node: Node) => Promise<void>,
+  json = false,
+): Promise<number> {
+  const leaving = new AbortController();
+  const signalled = new Promise<NodeJS.Signals>((resolve) => {
+    const end = (signal: NodeJS.Signals) => {
+      leaving.abort();
+      resolve(signal);
+    };
+    process.once("SIGINT", end);
+    process.once("SIGTERM", end);
+    process.once(handOverSignal, resolve);
+  });
+  const node = await startNode(config, roles, { signal: leaving.signal }).catch((thrown: unknown) => {
+    // What it took over keeps a process alive, and would keep the next one out.
+    process.exit(printFailure(thrown, json));
+  });
+  await onReady(node);
+  if ((await signalled) === handOverSignal) {
+    await node.leave();
+    process.exit(0);
+  }
+  await node.close();
+  return 0;
+}
