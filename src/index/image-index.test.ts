@@ -245,7 +245,9 @@ test("an image without layers is an empty tree", async () => {
 });
 
 test("refuses an image whose layers together would take too much of a worker's memory", async () => {
-  const limits = { ...defaultIndexLimits, imageExtentsMax: 4 };
-  await expect(build(testImage([base, upper]), { limits })).rejects.toThrow("limit image_extents_max of 4");
-  await build(testImage([base, upper]), { limits: { ...limits, imageExtentsMax: 5 } });
+  // Two layers, each with one span and the run of one file; the lower one has two files.
+  const tableBytes = 2 * 144 + 3 * 24;
+  const limits = { ...defaultIndexLimits, imageTableBytesMax: tableBytes - 1 };
+  await expect(build(testImage([base, upper]), { limits })).rejects.toThrow("image_table_bytes_max");
+  await build(testImage([base, upper]), { limits: { ...limits, imageTableBytesMax: tableBytes } });
 });

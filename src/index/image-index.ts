@@ -234,13 +234,16 @@ async function* watched(
   }
 }
 
+const tableBytes = { extent: 24, span: 144 };
+
 /** @throws IndexError `limit_exceeded` when the layers' tables would take more of a worker's memory than they may */
 function checkTables(layers: readonly StoredLayer[], limits: IndexLimits): void {
-  const counts = layers
-    .map(({ spanPath }) => readSpanHeader(spanPath))
-    .map((header) => header.extentCount + header.spanCount);
-  const sum = counts.reduce((total, count) => total + count, 0);
-  checkLimit(limits, "imageExtentsMax", sum, () => "the runs of file data in all layers");
+  let bytes = 0;
+  for (const path of new Set(layers.map(({ spanPath }) => spanPath))) {
+    const { extentCount, spanCount } = readSpanHeader(path);
+    bytes += extentCount * tableBytes.extent + spanCount * tableBytes.span;
+  }
+  checkLimit(limits, "imageTableBytesMax", bytes, () => "the tables of the layers");
 }
 
 async function putImage(

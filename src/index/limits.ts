@@ -39,8 +39,8 @@ export interface IndexLimits {
   readonly layerCpuSecondsMax: number;
   /** Memory of the process that indexes a layer. Honest layers take about 70 MiB, zstd with large windows 128 MiB more. */
   readonly layerMemoryBytesMax: number;
-  /** Runs of file data and spans of all layers: what a worker holds in memory, 24 and 96 bytes each. */
-  readonly imageExtentsMax: number;
+  /** What a worker holds in memory of all layers: 24 bytes for a run of file data, 144 for a span. */
+  readonly imageTableBytesMax: number;
   /** Directories of the merged tree that exist by being named in paths only: one path can name 2,000. */
   readonly impliedDirectoriesMax: number;
   /** Inodes made while the layers are merged, replaced ones included. */
@@ -69,7 +69,7 @@ export const defaultIndexLimits: IndexLimits = {
   spanBytesMax: 64 * mebi,
   layerCpuSecondsMax: 3600,
   layerMemoryBytesMax: 512 * mebi,
-  imageExtentsMax: 8 * mebi,
+  imageTableBytesMax: 512 * mebi,
   impliedDirectoriesMax: 500_000,
   inodesMax: 8 * mebi,
   mergeMemoryBytesMax: 2 * gibi,
