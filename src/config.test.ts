@@ -1,9 +1,9 @@
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
-import { chmodSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { ConfigError, makeConfig, readConfig } from "./config.ts";
-import { defaultIndexLimits } from "./index/limits.ts";
+import { defaultIndexLimits, limitName, settableLimits } from "./index/limits.ts";
 
 let folder: string;
 beforeEach(() => {
@@ -103,4 +103,14 @@ describe("a configuration file", () => {
   test("that is not there is named", () => {
     expect(() => readConfig(join(folder, "none.toml"))).toThrow("none.toml: cannot be read (ENOENT)");
   });
+});
+
+test("the README lists every limit of indexing with its default", () => {
+  const readme = readFileSync(join(import.meta.dir, "../README.md"), "utf8");
+  const block = /\n(\[index\.limits\][\s\S]*?)\n\n/.exec(readme)?.[1] ?? "";
+  const path = join(folder, "config.toml");
+  writeFileSync(path, block);
+  const listed = [...block.matchAll(/^(\w+) =/gm)].map((match) => match[1] ?? "");
+  expect(listed.sort()).toEqual(settableLimits.map(limitName).sort());
+  expect(readConfig(path).indexLimits).toEqual(defaultIndexLimits);
 });
