@@ -10,8 +10,11 @@ import type { FetchOutcome, LayerFetch, RunFetch } from "./layer-fetch.ts";
 import { LayerStream } from "./layer-stream.ts";
 import type { FetchLimits } from "./limits.ts";
 import { RangeFill } from "./range-fill.ts";
+import type { Stretch } from "./sequence.ts";
 import { SourceRequests } from "./source-requests.ts";
 import { runRange, type SpanRun } from "./span-run.ts";
+
+const aheadMax = 64;
 
 interface Stream {
   readonly layer: LayerFetch;
@@ -32,7 +35,7 @@ export class Fetcher {
   readonly #onKept: (bytes: number) => void;
   /** Misses in order of arrival, and stretches to read ahead, which come after. */
   readonly #queue: { readonly layer: LayerFetch; readonly span: number }[] = [];
-  readonly #ahead: { readonly layer: LayerFetch; readonly from: number; readonly spans: number }[] = [];
+  readonly #ahead: (Stretch & { readonly layer: LayerFetch })[] = [];
   readonly #streams: Stream[] = [];
   readonly #running = new Set<Promise<unknown>>();
   #pumpScheduled = false;
@@ -86,8 +89,7 @@ export class Fetcher {
     const running = layer.inFlight.get(span);
     if (running !== undefined) {
       (span < running.filling.next ? running.late : running.demanded).add(span);
-      const next = layer.sequence.caughtUp(running.run);
-      if (next !== undefined && this.#ahead.length < 16) this.#ahead.push({ layer, ...next });
+      this.#readAhead(layer, span);
     } else {
       layer.waiting.add(span);
       this.#enqueue(layer, span);
@@ -156,6 +158,11 @@ export class Fetcher {
     }
   }
 
+  #readAhead(layer: LayerFetch, span: number): void {
+    const stretch = layer.sequence.reached(span);
+    if (stretch !== undefined && this.#ahead.length < aheadMax) this.#ahead.push({ layer, ...stretch });
+  }
+
   #startReads(): void {
     while (this.#lanes.free > 0) {
       const next = this.#queue[0];
@@ -163,7 +170,10 @@ export class Fetcher {
       if (next.layer.waiting.has(next.span)) {
         if (!this.#lanes.hasRoom) return;
         if (next.layer.whole) void this.fetchWhole(next.layer);
-        else this.#startRead(next.layer, next.layer.demandRun(next.span, this.#limits.rangeBytes));
+        else {
+          this.#startRead(next.layer, next.layer.demandRun(next.span, this.#limits.rangeBytes));
+          this.#readAhead(next.layer, next.span);
+        }
       }
       this.#queue.shift();
     }
@@ -174,8 +184,12 @@ export class Fetcher {
     while (this.#lanes.free > 1 && this.#lanes.hasRoom) {
       const next = this.#ahead.shift();
       if (next === undefined) return;
-      const run = next.layer.missingRun(next.from, this.#limits.rangeBytes, next.spans);
-      if (run !== undefined && run.first < next.from + next.spans) this.#startRead(next.layer, run);
+      const { layer, from, spans } = next;
+      const run = layer.missingRun(from, this.#limits.rangeBytes, spans);
+      if (run === undefined || run.first >= from + spans) continue;
+      this.#startRead(layer, run);
+      const left = from + spans - (run.last + 1);
+      if (left > 0) this.#ahead.unshift({ layer, from: run.last + 1, spans: left });
     }
   }
 

@@ -35,7 +35,7 @@ export const defaultFetchLimits: FetchLimits = {
   traceConnections: 6,
   backgroundConnections: 2,
   eagerConnections: 6,
-  readAheadSpans: 8,
+  readAheadSpans: 24,
   deadlineMs: 30_000,
   idleMs: 2_000,
 };
