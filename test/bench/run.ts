@@ -32,11 +32,12 @@ async function main(argv: string[]): Promise<number> {
     return 0;
   }
   const stage = await Stage.set();
-  for (const signal of ["SIGINT", "SIGTERM"] as const) {
-    process.once(signal, () => void stage.strike().finally(() => process.exit(130)));
-  }
+  const interrupted = Promise.race(
+    ["SIGINT", "SIGTERM"].map((signal) => new Promise((resolve) => process.once(signal, resolve))),
+  ).then(() => 130);
   try {
-    return await runAll(stage, wanted);
+    // What runs when a signal comes fails as its things are taken away, and is not waited for.
+    return await Promise.race([runAll(stage, wanted), interrupted]);
   } finally {
     await stage.strike();
   }
@@ -86,6 +87,7 @@ async function runAll(stage: Stage, wanted: Wanted): Promise<number> {
       failed = true;
       tell(`FAILED: ${error instanceof Error ? error.message : String(error)}`);
     }
+    if (stage.struck) return 130;
     await write(figures);
     await stage.clear();
     tell("done");

@@ -28,6 +28,7 @@ export class Stage {
   readonly #root: string;
   readonly #pushed = new Map<string, Promise<string>>();
   readonly #blobs = new Set<string>();
+  #struck = false;
 
   private constructor(
     command: readonly string[],
@@ -176,7 +177,13 @@ export class Stage {
     await this.setLink();
   }
 
+  /** Whether all is taken away, or about to be: nothing more can be measured. */
+  get struck(): boolean {
+    return this.#struck;
+  }
+
   async strike(): Promise<void> {
+    this.#struck = true;
     await sweep(this.#root);
     await this.link.stop();
     await this.#tokenLink.stop();
