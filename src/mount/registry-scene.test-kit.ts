@@ -29,6 +29,7 @@ export class RegistryScene {
   readonly image: TestImage;
   readonly proxy: TestProxy;
   readonly #registry: DockerRegistry;
+  readonly #proxies: TestProxy[] = [];
   readonly #faults = new Map<string, readonly Fault[]>();
 
   private constructor(room: TestRoom, image: TestImage, registry: DockerRegistry, proxy: TestProxy) {
@@ -50,7 +51,7 @@ export class RegistryScene {
 
   async stop(): Promise<void> {
     await this.room.end();
-    await this.proxy.stop();
+    for (const proxy of [this.proxy, ...this.#proxies]) await proxy.stop();
     await this.#registry.stop();
   }
 
@@ -77,6 +78,13 @@ export class RegistryScene {
       signal: new AbortController().signal,
     });
     return new MountedScene(this, name, mounted);
+  }
+
+  /** One more proxy before the registry, for trouble that does not know what it is asked. */
+  async anotherProxy(): Promise<TestProxy> {
+    const proxy = await TestProxy.start(this.#registry.host);
+    this.#proxies.push(proxy);
+    return proxy;
   }
 
   /** What is wrong with the blobs of one repository from now on. */
