@@ -30,6 +30,8 @@ interface KeptToken extends BearerToken {
 
 /** After a refusal nobody asks again for so long: failed logins lock accounts (Docker Hub). */
 const refusedForMs = 5_000;
+/** A token made for a request is not refused for its age until then, whatever life was said. */
+const newForMs = 5_000;
 /** A credential that has worked may be refused by mistake: the first few times the pause is shorter. */
 const doubtedForMs = 900;
 const doubtsMax = 5;
@@ -197,7 +199,9 @@ export class Session {
   }
 
   #ticketOf(token: KeptToken, made: boolean): Ticket {
-    const freshUntilMs = made ? token.madeAtMs + token.lifeMs / 2 : Number.NEGATIVE_INFINITY;
+    const freshUntilMs = made
+      ? token.madeAtMs + Math.min(token.lifeMs / 2, newForMs)
+      : Number.NEGATIVE_INFINITY;
     return { header: `Bearer ${token.value.expose()}`, generation: this.#generation, freshUntilMs };
   }
 
