@@ -110,7 +110,7 @@ async function lazyStart(stage: Stage, image: string, how: "without trace" | "wi
   try {
     await stage.link.resetStats();
     const started = performance.now();
-    await node.ok(["run", image, "--", ...pipImports]);
+    await node.ok(["run", image, "--", ...pipImports], { timeoutMs: 300_000 });
     const took = (performance.now() - started) / 1000;
     const { bytes, requests } = await stage.link.stats();
     return { seconds: took, bytes, requests };
