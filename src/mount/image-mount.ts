@@ -11,6 +11,7 @@ import { toMountError } from "./errno.ts";
 import { MountError } from "./error.ts";
 import { released } from "./failure.ts";
 import { Fetcher } from "./fetcher.ts";
+import { FirstStart } from "./first-start.ts";
 import type { MountHolder } from "./holder.ts";
 import type { CachedLayer, LayerCache } from "./layer-cache.ts";
 import { LayerFetch } from "./layer-fetch.ts";
@@ -34,6 +35,8 @@ export interface ImageMountRequest {
   readonly trace?: Trace | undefined;
   /** Whether to take note of what is read. */
   readonly takeNotes: boolean;
+  /** Without a trace: bring all of the image from the first moment on, beside what is read. */
+  readonly bringAll: boolean;
   /** The mount's own folder, and where its tree appears. */
   readonly dir: string;
   readonly root: string;
@@ -129,6 +132,7 @@ export class ImageMount implements MountedImage {
       await verifyDevices(request.image, layers);
       mount = new ImageMount(parts, request, layers);
       if (request.trace !== undefined) mount.prefetch(request.trace);
+      else if (request.bringAll) mount.#bringAll();
       if (request.eager) await mount.complete(request.onProgress, signal);
       await mount.#mountTree(request, signal);
       return mount;
@@ -165,7 +169,17 @@ export class ImageMount implements MountedImage {
       const source = new AwaitedSource();
       mount = new ImageMount(
         parts,
-        { workspace, image, source, eager: false, takeNotes: false, dir, root, restrict: false },
+        {
+          workspace,
+          image,
+          source,
+          eager: false,
+          takeNotes: false,
+          bringAll: false,
+          dir,
+          root,
+          restrict: false,
+        },
         layers,
       );
       const partial = served.layers.flatMap((at) => layers[at] ?? []);
@@ -241,6 +255,19 @@ export class ImageMount implements MountedImage {
   prefetch(trace: Trace): void {
     const replay = new TraceReplay(this.#fetcher, this.#fetches, trace, this.#parts.limits);
     this.#replaying = Promise.all([this.#replaying, replay.run(this.#leaving.signal)]);
+  }
+
+  #bringAll(): void {
+    const { limits, budget, cache } = this.#parts;
+    const mayKeepMore = () => cache.hasRoom();
+    const first = new FirstStart({
+      fetcher: this.#fetcher,
+      layers: this.#fetches,
+      limits,
+      budget,
+      mayKeepMore,
+    });
+    this.#replaying = first.run(this.#leaving.signal);
   }
 
   readSoFar(): StartTrace | undefined {

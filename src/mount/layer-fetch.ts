@@ -62,6 +62,8 @@ export class LayerFetch {
   stream: Promise<FetchOutcome> | undefined;
 
   readonly spanCount: number;
+  /** Where a reader missed last. */
+  latestMiss: { readonly span: number; readonly atMs: number } | undefined;
   #closed = false;
 
   constructor(blob: LayerBlob, descriptor: Descriptor, limits: FetchLimits) {
@@ -100,6 +102,7 @@ export class LayerFetch {
     const refusal = this.#refusals.get(span);
     if (refusal !== undefined && now < refusal.untilMs) return refusal.error;
     this.#refusals.delete(span);
+    this.latestMiss = { span, atMs: now };
     if (!this.#missedAt.has(span)) this.#missedAt.set(span, now);
     return undefined;
   }

@@ -50,6 +50,8 @@ export interface AcquireOptions {
   readonly trace?: Trace | undefined;
   /** Take note of what is read, for {@link LazyImage.readSoFar}. */
   readonly takeNotes?: boolean;
+  /** Without a trace: bring all of the image from the first moment on, beside what is read. */
+  readonly bringAll?: boolean;
   /** Complete the layers while no reader waits. */
   readonly background: boolean;
   /** Resolve only when every layer is in the cache. */
@@ -301,9 +303,10 @@ export class LazyMounts {
       const { workspace, index: image, source, eager, onProgress, trace } = options;
       const restrict = options.restrict ?? false;
       const takeNotes = options.takeNotes ?? false;
+      const bringAll = options.bringAll ?? false;
       return await ImageMount.open(
         this.#parts,
-        { workspace, image, source, eager, onProgress, trace, takeNotes, dir, root, restrict },
+        { workspace, image, source, eager, onProgress, trace, takeNotes, bringAll, dir, root, restrict },
         signal,
       );
     });

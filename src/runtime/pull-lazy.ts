@@ -67,6 +67,7 @@ export async function pullLazy(
     source,
     trace,
     takeNotes: dependencies.traces,
+    bringAll: dependencies.backgroundFetch,
     background: dependencies.backgroundFetch,
     eager: request.eager,
     signal,
