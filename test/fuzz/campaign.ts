@@ -2,6 +2,7 @@ import { mkdir, mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { cleanEnvironment } from "../../src/std/spawn.ts";
+import { sweep } from "../kit/leftovers.ts";
 import type { FuzzAnswer, FuzzOrder } from "./worker.ts";
 
 export interface Campaign {
@@ -77,6 +78,8 @@ export async function runCampaign(campaign: Campaign): Promise<CampaignResult> {
       finding: { message, path },
     };
   } finally {
+    // A process that was ended may have had an image mounted.
+    await sweep(scratch);
     await rm(scratch, { recursive: true, force: true });
   }
 }
