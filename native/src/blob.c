@@ -34,7 +34,7 @@ void blob_free(struct blob *blob) {
   if (blob->cache_fd >= 0) close(blob->cache_fd);
   span_file_close(&blob->spans);
   pthread_mutex_destroy(&blob->map_lock);
-  pthread_rwlock_destroy(&blob->damage_lock);
+  pthread_mutex_destroy(&blob->write_lock);
   free((void *)blob->bits);
   free((void *)blob->stored);
   free(blob->checks);
@@ -75,7 +75,7 @@ int blob_new(const char *span_path, const char *cache_path, struct blob **out, c
   blob->cache_fd = blob->map_fd = blob->spans.fd = -1;
   blob->refs = 1;
   pthread_mutex_init(&blob->map_lock, NULL);
-  pthread_rwlock_init(&blob->damage_lock, NULL);
+  pthread_mutex_init(&blob->write_lock, NULL);
   TAILQ_INIT(&blob->parked);
   int result = span_file_open(span_path, &blob->spans, error);
   if (result == 0 && (blob->cache_path = strdup(cache_path)) == NULL) result = -ENOMEM;

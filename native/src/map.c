@@ -218,7 +218,7 @@ int map_sync(struct blob *blob) {
   pthread_mutex_lock(&blob->map_lock);
   struct stamp stamp;
   /* What somebody else has changed, or nobody has looked at, must not be believed the next time. */
-  bool clean = blob->commits_at_work == 0 && blob->generation == generation && atomic_load(&blob->unproved) == 0 &&
+  bool clean = !atomic_load(&blob->writing) && blob->generation == generation && atomic_load(&blob->unproved) == 0 &&
                stamp_take(blob, &stamp) == 0 && stamp_is_kept(blob, &stamp);
   if (clean) {
     write_header(blob, MAP_CLEAN, &stamp);

@@ -172,9 +172,9 @@ enum fill_status miss_span_ready(struct view *view, uint32_t span, const uint8_t
   bool stored = blob_has(blob, span);
   if (!stored) {
     uint32_t check;
-    blob_commit_begin(blob);
+    uint64_t doubts = blob_commit_begin(blob);
     stored = scatter_span(blob, span, tar, &check) == 0;
-    blob_commit_end(blob, span, stored, check);
+    blob_commit_end(blob, doubts, span, stored, check);
   }
   pthread_mutex_lock(&engine_lock);
   blob->states[span].requester = 0;

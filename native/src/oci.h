@@ -87,13 +87,13 @@ struct blob {
   _Atomic uint32_t dropped;   /* spans whose bytes were found wrong, ever */
   struct span_state *states;  /* engine_lock */
   struct parked_list parked;  /* engine_lock */
-  pthread_rwlock_t damage_lock; /* held shared while a span is written, alone while one is wiped; before map_lock */
+  pthread_mutex_t write_lock; /* held while the cache file is written, as the kernel does too; before map_lock */
   pthread_mutex_t map_lock;   /* guards the map and what follows */
   bool marked_dirty;          /* the map's file says so */
   bool stale;                 /* the map's file may say clean, but of another state */
   bool map_lost;              /* the map cannot be written: what is stored is forgotten at the end */
-  _Atomic uint32_t commits_at_work;
-  _Atomic uint32_t activity;  /* moves when commits_at_work does */
+  _Atomic bool writing;       /* between a commit's begin and its end */
+  _Atomic uint32_t activity;  /* moves when that does */
   uint64_t generation, doubts;
   _Atomic int64_t kept_mtime_ns, kept_ctime_ns, kept_blocks; /* of the cache file as we left it */
 };
@@ -149,14 +149,16 @@ static inline bool blob_is_unproved(const struct blob *blob, uint32_t span) {
 int blob_read(const struct blob *blob, uint8_t *out, uint64_t offset, size_t length);
 
 /* ---- stamp.c: whether the cache file is as we left it ---- */
-/* Must be called before the bytes of a span are written to the cache file, and blob_commit_end after; it sets the bit
- * when `stored`. In between no sync can mark the file clean. */
-void blob_commit_begin(struct blob *blob);
-void blob_commit_end(struct blob *blob, uint32_t span, bool stored, uint32_t check);
+/* Must be called before the bytes of a span are written to the cache file, and blob_commit_end, with what the first
+ * returned, after; it sets the bit when `stored`. In between no sync can mark the file clean. */
+uint64_t blob_commit_begin(struct blob *blob);
+void blob_commit_end(struct blob *blob, uint64_t doubts, uint32_t span, bool stored, uint32_t check);
 /* As blob_read. ESTALE: somebody else has changed the file, and its spans are unproved now. */
 int blob_read_sure(struct blob *blob, uint8_t *out, uint64_t offset, size_t length);
 /* Looks whether somebody else has changed the file; its spans are unproved then. */
 void blob_look(struct blob *blob);
+/* The same with map_lock held. True: it was changed. */
+bool stamp_look_locked(struct blob *blob);
 int stamp_take(const struct blob *blob, struct stamp *stamp); /* 0 or -errno */
 void stamp_keep_locked(struct blob *blob, const struct stamp *stamp);
 bool stamp_is_kept(const struct blob *blob, const struct stamp *stamp);

@@ -142,9 +142,10 @@ static void clear_gaps(const struct blob *blob, uint32_t index) {
 
 static void drop(struct blob *blob, uint32_t index) {
   /* Nobody writes meanwhile; who has stored the span anew since it was read keeps it. */
-  pthread_rwlock_wrlock(&blob->damage_lock);
+  pthread_mutex_lock(&blob->write_lock);
   pthread_mutex_lock(&blob->map_lock);
-  if (blob_is_unproved(blob, index)) {
+  /* Changed once more since it was read: to be read again. */
+  if (!stamp_look_locked(blob) && blob_is_unproved(blob, index)) {
     map_mark_dirty_locked(blob);
     map_clear_locked(blob, index);
     atomic_fetch_sub(&blob->unproved, 1);
@@ -157,7 +158,7 @@ static void drop(struct blob *blob, uint32_t index) {
     atomic_fetch_add(&blob->activity, 1);
   }
   pthread_mutex_unlock(&blob->map_lock);
-  pthread_rwlock_unlock(&blob->damage_lock);
+  pthread_mutex_unlock(&blob->write_lock);
 }
 
 static void believe(struct blob *blob, uint32_t index, uint64_t doubts) {

@@ -52,54 +52,69 @@ static void disbelieve_locked(struct blob *blob) {
   stamp_keep_locked(blob, &stamp);
 }
 
-/* Looks at the file with map_lock held. True: somebody else has changed it, and nothing of it is believed now. */
-static bool look_locked(struct blob *blob) {
+/* ext4 moves blocks from one count to another while it writes back, and a look may fall between the two. */
+static bool has_lost_blocks(const struct blob *blob, struct stamp *stamp) {
+  int64_t kept = atomic_load(&blob->kept_blocks);
+  return stamp->blocks < kept && (stamp_take(blob, stamp) != 0 || stamp->blocks < kept);
+}
+
+bool stamp_look_locked(struct blob *blob) {
   struct stamp stamp;
+  bool writing = atomic_load(&blob->writing);
   bool changed = stamp_take(blob, &stamp) != 0 || (uint64_t)stamp.size != blob->spans.header->blob_size ||
-                 (blob->commits_at_work > 0 ? stamp.blocks < atomic_load(&blob->kept_blocks)
-                                            : !stamp_is_kept(blob, &stamp));
+                 (writing ? has_lost_blocks(blob, &stamp) : !stamp_is_kept(blob, &stamp));
   if (changed) disbelieve_locked(blob);
+  else if (!writing) stamp_keep_locked(blob, &stamp);
   return changed;
 }
 
 void blob_look(struct blob *blob) {
   pthread_mutex_lock(&blob->map_lock);
-  look_locked(blob);
+  stamp_look_locked(blob);
   pthread_mutex_unlock(&blob->map_lock);
 }
 
-void blob_commit_begin(struct blob *blob) {
-  pthread_rwlock_rdlock(&blob->damage_lock);
+uint64_t blob_commit_begin(struct blob *blob) {
+  pthread_mutex_lock(&blob->write_lock);
   pthread_mutex_lock(&blob->map_lock);
-  if (blob->commits_at_work == 0) look_locked(blob);
+  stamp_look_locked(blob);
   map_mark_dirty_locked(blob);
-  atomic_fetch_add(&blob->commits_at_work, 1);
+  atomic_store(&blob->writing, true);
   atomic_fetch_add(&blob->activity, 1);
+  uint64_t doubts = blob->doubts;
   pthread_mutex_unlock(&blob->map_lock);
+  return doubts;
 }
 
-void blob_commit_end(struct blob *blob, uint32_t span, bool stored, uint32_t check) {
+static void store_locked(struct blob *blob, uint32_t span, uint32_t check, bool sure) {
+  bool had = blob_has(blob, span), was_stored = blob_is_stored(blob, span);
+  blob->generation++;
+  map_set_locked(blob, span, check);
+  if (had) return;
+  if (!sure) {
+    /* The file was changed while the span was written, which may have met it too: it is proved like the others. */
+    if (!was_stored) atomic_fetch_add(&blob->unproved, 1);
+    return;
+  }
+  atomic_fetch_or_explicit(&blob->bits[span / 64], 1ull << (span % 64), memory_order_release);
+  atomic_fetch_add(&blob->present, 1);
+  if (was_stored) atomic_fetch_sub(&blob->unproved, 1);
+}
+
+void blob_commit_end(struct blob *blob, uint64_t doubts, uint32_t span, bool stored, uint32_t check) {
   pthread_mutex_lock(&blob->map_lock);
   struct stamp stamp;
   if (stamp_take(blob, &stamp) == 0) {
     /* Our own writes only add blocks. */
-    if ((uint64_t)stamp.size != blob->spans.header->blob_size || stamp.blocks < atomic_load(&blob->kept_blocks))
-      disbelieve_locked(blob);
+    if ((uint64_t)stamp.size != blob->spans.header->blob_size || has_lost_blocks(blob, &stamp)) disbelieve_locked(blob);
     else stamp_keep_locked(blob, &stamp);
   }
-  if (stored) {
-    blob->generation++;
-    uint64_t bit = 1ull << (span % 64);
-    if (blob_is_stored(blob, span) && !blob_has(blob, span)) atomic_fetch_sub(&blob->unproved, 1);
-    map_set_locked(blob, span, check);
-    if ((atomic_fetch_or_explicit(&blob->bits[span / 64], bit, memory_order_release) & bit) == 0)
-      atomic_fetch_add(&blob->present, 1);
-  }
+  if (stored) store_locked(blob, span, check, blob->doubts == doubts);
   atomic_fetch_add(&blob->activity, 1);
-  atomic_fetch_sub(&blob->commits_at_work, 1);
+  atomic_store(&blob->writing, false);
   bool complete = stored && atomic_load(&blob->present) == blob->spans.header->span_count;
   pthread_mutex_unlock(&blob->map_lock);
-  pthread_rwlock_unlock(&blob->damage_lock);
+  pthread_mutex_unlock(&blob->write_lock);
   /* Marked clean now, it need not be read through after a crash of this process. */
   if (complete) blob_sync_soon(blob);
 }
@@ -107,11 +122,11 @@ void blob_commit_end(struct blob *blob, uint32_t span, bool stored, uint32_t che
 /* One look without a lock, for the hit path. What is written meanwhile by ourselves makes it a weaker one. */
 static bool looks_changed(const struct blob *blob) {
   uint32_t activity = atomic_load(&blob->activity);
-  bool busy = atomic_load(&blob->commits_at_work) > 0;
+  bool busy = atomic_load(&blob->writing);
   struct stamp stamp;
   if (stamp_take(blob, &stamp) != 0 || (uint64_t)stamp.size != blob->spans.header->blob_size) return true;
   if (stamp_is_kept(blob, &stamp)) return false;
-  busy = busy || atomic_load(&blob->commits_at_work) > 0 || atomic_load(&blob->activity) != activity;
+  busy = busy || atomic_load(&blob->writing) || atomic_load(&blob->activity) != activity;
   return !busy || stamp.blocks < atomic_load(&blob->kept_blocks);
 }
 
@@ -119,7 +134,7 @@ int blob_read_sure(struct blob *blob, uint8_t *out, uint64_t offset, size_t leng
   int error = blob_read(blob, out, offset, length);
   if (error == 0 && !looks_changed(blob)) return 0;
   pthread_mutex_lock(&blob->map_lock);
-  bool changed = look_locked(blob);
+  bool changed = stamp_look_locked(blob);
   if (error != 0 && !changed) disbelieve_locked(blob); /* the disk gives an error: what it holds is fetched again */
   pthread_mutex_unlock(&blob->map_lock);
   if (changed || error != 0) pool_start();

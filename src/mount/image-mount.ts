@@ -343,7 +343,8 @@ export class ImageMount implements MountedImage {
 
   async #mountTree(request: ImageMountRequest, signal: AbortSignal): Promise<void> {
     const started = performance.now();
-    const partial = this.#layers.filter(({ blob }) => !blob.complete);
+    const { watches } = this.#parts.cache;
+    const partial = this.#layers.filter(({ blob }) => watches || !blob.complete);
     if (request.takeNotes) {
       for (const { blob } of partial) blob.beginTouches();
       this.#noted = partial;

@@ -95,6 +95,11 @@ export class LayerCache {
     return cache;
   }
 
+  /** Whether a layer should be read by way of us even when it is complete: we see what others do to its file, EROFS does not. */
+  get watches(): boolean {
+    return this.#verify === "all";
+  }
+
   /**
    * Opens a layer's blob, made empty when it is not there. One that is all there but cannot be believed unread is read
    * through first: whether it is complete decides how it is mounted.
@@ -137,8 +142,8 @@ export class LayerCache {
    * @throws MountError `no_space`, `corrupt_index`, `mount_failed`
    */
   async import(layer: IndexedLayer, spanPath: string, sourcePath: string): Promise<boolean> {
-    const [name] = namesOf(layer);
-    const lock = await FileLock.share(join(this.#dir, `${name}.lock`));
+    const [name = ""] = namesOf(layer);
+    const lock = await this.#share(name);
     try {
       const { blocks } = await stat(sourcePath);
       const mapPath = join(this.#dir, `${name}.map`);
@@ -164,7 +169,7 @@ export class LayerCache {
   async #tryUse(name: string, layer: IndexedLayer, spanPath: string): Promise<CachedLayer | undefined> {
     const path = join(this.#dir, `${name}.blob`);
     const mapPath = join(this.#dir, `${name}.map`);
-    const lock = await FileLock.share(join(this.#dir, `${name}.lock`));
+    const lock = await this.#share(name);
     try {
       const blob = LayerBlob.open({ spanPath, cachePath: path, mapPath, verify: this.#verify });
       await touch(mapPath);
@@ -174,6 +179,12 @@ export class LayerCache {
       if (errnoOf(thrown) === "EBUSY") return undefined;
       throw toMountError(thrown, `opening layer ${layer.digest} in the cache ${this.#dir}`, layer.digest);
     }
+  }
+
+  async #share(name: string): Promise<FileLock> {
+    // Somebody may have deleted the whole cache under us.
+    await mkdir(this.#dir, { recursive: true, mode: 0o700 });
+    return await FileLock.share(join(this.#dir, `${name}.lock`));
   }
 
   async #prove(cached: CachedLayer): Promise<void> {

@@ -13,4 +13,5 @@ test("rooms mount over loop devices here", async () => {
   await room.end();
 });
 
-for (const suite of ["lazy-mount", "lifetime"]) describe(suite, () => require(`./${suite}.test.ts`));
+for (const suite of ["lazy-mount", "lifetime", "damage"])
+  describe(suite, () => require(`./${suite}.test.ts`));
