@@ -1,10 +1,14 @@
 import { afterAll, beforeAll, expect, test } from "bun:test";
+import { connect } from "node:net";
 import type { Fault } from "../../test/kit/fault.ts";
 import type { TestProxy } from "../../test/kit/proxy.ts";
 import { type ReadOutcome, RegistryScene } from "./registry-scene.test-kit.ts";
 
 const files = "abcdefghijkl";
 const readers = 64;
+const backlog = 1;
+/** Of these the proxy itself cannot be asked while they last. */
+const mute: ReadonlySet<string> = new Set(["drops new connections", "is frozen"]);
 const outageMs = 6_000;
 const recoveredWithinMs = 1_000;
 
@@ -14,6 +18,19 @@ const outages: Readonly<Record<string, (proxy: TestProxy) => Promise<() => Promi
   "resets connections": (proxy) => fault(proxy, { kind: "reset" }),
   "answers 503": (proxy) => fault(proxy, { kind: "status", status: 503 }),
   "stalls in the middle": (proxy) => fault(proxy, { kind: "stall", afterBytes: 5_000 }),
+  "drops new connections": async (proxy) => {
+    proxy.pause();
+    const [hostname = "", port] = proxy.host.split(":");
+    // They fill the queue of what waits to be accepted; the kernel then ignores whoever else knocks.
+    const knocking = Array.from({ length: backlog + 2 }, () =>
+      connect({ host: hostname, port: Number(port) }),
+    );
+    for (const socket of knocking) socket.on("error", () => undefined);
+    return async () => {
+      proxy.resume();
+      for (const socket of knocking) socket.destroy();
+    };
+  },
   "is frozen": async (proxy) => {
     proxy.pause();
     return async () => proxy.resume();
@@ -39,7 +56,7 @@ const stories = new Map<string, Promise<Story>>();
 const cases = Object.keys(outages).map((name) => [name] as const);
 
 async function story(name: string): Promise<Story> {
-  const proxy = await scene.anotherProxy();
+  const proxy = await scene.anotherProxy(name === "drops new connections" ? { backlog } : {});
   const repository = name.replaceAll(" ", "-").toLowerCase();
   const calm = await scene.mount(`${repository}-before`, { transport: "auto", deadlineMs: 60_000 });
   const usual = await Promise.all(Array.from({ length: readers }, (_, i) => calm.read(files.charAt(i % 12))));
@@ -50,7 +67,7 @@ async function story(name: string): Promise<Story> {
   const beganMs = performance.now();
   const reads = Array.from({ length: readers }, (_, index) => mounted.read(files.charAt(index % 12)));
   await Bun.sleep(outageMs);
-  const { requests } = name === "is frozen" ? { requests: 0 } : await proxy.stats();
+  const { requests } = mute.has(name) ? { requests: 0 } : await proxy.stats();
   const lastedMs = performance.now() - beganMs;
   await end();
   const outcomes = await Promise.all(reads);
@@ -64,7 +81,7 @@ beforeAll(async () => {
     const told = story(name);
     told.catch(() => undefined);
     stories.set(name, told);
-    await Bun.sleep(1_500);
+    await Bun.sleep(1_000);
   }
 }, 60_000);
 

@@ -1,3 +1,4 @@
+import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { Fault } from "../../test/kit/fault.ts";
 import { TestProxy } from "../../test/kit/proxy.ts";
@@ -9,7 +10,7 @@ import { type DockerRegistry, startDockerRegistry } from "../registry/docker-reg
 import { linkBlob, pushBlob } from "../registry/image.test-kit.ts";
 import { blobSource } from "../registry/repository.ts";
 import type { LazyImage } from "./lazy-mount.ts";
-import { contentOf, noise, type TestImage, TestRoom } from "./mount.test-kit.ts";
+import { noise, type TestImage, TestRoom } from "./mount.test-kit.ts";
 import type { TransportChoice } from "./transport.ts";
 
 const KiB = 1024;
@@ -46,7 +47,15 @@ export class RegistryScene {
     const layer = Object.fromEntries([["warm", noise(KiB)], ["warm2", noise(KiB)], ...large]);
     const [image, registry] = await Promise.all([room.image([layer]), startDockerRegistry()]);
     for (const [digest, bytes] of image.source.blobs) await pushBlob(registry.host, "app", digest, bytes);
-    return new RegistryScene(room, image, registry, await TestProxy.start(registry.host));
+    const scene = new RegistryScene(room, image, registry, await TestProxy.start(registry.host));
+    await mkdir(scene.rightDir);
+    for (const [name, content] of image.files) await writeFile(join(scene.rightDir, name), content);
+    return scene;
+  }
+
+  /** Holds the files as they should be read. */
+  get rightDir(): string {
+    return join(this.room.dir, "right");
   }
 
   async stop(): Promise<void> {
@@ -58,7 +67,13 @@ export class RegistryScene {
   /** Mounts with a cache and a client of its own, from a repository of its own at `host`. */
   async mount(
     name: string,
-    options: { readonly transport: TransportChoice; readonly deadlineMs: number; readonly host?: string },
+    options: {
+      readonly transport: TransportChoice;
+      readonly deadlineMs: number;
+      readonly host?: string;
+      /** Of the registry, in this order. */
+      readonly mirrors?: readonly string[];
+    },
   ): Promise<MountedScene> {
     for (const digest of this.image.source.blobs.keys())
       await linkBlob(this.#registry.host, "app", name, digest);
@@ -68,7 +83,7 @@ export class RegistryScene {
       transport: options.transport,
       limits: { deadlineMs: options.deadlineMs },
     });
-    const source = this.#source(options.host ?? this.proxy.host, name);
+    const source = this.#source(options.host ?? this.proxy.host, name, options.mirrors ?? []);
     const mounted = await mounts.acquire({
       workspace: "ws",
       index: this.image.opened,
@@ -81,8 +96,8 @@ export class RegistryScene {
   }
 
   /** One more proxy before the registry, for trouble that does not know what it is asked. */
-  async anotherProxy(): Promise<TestProxy> {
-    const proxy = await TestProxy.start(this.#registry.host);
+  async anotherProxy(link: { readonly backlog?: number } = {}): Promise<TestProxy> {
+    const proxy = await TestProxy.start(this.#registry.host, link);
     this.#proxies.push(proxy);
     return proxy;
   }
@@ -98,8 +113,10 @@ export class RegistryScene {
     return log.filter((line) => line.includes(` /v2/${name}/`)).length;
   }
 
-  #source(host: string, name: string): BlobSource {
-    const policy = { insecureHosts: new Set([host]), privateHosts: new Set<string>() };
+  #source(host: string, name: string, mirrorHosts: readonly string[]): BlobSource {
+    const list = mirrorHosts.map((mirror) => ({ url: new URL(`http://${mirror}`), namespaced: false }));
+    const mirrors = new Map([[host, list]]);
+    const policy = { insecureHosts: new Set([host]), privateHosts: new Set<string>(), mirrors };
     const reference = parseReference(`${host}/${name}:1`);
     return blobSource(new RegistryClient({ policy }).repository(reference, anonymousProvider(host)));
   }
@@ -120,15 +137,15 @@ export class MountedScene {
   /** Reads a file in a process of its own, as this one answers the misses. */
   async read(file: string): Promise<ReadOutcome> {
     const began = performance.now();
-    const child = Bun.spawn(["sha256sum", join(this.image.root, file)], { stdout: "pipe", stderr: "pipe" });
-    const [out, complaint] = await Promise.all([
+    const compared = ["cmp", join(this.image.root, file), join(this.#scene.rightDir, file)];
+    const child = Bun.spawn(compared, { stdout: "pipe", stderr: "pipe" });
+    const [difference, complaint] = await Promise.all([
       new Response(child.stdout).text(),
       new Response(child.stderr).text(),
     ]);
-    await child.exited;
+    const code = await child.exited;
     const tookMs = performance.now() - began;
     if (/Input\/output error/.test(complaint)) return { ended: "EIO", tookMs };
-    const wanted = new Bun.CryptoHasher("sha256").update(contentOf(this.#scene.image, file)).digest("hex");
-    return { ended: out.startsWith(wanted) ? "ok" : `wrong: ${out}${complaint}`, tookMs };
+    return { ended: code === 0 ? "ok" : `wrong: ${difference}${complaint}`, tookMs };
   }
 }

@@ -20,8 +20,8 @@ export interface Fault {
     | { readonly kind: "stall"; readonly afterBytes: number }
     /** Flips one bit of the body's byte at this place. */
     | { readonly kind: "corrupt"; readonly atByte: number }
-    /** Drops the Range header, as a server without range support would. */
-    | { readonly kind: "no_range" };
+    /** Drops the Range header, as a server without range support would; breaks off after so many bytes, if any are named. */
+    | { readonly kind: "no_range"; readonly breakAfterBytes?: number };
 }
 
 export interface ProxyStats {
@@ -38,4 +38,6 @@ export interface ProxySettings {
   readonly delayMs: number;
   /** Over all connections together, from server to client; 0: no limit. */
   readonly bytesPerSecond: number;
+  /** Connections that wait to be accepted; more are not answered at all. Absent: as many as the system likes. */
+  readonly backlog?: number;
 }

@@ -87,7 +87,13 @@ class Connection {
 
   #fromServer(chunk: Buffer): void {
     const action = this.#action;
-    if (action === undefined || action.kind === "no_range") {
+    const breakAfterBytes =
+      action?.kind === "truncate"
+        ? action.afterBytes
+        : action?.kind === "no_range"
+          ? action.breakAfterBytes
+          : undefined;
+    if (action === undefined || (action.kind === "no_range" && breakAfterBytes === undefined)) {
       this.#send(chunk);
       return;
     }
@@ -108,9 +114,10 @@ class Connection {
       this.#send(body);
       return;
     }
-    if (action.kind !== "truncate" && action.kind !== "stall") return;
-    if (start < action.afterBytes) this.#send(body.subarray(0, action.afterBytes - start));
-    if (action.kind === "truncate" && this.#bodySeen >= action.afterBytes) {
+    const sendBytes = action.kind === "stall" ? action.afterBytes : breakAfterBytes;
+    if (sendBytes === undefined) return;
+    if (start < sendBytes) this.#send(body.subarray(0, sendBytes - start));
+    if (breakAfterBytes !== undefined && this.#bodySeen >= breakAfterBytes) {
       bucket.take(0, () => this.#client.end());
       this.#server.destroy();
     }
@@ -168,7 +175,8 @@ const control = Bun.serve({
 });
 
 const server = createServer((client) => void new Connection(client));
-server.listen(0, "127.0.0.1", () => {
+const { backlog } = settings;
+server.listen({ host: "127.0.0.1", port: 0, ...(backlog === undefined ? {} : { backlog }) }, () => {
   const address = server.address() as { port: number };
   process.stdout.write(`proxy 127.0.0.1:${address.port} control 127.0.0.1:${control.port}\n`);
 });
