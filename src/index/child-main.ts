@@ -66,7 +66,7 @@ function checkOwnUse(limits: IndexLimits): void {
   checkLimit(
     limits,
     "layerCpuSecondsMax",
-    Math.floor((user + system) / 1e6),
+    Math.round((user + system) / 1e4) / 100,
     () => "the seconds of indexing the layer",
   );
 }

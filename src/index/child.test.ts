@@ -181,3 +181,11 @@ test("holds the process to its memory", async () => {
   expect(mapped.message).toContain("no memory");
   expect((await index(chunksOf(wide), describe(wide))).tarSizeBytes).toBe(tar.length);
 });
+
+test("holds the process to its time on a core", async () => {
+  const slow = await failureOf(
+    index(chunksOf(layer), describe(layer), { limits: { layerCpuSecondsMax: 0.01 } }),
+  );
+  expect(slow.code).toBe("limit_exceeded");
+  expect(slow.message).toContain("layer_cpu_seconds_max of 0.01");
+});
