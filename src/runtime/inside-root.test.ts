@@ -85,3 +85,17 @@ test("refuses to make a directory where a file is, or by way of one that is miss
     expect(failure).toMatchObject({ code: "bad_config" });
   }
 });
+
+test.each([
+  ["a NUL", "/a\0b"],
+  ["a part that is too long for Linux", `/${"x".repeat(256)}`],
+  ["more parts than a path may have", "/d".repeat(3000)],
+])("names a path with %s as the image's fault", async (_, path) => {
+  const made = await makeDirectoryInRoot(root, path, owner).catch((error: unknown) => error);
+  expect((made as { code: string }).code).toBe("bad_config");
+  expect((made as Error).message).toContain("image");
+  expect((made as Error).message.length).toBeLessThan(400);
+  expect(await readdir(root)).toEqual(["etc"]);
+  const read = await readFileInRoot(root, path, 100).catch((error: unknown) => error);
+  expect(read === undefined || (read as { code: string }).code === "bad_config").toBe(true);
+});

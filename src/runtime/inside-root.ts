@@ -5,9 +5,12 @@ import { errnoOf } from "../std/error.ts";
 import { RuntimeError } from "./error.ts";
 
 const linksMax = 40;
+/** Linux takes no longer path (PATH_MAX, the NUL at its end included); nothing is made for one. */
+const pathBytesMax = 4095;
 const wrongWays: Readonly<Record<string, string>> = {
   ENOTDIR: "leads through a file",
   ELOOP: "has too many symbolic links",
+  ENAMETOOLONG: "has a name that is too long",
 };
 
 interface Place {
@@ -20,9 +23,10 @@ interface Place {
 /**
  * Finds `path` as a process with `root` as its root directory would: symbolic links are followed inside of the root
  * only, `..` stops at it. Safe as long as nothing else writes to the tree.
- * @throws RuntimeError `bad_config` for too many links, or a way that leads through a file
+ * @throws RuntimeError `bad_config` for too many links, a way that leads through a file, a name that Linux cannot have
  */
 async function locate(root: string, path: string): Promise<Place> {
+  assertPath(path);
   const parts = path.split("/").reverse();
   const found: string[] = [];
   let links = 0;
@@ -61,10 +65,24 @@ async function lstatOrNothing(candidate: string, path: string) {
   } catch (error) {
     const errno = errnoOf(error);
     if (errno === "ENOENT") return undefined;
-    if (errno === "ENOTDIR")
-      throw new RuntimeError("bad_config", `${path} in the image ${wrongWays["ENOTDIR"]}`);
-    throw error;
+    throw badWay(path, errno) ?? error;
   }
+}
+
+function badWay(path: string, errno: string | undefined): RuntimeError | undefined {
+  const what = wrongWays[errno ?? ""];
+  if (what === undefined) return undefined;
+  const shown = path.length > 200 ? `${path.slice(0, 200)}…` : path;
+  return new RuntimeError("bad_config", `${shown} in the image ${what}`);
+}
+
+/** @throws RuntimeError `bad_config` */
+function assertPath(path: string): void {
+  if (path.includes("\0")) {
+    const shown = JSON.stringify(path.slice(0, 200));
+    throw new RuntimeError("bad_config", `${shown}, which the image names, has a NUL in it`);
+  }
+  if (Buffer.byteLength(path) > pathBytesMax) throw badWay(path, "ENAMETOOLONG");
 }
 
 /**
@@ -76,14 +94,15 @@ export async function readFileInRoot(
   path: string,
   sizeMax: number,
 ): Promise<string | undefined> {
+  assertPath(path);
   try {
     return (await readInside(root, path, sizeMax)).toString();
   } catch (error) {
     const errno = errnoOf(error);
     if (errno === "ENOENT" || errno === "EISDIR") return undefined;
-    const what = { EFBIG: `is larger than ${sizeMax} bytes`, ...wrongWays }[errno ?? ""];
-    if (what !== undefined) throw new RuntimeError("bad_config", `${path} in the image ${what}`);
-    throw error;
+    if (errno === "EFBIG")
+      throw new RuntimeError("bad_config", `${path} in the image is larger than ${sizeMax} bytes`);
+    throw badWay(path, errno) ?? error;
   }
 }
 
@@ -103,7 +122,11 @@ export async function makeDirectoryInRoot(
   let directory = place.path;
   for (const part of place.missing) {
     directory = join(directory, part);
-    await mkdir(directory);
+    try {
+      await mkdir(directory);
+    } catch (error) {
+      throw badWay(path, errnoOf(error)) ?? error;
+    }
     await chmod(directory, 0o755);
     await chown(directory, owner.uid, owner.gid);
   }

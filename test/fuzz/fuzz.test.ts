@@ -26,6 +26,7 @@ const counts: Readonly<Record<string, number>> = {
   trace: 3000,
   erofs: 60,
   registry: 3000,
+  "image-root": 300,
 };
 
 test.each(targets.map(({ name }) => name))("%s keeps its promises", async (target) => {

@@ -2,6 +2,7 @@ import { chunkTarget } from "./chunk-target.ts";
 import { erofsTarget } from "./erofs-target.ts";
 import { imageJsonTarget, registryTarget, traceTarget } from "./json-target.ts";
 import { layerTarget } from "./layer-target.ts";
+import { rootTarget } from "./root-target.ts";
 import { spanTarget } from "./span-target.ts";
 import { gnuTarTarget, tarTarget } from "./tar-target.ts";
 import type { Target } from "./target.ts";
@@ -19,4 +20,5 @@ export const targets: readonly Target[] = [
   traceTarget,
   erofsTarget,
   registryTarget,
+  rootTarget,
 ];
