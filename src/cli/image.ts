@@ -6,6 +6,7 @@ import { formatSize } from "../std/size.ts";
 import { command, words } from "./action.ts";
 import { type BuildFlags, buildFlags, buildImage } from "./build.ts";
 import { connectTransport } from "./context.ts";
+import { lazyStatusShape, printLazyStatus } from "./lazy-status.ts";
 import { ago, printJson, printLine, printTable } from "./output.ts";
 import { dateOf, imageShape } from "./shape.ts";
 
@@ -54,11 +55,25 @@ const list = command<{ json: boolean }>({
   },
 });
 
-const inspect = command<{ json: boolean }, [string]>({
+const inspect = command<{ json: boolean; lazy: boolean }, [string]>({
   brief: "Show one image",
+  flags: {
+    lazy: {
+      kind: "boolean",
+      default: false,
+      brief: "What of it is cached and fetched, on which worker, and what its starts read",
+    },
+  },
   positional: words({ placeholder: "IMAGE", brief: "Image id or reference" }),
-  async run(_, image) {
-    const response = await createClient(ImageService, connectTransport()).getImage({ image });
+  async run(flags, image) {
+    const client = createClient(ImageService, connectTransport());
+    if (flags.lazy) {
+      const status = await client.getLazyStatus({ image });
+      if (flags.json) printJson(lazyStatusShape(status));
+      else printLazyStatus(status);
+      return 0;
+    }
+    const response = await client.getImage({ image });
     if (response.image !== undefined) printJson(imageShape(response.image));
     return 0;
   },

@@ -1,4 +1,4 @@
-import { create } from "@bufbuild/protobuf";
+import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import type { ServiceImpl } from "@connectrpc/connect";
 import { credentialsFromWire } from "../credential/wire.ts";
@@ -7,6 +7,8 @@ import {
   type ImageService,
   type Image as WireImage,
 } from "../gen/oci_node/v1/image_service_pb.ts";
+import type { WorkerLazyStatusSchema } from "../gen/oci_node/v1/lazy_status_pb.ts";
+import type { StoredTrace } from "../index/trace-store.ts";
 import { hostPlatform, parsePlatform } from "../reference/platform.ts";
 import { formatReference, parseReference } from "../reference/reference.ts";
 import { workspaceOf } from "../rpc/authentication.ts";
@@ -16,9 +18,17 @@ import { ImageError } from "./error.ts";
 import { type Image, isImageId } from "./image.ts";
 import type { ImageStore } from "./store.ts";
 
+export interface ImageServiceDependencies extends BuildDependencies {
+  /** Asks every worker what it has of an image. Never throws: a worker that does not answer says so. */
+  readonly askWorkers: (
+    image: { readonly workspaceId: string; readonly manifestDigest: string; readonly indexSha256: string },
+    signal: AbortSignal,
+  ) => Promise<MessageInitShape<typeof WorkerLazyStatusSchema>[]>;
+}
+
 /** Answers ImageService for the workspace of the caller. */
-export function imageService(dependencies: BuildDependencies): ServiceImpl<typeof ImageService> {
-  const { images } = dependencies;
+export function imageService(dependencies: ImageServiceDependencies): ServiceImpl<typeof ImageService> {
+  const { images, index } = dependencies;
   return {
     async *buildImage(request, context) {
       const reference = parseReference(request.reference);
@@ -51,6 +61,14 @@ export function imageService(dependencies: BuildDependencies): ServiceImpl<typeo
     async getImage({ image }, context) {
       return { image: wireImage(await findImage(images, workspaceOf(context), image)) };
     },
+    async getLazyStatus({ image }, context) {
+      const found = await findImage(images, workspaceOf(context), image);
+      const [workers, traces] = await Promise.all([
+        dependencies.askWorkers({ ...found, indexSha256: found.indexSha256 ?? "" }, context.signal),
+        index.traces.list(found.workspaceId, found.manifestDigest),
+      ]);
+      return { image: wireImage(found), workers, traces: traces.map(wireTrace) };
+    },
     async deleteImage({ image }, context) {
       const found = await findImage(images, workspaceOf(context), image);
       const { indexUnused } = await images.remove(found.workspaceId, found.id);
@@ -79,6 +97,17 @@ function wireProgress(update: BuildProgress) {
     layerDigest: update.layerDigest ?? "",
     bytesDone: BigInt(update.bytesDone ?? 0),
     bytesTotal: BigInt(update.bytesTotal ?? 0),
+  };
+}
+
+function wireTrace({ name, trace }: StoredTrace) {
+  return {
+    name,
+    program: trace.program,
+    starts: trace.starts,
+    ranges: trace.ranges.length,
+    compressedBytes: BigInt(trace.ranges.reduce((sum, range) => sum + range.compressedBytes, 0)),
+    updatedAt: timestampFromDate(trace.updatedAt),
   };
 }
 

@@ -55,6 +55,12 @@ const processesMax = 8;
 const busyTries = 400;
 const busyWaitMs = 5;
 
+/** Spans of a layer that are in the cache, and the disk that they take. */
+export interface LayerLook {
+  readonly spansCached: number;
+  readonly cachedBytes: number;
+}
+
 interface Entry {
   readonly name: string;
   readonly usedBytes: number;
@@ -115,6 +121,18 @@ export class LayerCache {
       layer: layer.digest,
       next: "Give one of them a cache directory of its own.",
     });
+  }
+
+  /** What is there of a layer. `undefined`: another process writes it. */
+  async look(layer: IndexedLayer, spanPath: string): Promise<LayerLook | undefined> {
+    const [name = ""] = namesOf(layer);
+    const found = await stat(join(this.#dir, `${name}.blob`)).catch(() => undefined);
+    if (found === undefined) return { spansCached: 0, cachedBytes: 0 };
+    const cached = await this.#tryUse(name, layer, spanPath);
+    if (cached === undefined) return undefined;
+    const look = { spansCached: cached.blob.presentCount(), cachedBytes: found.blocks * 512 };
+    await cached.release();
+    return look;
   }
 
   /**

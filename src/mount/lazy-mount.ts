@@ -12,7 +12,7 @@ import { MountError } from "./error.ts";
 import { FileLock } from "./file-lock.ts";
 import { type HolderSettings, MountHolder } from "./holder.ts";
 import { ImageMount, type ImageMountParts, type OrphanedMount } from "./image-mount.ts";
-import { LayerCache } from "./layer-cache.ts";
+import { LayerCache, type LayerLook } from "./layer-cache.ts";
 import { defaultFetchLimits, type FetchLimits } from "./limits.ts";
 import type { MountedImage, MountStats } from "./mounted-image.ts";
 import { Predecessors, type StaleMount } from "./predecessors.ts";
@@ -251,6 +251,13 @@ export class LazyMounts {
       const { workspace, manifestDigest, root, transport, servedByProcess } = image;
       return [{ workspace, manifestDigest, root, transport, servedByProcess, users, ...image.stats() }];
     });
+  }
+
+  /** What the cache has of an image's layers, in their order; `undefined` for one that another process writes. */
+  async cached(index: OpenedImageIndex): Promise<(LayerLook | undefined)[]> {
+    const looks: (LayerLook | undefined)[] = [];
+    for (const layer of index.layers) looks.push(await this.#parts.cache.look(layer, layer.spanPath));
+    return looks;
   }
 
   /**

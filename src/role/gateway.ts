@@ -13,6 +13,7 @@ import { LayerIntake } from "../mount/layer-intake.ts";
 import { authenticate } from "../rpc/authentication.ts";
 import { translateErrors } from "../rpc/error.ts";
 import { type Server, serve } from "../rpc/server.ts";
+import { askWorkers } from "../scheduler/lazy-status-client.ts";
 import { clusterService } from "../scheduler/service.ts";
 import { secretService } from "../secret/service.ts";
 import type { ControlPlane } from "./control-plane.ts";
@@ -54,7 +55,13 @@ export async function startGateway(
     interceptors: [translateErrors, authenticate((token) => tokens.verify(token))],
     fallback: answerPlainHttp,
     routes: (router) => {
-      router.service(ImageService, imageService(buildDependencies));
+      router.service(
+        ImageService,
+        imageService({
+          ...buildDependencies,
+          askWorkers: (image, signal) => askWorkers(scheduling, workerClients, image, signal),
+        }),
+      );
       router.service(SecretService, secretService(vault));
       router.service(ClusterService, clusterService(scheduling));
       router.service(

@@ -27,6 +27,7 @@ export const authorization: Readonly<Record<string, readonly Role[]>> = {
   "oci_node.v1.ImageService/BuildImage": write,
   "oci_node.v1.ImageService/ListImages": read,
   "oci_node.v1.ImageService/GetImage": read,
+  "oci_node.v1.ImageService/GetLazyStatus": read,
   "oci_node.v1.ImageService/DeleteImage": write,
   "oci_node.v1.SecretService/CreateSecret": write,
   "oci_node.v1.SecretService/GetSecret": read,

@@ -35,6 +35,26 @@ export function workerService(
       const transfer = worker.find(containerId)?.transfer();
       return transfer === undefined ? {} : { transfer: toWireTransfer(transfer) };
     },
+    async getLazyStatus({ workspaceId, manifestDigest, indexSha256 }) {
+      const { layers, mounts } = await worker.lazyStatus(workspaceId, manifestDigest, indexSha256);
+      return {
+        layers: layers.map(({ digest, sizeBytes, spansTotal, look }) => ({
+          digest,
+          sizeBytes: BigInt(sizeBytes),
+          spansTotal,
+          spansCached: look?.spansCached ?? 0,
+          cachedBytes: BigInt(look?.cachedBytes ?? 0),
+          elsewhere: look === undefined,
+        })),
+        mounts: mounts.map(({ transport, servedByProcess, users, fetchedBytes, requests }) => ({
+          transport,
+          served: servedByProcess,
+          users,
+          fetchedBytes: BigInt(fetchedBytes),
+          requests: BigInt(requests),
+        })),
+      };
+    },
   };
 }
 

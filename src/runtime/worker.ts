@@ -1,4 +1,6 @@
-import type { LazyMounts } from "../mount/lazy-mount.ts";
+import { readSpanHeader } from "../index/span-file.ts";
+import type { LayerLook } from "../mount/layer-cache.ts";
+import type { LazyMounts, MountStatus } from "../mount/lazy-mount.ts";
 import { messageOf } from "../std/error.ts";
 import { logger } from "../std/log.ts";
 import { waitFor } from "../std/wait.ts";
@@ -12,6 +14,19 @@ import {
 import type { ImageAccess, ImageUser } from "./image-access.ts";
 import type { SchedulerClient } from "./scheduler-client.ts";
 import type { LogChunk } from "./spec.ts";
+
+/** What a worker has of an image. */
+export interface LazyStatus {
+  readonly layers: readonly {
+    readonly digest: string;
+    /** As the registry stores it. */
+    readonly sizeBytes: number;
+    readonly spansTotal: number;
+    /** Absent: another process writes it. */
+    readonly look: LayerLook | undefined;
+  }[];
+  readonly mounts: readonly MountStatus[];
+}
 
 const log = logger("worker");
 const shutdownStopTimeoutMs = 10_000;
@@ -83,6 +98,23 @@ export class Worker {
     if (held !== undefined && held.attempt >= request.attempt) return;
     if (held !== undefined) await held.stop(1);
     this.#keep(HeldContainer.start(this.#dependencies, request));
+  }
+
+  /** What is here of a workspace's image. @throws IndexError when its index is not here */
+  async lazyStatus(workspaceId: string, manifestDigest: string, indexSha256: string): Promise<LazyStatus> {
+    const { index, mounts } = this.#dependencies;
+    const opened = await index.openImage(manifestDigest, indexSha256);
+    const looks = await mounts.cached(opened);
+    return {
+      layers: opened.layers.map((layer, number) => {
+        const look = looks[number];
+        const spansTotal = readSpanHeader(layer.spanPath).spanCount;
+        return { digest: layer.digest, sizeBytes: layer.sizeBytes, spansTotal, look };
+      }),
+      mounts: mounts
+        .status()
+        .filter((mount) => mount.workspace === workspaceId && mount.manifestDigest === manifestDigest),
+    };
   }
 
   logs(id: string, follow: boolean, signal: AbortSignal): AsyncIterable<LogChunk> {

@@ -6,13 +6,15 @@ import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegen
 import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
 import type { Timestamp } from "@bufbuild/protobuf/wkt";
 import { file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
+import type { ImageTrace, WorkerLazyStatus } from "./lazy_status_pb.ts";
+import { file_oci_node_v1_lazy_status } from "./lazy_status_pb.ts";
 import type { Message } from "@bufbuild/protobuf";
 
 /**
  * Describes the file oci_node/v1/image_service.proto.
  */
 export const file_oci_node_v1_image_service: GenFile = /*@__PURE__*/
-  fileDesc("Ch9vY2lfbm9kZS92MS9pbWFnZV9zZXJ2aWNlLnByb3RvEgtvY2lfbm9kZS52MSKvAgoFSW1hZ2USCgoCaWQYASABKAkSEQoJcmVmZXJlbmNlGAIgASgJEhAKCHJlZ2lzdHJ5GAMgASgJEhIKCnJlcG9zaXRvcnkYBCABKAkSFwoPbWFuaWZlc3RfZGlnZXN0GAUgASgJEhAKCHBsYXRmb3JtGAYgASgJEh4KFmNyZWRlbnRpYWxfc2VjcmV0X25hbWUYByABKAkSHAoUY3JlZGVudGlhbF9zZWNyZXRfaWQYCCABKAkSEgoKc2l6ZV9ieXRlcxgJIAEoAxIOCgZpbm9kZXMYCiABKAMSDgoGbGF5ZXJzGAsgASgFEhQKDGluZGV4X3NoYTI1NhgMIAEoCRIuCgpjcmVhdGVkX2F0GA0gASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCLmAQoRQnVpbGRJbWFnZVJlcXVlc3QSEQoJcmVmZXJlbmNlGAEgASgJEkwKEGJhc2VfaW1hZ2VfY3JlZHMYAiADKAsyMi5vY2lfbm9kZS52MS5CdWlsZEltYWdlUmVxdWVzdC5CYXNlSW1hZ2VDcmVkc0VudHJ5EhAKCHBsYXRmb3JtGAMgASgJEhMKC3NlY3JldF9uYW1lGAQgASgJEhIKCmluZGV4X29ubHkYBSABKAgaNQoTQmFzZUltYWdlQ3JlZHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBInIKEkJ1aWxkSW1hZ2VSZXNwb25zZRIuCghwcm9ncmVzcxgBIAEoCzIaLm9jaV9ub2RlLnYxLkJ1aWxkUHJvZ3Jlc3NIABIjCgVpbWFnZRgCIAEoCzISLm9jaV9ub2RlLnYxLkltYWdlSABCBwoFZXZlbnQibQoNQnVpbGRQcm9ncmVzcxIMCgRzdGVwGAEgASgJEg8KB21lc3NhZ2UYAiABKAkSFAoMbGF5ZXJfZGlnZXN0GAMgASgJEhIKCmJ5dGVzX2RvbmUYBCABKAMSEwoLYnl0ZXNfdG90YWwYBSABKAMiEwoRTGlzdEltYWdlc1JlcXVlc3QiOAoSTGlzdEltYWdlc1Jlc3BvbnNlEiIKBmltYWdlcxgBIAMoCzISLm9jaV9ub2RlLnYxLkltYWdlIiAKD0dldEltYWdlUmVxdWVzdBINCgVpbWFnZRgBIAEoCSI1ChBHZXRJbWFnZVJlc3BvbnNlEiEKBWltYWdlGAEgASgLMhIub2NpX25vZGUudjEuSW1hZ2UiIwoSRGVsZXRlSW1hZ2VSZXF1ZXN0Eg0KBWltYWdlGAEgASgJIhUKE0RlbGV0ZUltYWdlUmVzcG9uc2UyyQIKDEltYWdlU2VydmljZRJPCgpCdWlsZEltYWdlEh4ub2NpX25vZGUudjEuQnVpbGRJbWFnZVJlcXVlc3QaHy5vY2lfbm9kZS52MS5CdWlsZEltYWdlUmVzcG9uc2UwARJNCgpMaXN0SW1hZ2VzEh4ub2NpX25vZGUudjEuTGlzdEltYWdlc1JlcXVlc3QaHy5vY2lfbm9kZS52MS5MaXN0SW1hZ2VzUmVzcG9uc2USRwoIR2V0SW1hZ2USHC5vY2lfbm9kZS52MS5HZXRJbWFnZVJlcXVlc3QaHS5vY2lfbm9kZS52MS5HZXRJbWFnZVJlc3BvbnNlElAKC0RlbGV0ZUltYWdlEh8ub2NpX25vZGUudjEuRGVsZXRlSW1hZ2VSZXF1ZXN0GiAub2NpX25vZGUudjEuRGVsZXRlSW1hZ2VSZXNwb25zZWIGcHJvdG8z", [file_google_protobuf_timestamp]);
+  fileDesc("Ch9vY2lfbm9kZS92MS9pbWFnZV9zZXJ2aWNlLnByb3RvEgtvY2lfbm9kZS52MSKvAgoFSW1hZ2USCgoCaWQYASABKAkSEQoJcmVmZXJlbmNlGAIgASgJEhAKCHJlZ2lzdHJ5GAMgASgJEhIKCnJlcG9zaXRvcnkYBCABKAkSFwoPbWFuaWZlc3RfZGlnZXN0GAUgASgJEhAKCHBsYXRmb3JtGAYgASgJEh4KFmNyZWRlbnRpYWxfc2VjcmV0X25hbWUYByABKAkSHAoUY3JlZGVudGlhbF9zZWNyZXRfaWQYCCABKAkSEgoKc2l6ZV9ieXRlcxgJIAEoAxIOCgZpbm9kZXMYCiABKAMSDgoGbGF5ZXJzGAsgASgFEhQKDGluZGV4X3NoYTI1NhgMIAEoCRIuCgpjcmVhdGVkX2F0GA0gASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCLmAQoRQnVpbGRJbWFnZVJlcXVlc3QSEQoJcmVmZXJlbmNlGAEgASgJEkwKEGJhc2VfaW1hZ2VfY3JlZHMYAiADKAsyMi5vY2lfbm9kZS52MS5CdWlsZEltYWdlUmVxdWVzdC5CYXNlSW1hZ2VDcmVkc0VudHJ5EhAKCHBsYXRmb3JtGAMgASgJEhMKC3NlY3JldF9uYW1lGAQgASgJEhIKCmluZGV4X29ubHkYBSABKAgaNQoTQmFzZUltYWdlQ3JlZHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBInIKEkJ1aWxkSW1hZ2VSZXNwb25zZRIuCghwcm9ncmVzcxgBIAEoCzIaLm9jaV9ub2RlLnYxLkJ1aWxkUHJvZ3Jlc3NIABIjCgVpbWFnZRgCIAEoCzISLm9jaV9ub2RlLnYxLkltYWdlSABCBwoFZXZlbnQibQoNQnVpbGRQcm9ncmVzcxIMCgRzdGVwGAEgASgJEg8KB21lc3NhZ2UYAiABKAkSFAoMbGF5ZXJfZGlnZXN0GAMgASgJEhIKCmJ5dGVzX2RvbmUYBCABKAMSEwoLYnl0ZXNfdG90YWwYBSABKAMiEwoRTGlzdEltYWdlc1JlcXVlc3QiOAoSTGlzdEltYWdlc1Jlc3BvbnNlEiIKBmltYWdlcxgBIAMoCzISLm9jaV9ub2RlLnYxLkltYWdlIiAKD0dldEltYWdlUmVxdWVzdBINCgVpbWFnZRgBIAEoCSI1ChBHZXRJbWFnZVJlc3BvbnNlEiEKBWltYWdlGAEgASgLMhIub2NpX25vZGUudjEuSW1hZ2UiIwoSRGVsZXRlSW1hZ2VSZXF1ZXN0Eg0KBWltYWdlGAEgASgJIhUKE0RlbGV0ZUltYWdlUmVzcG9uc2UiJQoUR2V0TGF6eVN0YXR1c1JlcXVlc3QSDQoFaW1hZ2UYASABKAkikwEKFUdldExhenlTdGF0dXNSZXNwb25zZRIhCgVpbWFnZRgBIAEoCzISLm9jaV9ub2RlLnYxLkltYWdlEi4KB3dvcmtlcnMYAiADKAsyHS5vY2lfbm9kZS52MS5Xb3JrZXJMYXp5U3RhdHVzEicKBnRyYWNlcxgDIAMoCzIXLm9jaV9ub2RlLnYxLkltYWdlVHJhY2UyoQMKDEltYWdlU2VydmljZRJPCgpCdWlsZEltYWdlEh4ub2NpX25vZGUudjEuQnVpbGRJbWFnZVJlcXVlc3QaHy5vY2lfbm9kZS52MS5CdWlsZEltYWdlUmVzcG9uc2UwARJNCgpMaXN0SW1hZ2VzEh4ub2NpX25vZGUudjEuTGlzdEltYWdlc1JlcXVlc3QaHy5vY2lfbm9kZS52MS5MaXN0SW1hZ2VzUmVzcG9uc2USRwoIR2V0SW1hZ2USHC5vY2lfbm9kZS52MS5HZXRJbWFnZVJlcXVlc3QaHS5vY2lfbm9kZS52MS5HZXRJbWFnZVJlc3BvbnNlElYKDUdldExhenlTdGF0dXMSIS5vY2lfbm9kZS52MS5HZXRMYXp5U3RhdHVzUmVxdWVzdBoiLm9jaV9ub2RlLnYxLkdldExhenlTdGF0dXNSZXNwb25zZRJQCgtEZWxldGVJbWFnZRIfLm9jaV9ub2RlLnYxLkRlbGV0ZUltYWdlUmVxdWVzdBogLm9jaV9ub2RlLnYxLkRlbGV0ZUltYWdlUmVzcG9uc2ViBnByb3RvMw", [file_google_protobuf_timestamp, file_oci_node_v1_lazy_status]);
 
 /**
  * An image that was built.
@@ -315,6 +317,52 @@ export const DeleteImageResponseSchema: GenMessage<DeleteImageResponse> = /*@__P
   messageDesc(file_oci_node_v1_image_service, 9);
 
 /**
+ * @generated from message oci_node.v1.GetLazyStatusRequest
+ */
+export type GetLazyStatusRequest = Message<"oci_node.v1.GetLazyStatusRequest"> & {
+  /**
+   * Image id or reference.
+   *
+   * @generated from field: string image = 1;
+   */
+  image: string;
+};
+
+/**
+ * Describes the message oci_node.v1.GetLazyStatusRequest.
+ * Use `create(GetLazyStatusRequestSchema)` to create a new message.
+ */
+export const GetLazyStatusRequestSchema: GenMessage<GetLazyStatusRequest> = /*@__PURE__*/
+  messageDesc(file_oci_node_v1_image_service, 10);
+
+/**
+ * @generated from message oci_node.v1.GetLazyStatusResponse
+ */
+export type GetLazyStatusResponse = Message<"oci_node.v1.GetLazyStatusResponse"> & {
+  /**
+   * @generated from field: oci_node.v1.Image image = 1;
+   */
+  image?: Image | undefined;
+
+  /**
+   * @generated from field: repeated oci_node.v1.WorkerLazyStatus workers = 2;
+   */
+  workers: WorkerLazyStatus[];
+
+  /**
+   * @generated from field: repeated oci_node.v1.ImageTrace traces = 3;
+   */
+  traces: ImageTrace[];
+};
+
+/**
+ * Describes the message oci_node.v1.GetLazyStatusResponse.
+ * Use `create(GetLazyStatusResponseSchema)` to create a new message.
+ */
+export const GetLazyStatusResponseSchema: GenMessage<GetLazyStatusResponse> = /*@__PURE__*/
+  messageDesc(file_oci_node_v1_image_service, 11);
+
+/**
  * Images of the caller's workspace: built once (access proved, layers indexed), run many times.
  *
  * @generated from service oci_node.v1.ImageService
@@ -350,6 +398,16 @@ export const ImageService: GenService<{
     methodKind: "unary";
     input: typeof GetImageRequestSchema;
     output: typeof GetImageResponseSchema;
+  },
+  /**
+   * What of an image is cached and fetched, by worker, and traced.
+   *
+   * @generated from rpc oci_node.v1.ImageService.GetLazyStatus
+   */
+  getLazyStatus: {
+    methodKind: "unary";
+    input: typeof GetLazyStatusRequestSchema;
+    output: typeof GetLazyStatusResponseSchema;
   },
   /**
    * Removes an image; refused while a container that has not ended uses it.

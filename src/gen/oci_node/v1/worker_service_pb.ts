@@ -8,13 +8,15 @@ import type { Timestamp } from "@bufbuild/protobuf/wkt";
 import { file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
 import type { ImageTransfer, LogStream, Network } from "./container_service_pb.ts";
 import { file_oci_node_v1_container_service } from "./container_service_pb.ts";
+import type { LayerCacheStatus, LazyMountStatus } from "./lazy_status_pb.ts";
+import { file_oci_node_v1_lazy_status } from "./lazy_status_pb.ts";
 import type { Message } from "@bufbuild/protobuf";
 
 /**
  * Describes the file oci_node/v1/worker_service.proto.
  */
 export const file_oci_node_v1_worker_service: GenFile = /*@__PURE__*/
-  fileDesc("CiBvY2lfbm9kZS92MS93b3JrZXJfc2VydmljZS5wcm90bxILb2NpX25vZGUudjEiiAQKEENvbnRhaW5lclJlcXVlc3QSFAoMY29udGFpbmVyX2lkGAEgASgJEg8KB2F0dGVtcHQYAiABKAUSFAoMd29ya3NwYWNlX2lkGAMgASgJEhAKCGltYWdlX2lkGAQgASgJEhcKD2ltYWdlX3JlZmVyZW5jZRgFIAEoCRIXCg9tYW5pZmVzdF9kaWdlc3QYBiABKAkSFAoMaW5kZXhfc2hhMjU2GAcgASgJEhkKEWltYWdlX2NyZWRlbnRpYWxzGAggASgJEhIKCnJlcXVlc3RfaWQYCSABKAkSOQoVY3JlZGVudGlhbHNfZXhwaXJlX2F0GAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIhChljcmVkZW50aWFsc19hYnNlbnRfcmVhc29uGAsgASgJEg8KB2NvbW1hbmQYDCADKAkSMwoDZW52GA0gAygLMiYub2NpX25vZGUudjEuQ29udGFpbmVyUmVxdWVzdC5FbnZFbnRyeRISCgpjcHVfbWlsbGlzGA4gASgFEhQKDG1lbW9yeV9ieXRlcxgPIAEoAxIlCgduZXR3b3JrGBAgASgOMhQub2NpX25vZGUudjEuTmV0d29yaxINCgVlYWdlchgRIAEoCBoqCghFbnZFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIkcKFVN0YXJ0Q29udGFpbmVyUmVxdWVzdBIuCgdyZXF1ZXN0GAEgASgLMh0ub2NpX25vZGUudjEuQ29udGFpbmVyUmVxdWVzdCIYChZTdGFydENvbnRhaW5lclJlc3BvbnNlIk0KIVdvcmtlclNlcnZpY2VTdG9wQ29udGFpbmVyUmVxdWVzdBIUCgxjb250YWluZXJfaWQYASABKAkSEgoKdGltZW91dF9tcxgCIAEoBSIkCiJXb3JrZXJTZXJ2aWNlU3RvcENvbnRhaW5lclJlc3BvbnNlIkYKHldvcmtlclNlcnZpY2VTdHJlYW1Mb2dzUmVxdWVzdBIUCgxjb250YWluZXJfaWQYASABKAkSDgoGZm9sbG93GAIgASgIIn8KH1dvcmtlclNlcnZpY2VTdHJlYW1Mb2dzUmVzcG9uc2USJgoGc3RyZWFtGAEgASgOMhYub2NpX25vZGUudjEuTG9nU3RyZWFtEiYKAmF0GAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIMCgRkYXRhGAMgASgMIioKEkdldFRyYW5zZmVyUmVxdWVzdBIUCgxjb250YWluZXJfaWQYASABKAkiQwoTR2V0VHJhbnNmZXJSZXNwb25zZRIsCgh0cmFuc2ZlchgBIAEoCzIaLm9jaV9ub2RlLnYxLkltYWdlVHJhbnNmZXIymQMKDVdvcmtlclNlcnZpY2USWQoOU3RhcnRDb250YWluZXISIi5vY2lfbm9kZS52MS5TdGFydENvbnRhaW5lclJlcXVlc3QaIy5vY2lfbm9kZS52MS5TdGFydENvbnRhaW5lclJlc3BvbnNlEnAKDVN0b3BDb250YWluZXISLi5vY2lfbm9kZS52MS5Xb3JrZXJTZXJ2aWNlU3RvcENvbnRhaW5lclJlcXVlc3QaLy5vY2lfbm9kZS52MS5Xb3JrZXJTZXJ2aWNlU3RvcENvbnRhaW5lclJlc3BvbnNlEmkKClN0cmVhbUxvZ3MSKy5vY2lfbm9kZS52MS5Xb3JrZXJTZXJ2aWNlU3RyZWFtTG9nc1JlcXVlc3QaLC5vY2lfbm9kZS52MS5Xb3JrZXJTZXJ2aWNlU3RyZWFtTG9nc1Jlc3BvbnNlMAESUAoLR2V0VHJhbnNmZXISHy5vY2lfbm9kZS52MS5HZXRUcmFuc2ZlclJlcXVlc3QaIC5vY2lfbm9kZS52MS5HZXRUcmFuc2ZlclJlc3BvbnNlYgZwcm90bzM", [file_google_protobuf_timestamp, file_oci_node_v1_container_service]);
+  fileDesc("CiBvY2lfbm9kZS92MS93b3JrZXJfc2VydmljZS5wcm90bxILb2NpX25vZGUudjEiiAQKEENvbnRhaW5lclJlcXVlc3QSFAoMY29udGFpbmVyX2lkGAEgASgJEg8KB2F0dGVtcHQYAiABKAUSFAoMd29ya3NwYWNlX2lkGAMgASgJEhAKCGltYWdlX2lkGAQgASgJEhcKD2ltYWdlX3JlZmVyZW5jZRgFIAEoCRIXCg9tYW5pZmVzdF9kaWdlc3QYBiABKAkSFAoMaW5kZXhfc2hhMjU2GAcgASgJEhkKEWltYWdlX2NyZWRlbnRpYWxzGAggASgJEhIKCnJlcXVlc3RfaWQYCSABKAkSOQoVY3JlZGVudGlhbHNfZXhwaXJlX2F0GAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIhChljcmVkZW50aWFsc19hYnNlbnRfcmVhc29uGAsgASgJEg8KB2NvbW1hbmQYDCADKAkSMwoDZW52GA0gAygLMiYub2NpX25vZGUudjEuQ29udGFpbmVyUmVxdWVzdC5FbnZFbnRyeRISCgpjcHVfbWlsbGlzGA4gASgFEhQKDG1lbW9yeV9ieXRlcxgPIAEoAxIlCgduZXR3b3JrGBAgASgOMhQub2NpX25vZGUudjEuTmV0d29yaxINCgVlYWdlchgRIAEoCBoqCghFbnZFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIkcKFVN0YXJ0Q29udGFpbmVyUmVxdWVzdBIuCgdyZXF1ZXN0GAEgASgLMh0ub2NpX25vZGUudjEuQ29udGFpbmVyUmVxdWVzdCIYChZTdGFydENvbnRhaW5lclJlc3BvbnNlIk0KIVdvcmtlclNlcnZpY2VTdG9wQ29udGFpbmVyUmVxdWVzdBIUCgxjb250YWluZXJfaWQYASABKAkSEgoKdGltZW91dF9tcxgCIAEoBSIkCiJXb3JrZXJTZXJ2aWNlU3RvcENvbnRhaW5lclJlc3BvbnNlIkYKHldvcmtlclNlcnZpY2VTdHJlYW1Mb2dzUmVxdWVzdBIUCgxjb250YWluZXJfaWQYASABKAkSDgoGZm9sbG93GAIgASgIIn8KH1dvcmtlclNlcnZpY2VTdHJlYW1Mb2dzUmVzcG9uc2USJgoGc3RyZWFtGAEgASgOMhYub2NpX25vZGUudjEuTG9nU3RyZWFtEiYKAmF0GAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIMCgRkYXRhGAMgASgMIioKEkdldFRyYW5zZmVyUmVxdWVzdBIUCgxjb250YWluZXJfaWQYASABKAkiQwoTR2V0VHJhbnNmZXJSZXNwb25zZRIsCgh0cmFuc2ZlchgBIAEoCzIaLm9jaV9ub2RlLnYxLkltYWdlVHJhbnNmZXIiaAohV29ya2VyU2VydmljZUdldExhenlTdGF0dXNSZXF1ZXN0EhQKDHdvcmtzcGFjZV9pZBgBIAEoCRIXCg9tYW5pZmVzdF9kaWdlc3QYAiABKAkSFAoMaW5kZXhfc2hhMjU2GAMgASgJIoEBCiJXb3JrZXJTZXJ2aWNlR2V0TGF6eVN0YXR1c1Jlc3BvbnNlEi0KBmxheWVycxgBIAMoCzIdLm9jaV9ub2RlLnYxLkxheWVyQ2FjaGVTdGF0dXMSLAoGbW91bnRzGAIgAygLMhwub2NpX25vZGUudjEuTGF6eU1vdW50U3RhdHVzMosECg1Xb3JrZXJTZXJ2aWNlElkKDlN0YXJ0Q29udGFpbmVyEiIub2NpX25vZGUudjEuU3RhcnRDb250YWluZXJSZXF1ZXN0GiMub2NpX25vZGUudjEuU3RhcnRDb250YWluZXJSZXNwb25zZRJwCg1TdG9wQ29udGFpbmVyEi4ub2NpX25vZGUudjEuV29ya2VyU2VydmljZVN0b3BDb250YWluZXJSZXF1ZXN0Gi8ub2NpX25vZGUudjEuV29ya2VyU2VydmljZVN0b3BDb250YWluZXJSZXNwb25zZRJpCgpTdHJlYW1Mb2dzEisub2NpX25vZGUudjEuV29ya2VyU2VydmljZVN0cmVhbUxvZ3NSZXF1ZXN0Giwub2NpX25vZGUudjEuV29ya2VyU2VydmljZVN0cmVhbUxvZ3NSZXNwb25zZTABElAKC0dldFRyYW5zZmVyEh8ub2NpX25vZGUudjEuR2V0VHJhbnNmZXJSZXF1ZXN0GiAub2NpX25vZGUudjEuR2V0VHJhbnNmZXJSZXNwb25zZRJwCg1HZXRMYXp5U3RhdHVzEi4ub2NpX25vZGUudjEuV29ya2VyU2VydmljZUdldExhenlTdGF0dXNSZXF1ZXN0Gi8ub2NpX25vZGUudjEuV29ya2VyU2VydmljZUdldExhenlTdGF0dXNSZXNwb25zZWIGcHJvdG8z", [file_google_protobuf_timestamp, file_oci_node_v1_container_service, file_oci_node_v1_lazy_status]);
 
 /**
  * Everything that a worker needs to run a container.
@@ -275,6 +277,57 @@ export const GetTransferResponseSchema: GenMessage<GetTransferResponse> = /*@__P
   messageDesc(file_oci_node_v1_worker_service, 8);
 
 /**
+ * @generated from message oci_node.v1.WorkerServiceGetLazyStatusRequest
+ */
+export type WorkerServiceGetLazyStatusRequest = Message<"oci_node.v1.WorkerServiceGetLazyStatusRequest"> & {
+  /**
+   * Whose mounts count.
+   *
+   * @generated from field: string workspace_id = 1;
+   */
+  workspaceId: string;
+
+  /**
+   * @generated from field: string manifest_digest = 2;
+   */
+  manifestDigest: string;
+
+  /**
+   * @generated from field: string index_sha256 = 3;
+   */
+  indexSha256: string;
+};
+
+/**
+ * Describes the message oci_node.v1.WorkerServiceGetLazyStatusRequest.
+ * Use `create(WorkerServiceGetLazyStatusRequestSchema)` to create a new message.
+ */
+export const WorkerServiceGetLazyStatusRequestSchema: GenMessage<WorkerServiceGetLazyStatusRequest> = /*@__PURE__*/
+  messageDesc(file_oci_node_v1_worker_service, 9);
+
+/**
+ * @generated from message oci_node.v1.WorkerServiceGetLazyStatusResponse
+ */
+export type WorkerServiceGetLazyStatusResponse = Message<"oci_node.v1.WorkerServiceGetLazyStatusResponse"> & {
+  /**
+   * @generated from field: repeated oci_node.v1.LayerCacheStatus layers = 1;
+   */
+  layers: LayerCacheStatus[];
+
+  /**
+   * @generated from field: repeated oci_node.v1.LazyMountStatus mounts = 2;
+   */
+  mounts: LazyMountStatus[];
+};
+
+/**
+ * Describes the message oci_node.v1.WorkerServiceGetLazyStatusResponse.
+ * Use `create(WorkerServiceGetLazyStatusResponseSchema)` to create a new message.
+ */
+export const WorkerServiceGetLazyStatusResponseSchema: GenMessage<WorkerServiceGetLazyStatusResponse> = /*@__PURE__*/
+  messageDesc(file_oci_node_v1_worker_service, 10);
+
+/**
  * Served by workers to schedulers and gateways.
  *
  * @generated from service oci_node.v1.WorkerService
@@ -315,6 +368,16 @@ export const WorkerService: GenService<{
     methodKind: "unary";
     input: typeof GetTransferRequestSchema;
     output: typeof GetTransferResponseSchema;
+  },
+  /**
+   * What the worker has of an image.
+   *
+   * @generated from rpc oci_node.v1.WorkerService.GetLazyStatus
+   */
+  getLazyStatus: {
+    methodKind: "unary";
+    input: typeof WorkerServiceGetLazyStatusRequestSchema;
+    output: typeof WorkerServiceGetLazyStatusResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_oci_node_v1_worker_service, 0);
