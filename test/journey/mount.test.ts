@@ -3,6 +3,7 @@ import { mkdir, readdir, readFile, truncate, writeFile } from "node:fs/promises"
 import { join } from "node:path";
 import { diffTrees } from "../../src/index/tree-diff.test-kit.ts";
 import { run } from "../../src/std/spawn.ts";
+import { sleep } from "../../src/std/wait.ts";
 import { busyboxImage } from "../kit/busybox-image.ts";
 import { leftovers, loopDevices, mounts } from "../kit/leftovers.ts";
 import { runCli } from "../kit/node.ts";
@@ -100,6 +101,48 @@ describe("mount", () => {
     });
   });
 
+  test("a read that the registry leaves without an answer ends by its deadline, and works afterwards", async () => {
+    const content = noise(6 * 1024 * 1024, 11);
+    const reference = await push(
+      await busyboxImage({ extra: [{ path: "data/big", data: content }] }),
+      basic,
+      "slow/app:1",
+    );
+    await using proxy = await TestProxy.start(basic.host);
+    await inScratch(async (dir) => {
+      const mount = new StandaloneMount(dir, basic);
+      const throughProxy = reference.replace(basic.host, proxy.host);
+      expect((await mount.up(throughProxy, ["--index-only", "--read-deadline", "1s"])).code).toBe(0);
+      await proxy.setFaults({ match: "GET .*/blobs/", action: { kind: "hang" } });
+      const started = performance.now();
+      const failed = await readFile(join(mount.target, "data/big")).catch((error: unknown) => error);
+      expect(failed).toMatchObject({ code: "EIO" });
+      expect(performance.now() - started).toBeLessThan(10_000);
+      await proxy.setFaults();
+      await expectSoon(async () => (await readFile(join(mount.target, "data/big"))).equals(content));
+      await mount.down();
+    });
+  });
+
+  test("what changed in the cache between two mounts is found and fetched again", async () => {
+    const content = noise(6 * 1024 * 1024, 12);
+    const reference = await push(
+      await busyboxImage({ extra: [{ path: "data/big", data: content }] }),
+      basic,
+      "kept/app:1",
+    );
+    await inScratch(async (dir) => {
+      const mount = new StandaloneMount(dir, basic);
+      for (const flags of [[], [], ["--verify-cache"]]) {
+        expect((await mount.up(reference, flags)).code).toBe(0);
+        expect((await readFile(join(mount.target, "data/big"))).equals(content)).toBe(true);
+        await mount.down();
+        for (const blob of new Bun.Glob("cache/layers/sha256/*.blob").scanSync({ cwd: dir }))
+          await flipByte(join(dir, blob));
+      }
+    });
+  });
+
   test("refuses wrong credentials and leaves nothing behind", async () => {
     const reference = await push(await busyboxImage(), basic, "app:1");
     await inScratch(async (dir) => {
@@ -148,6 +191,15 @@ describe("mount", () => {
     });
   });
 });
+
+/** A failure that took long is told again at once for a moment, and then looked into anew. */
+async function expectSoon(holds: () => Promise<boolean>): Promise<void> {
+  const until = performance.now() + 10_000;
+  while (!(await holds().catch(() => false))) {
+    if (performance.now() > until) throw new Error("it did not come to hold");
+    await sleep(100);
+  }
+}
 
 async function flipByte(path: string): Promise<void> {
   const bytes = await readFile(path);
