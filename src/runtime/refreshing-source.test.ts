@@ -2,6 +2,7 @@ import { expect, test } from "bun:test";
 import type { BlobSource } from "../registry/blob-source.ts";
 import type { Descriptor } from "../registry/descriptor.ts";
 import { RegistryError } from "../registry/error.ts";
+import { RuntimeError } from "./error.ts";
 import { RefreshingSource } from "./refreshing-source.ts";
 
 const layer: Descriptor = { mediaType: "m", digest: "sha256:0", size: 10 };
@@ -96,10 +97,33 @@ test("without credentials the first read waits for them, no longer than its own 
   expect(await stays).toEqual(Uint8Array.of(7));
 });
 
-test("what hinders new credentials is the error of all who wait, and for a while of those who come", async () => {
-  const source = new RefreshingSource(undefined, () => Promise.reject(new Error("not its container")));
+test("a scheduler that gives no credentials is not asked again at once", async () => {
+  let refreshes = 0;
+  const source = new RefreshingSource(undefined, () => {
+    refreshes += 1;
+    return Promise.reject(new RuntimeError("not_found", "not its container"));
+  });
   await expect(source.read(layer, 0, 1, never)).rejects.toThrow("not its container");
   await expect(source.read(layer, 0, 1, never)).rejects.toThrow("not its container");
+  expect(refreshes).toBe(1);
+});
+
+test("a registry that could not be reached is asked again within a second", async () => {
+  let refreshes = 0;
+  const away = new RegistryError("unreachable", "away", { registry: "r", repository: "p" });
+  const source = new RefreshingSource(undefined, async () => {
+    if (++refreshes === 1) throw away;
+    return new Bytes(5);
+  });
+  const began = performance.now();
+  for (;;) {
+    const got = await source.read(layer, 0, 1, never).catch((error: unknown) => error);
+    if (got === away) continue;
+    expect(got).toEqual(Uint8Array.of(5));
+    break;
+  }
+  expect(performance.now() - began).toBeLessThan(1000);
+  expect(refreshes).toBe(2);
 });
 
 test("a stream that is refused on its way goes on where it was", async () => {

@@ -2,9 +2,12 @@ import type { BlobSource, ReadOptions } from "../registry/blob-source.ts";
 import type { Descriptor } from "../registry/descriptor.ts";
 import { RegistryError } from "../registry/error.ts";
 import { waitFor } from "../std/wait.ts";
+import { RuntimeError } from "./error.ts";
 
 /** Between two refreshes of one image: who is refused must not ask the scheduler at every read. */
 const pauseMs = 10_000;
+/** After a refresh that failed for another reason, which may be over soon: a registry, say, that cannot be reached. */
+const retryMs = 500;
 
 /**
  * A registry's blobs, by credentials that can be had anew: when the registry refuses those at hand, others are asked for
@@ -16,7 +19,8 @@ export class RefreshingSource implements BlobSource {
   #current: BlobSource | undefined;
   #refreshing: Promise<BlobSource> | undefined;
   #failure: unknown;
-  #asked = Number.NEGATIVE_INFINITY;
+  /** Not before this time is the scheduler asked again. */
+  #pausedUntil = Number.NEGATIVE_INFINITY;
   /** Of the sources that were given up. */
   #past = { requests: 0, bytes: 0 };
 
@@ -80,7 +84,7 @@ export class RefreshingSource implements BlobSource {
   async #next(refused: BlobSource | undefined, refusal: unknown, signal: AbortSignal): Promise<BlobSource> {
     if (this.#current !== undefined && this.#current !== refused) return this.#current;
     if (this.#refreshing === undefined) {
-      if (performance.now() - this.#asked < this.#pauseMs) throw refusal ?? this.#failure;
+      if (performance.now() < this.#pausedUntil) throw refusal ?? this.#failure;
       this.#refreshing = this.#replace().finally(() => {
         this.#refreshing = undefined;
       });
@@ -95,14 +99,20 @@ export class RefreshingSource implements BlobSource {
       const next = await this.#refresh();
       this.#past = this.stats();
       this.#current = next;
+      this.#pausedUntil = performance.now() + this.#pauseMs;
       return next;
     } catch (thrown) {
       this.#failure = thrown;
+      this.#pausedUntil =
+        performance.now() + (isFinal(thrown) ? this.#pauseMs : Math.min(retryMs, this.#pauseMs));
       throw thrown;
-    } finally {
-      this.#asked = performance.now();
     }
   }
+}
+
+/** The scheduler or the registry said no, which the next question would hear again. */
+function isFinal(thrown: unknown): boolean {
+  return isRefusal(thrown) || thrown instanceof RuntimeError;
 }
 
 function isRefusal(thrown: unknown): boolean {
