@@ -12,6 +12,7 @@ import {
   noise,
   TestRoom,
   TestSource,
+  until,
 } from "./mount.test-kit.ts";
 
 let room: TestRoom;
@@ -72,6 +73,20 @@ test("bytes that stay wrong are an error for the reader, and a later good read h
   made.source.beforeRead = (bytes) => bytes;
   // The kernel asks again by itself after an error: what it asked for before the source was mended may still be under way.
   expect(await contentOnceMended(join(image.root, "file"))).toEqual(contentOf(made, "file"));
+  await image.release();
+});
+
+test("what the background found wrong is told when a reader comes to it", async () => {
+  const mounts = await room.mounts({ limits: { idleMs: 1 } });
+  const made = await room.image([{ file: noise(MiB) }]);
+  made.source.beforeRead = corrupted;
+  const image = await acquire(mounts, made, { background: true });
+  await until(() => made.source.reads.length >= 2);
+  // What came second is looked through within this; a reader who comes earlier waits for it and hears the same.
+  const lookedAtMs = performance.now() + 200;
+  await until(() => performance.now() > lookedAtMs);
+  expect(await errnoOfReading(join(image.root, "file"))).toBe("EIO");
+  expect((await image.failure).code).toBe("corrupt_blob");
   await image.release();
 });
 

@@ -41,6 +41,7 @@ export class Fetcher {
   #pumpScheduled = false;
   readonly #lanes: DemandLanes;
   #activeStreams = 0;
+  readonly #told = new WeakSet<MountError>();
   #closed: MountError | undefined;
   #noSpaceLogged = false;
 
@@ -84,6 +85,7 @@ export class Fetcher {
     const refusal = layer.missed(span);
     if (refusal !== undefined) {
       this.#engine.fail(layer.blob, span, readErrno(refusal));
+      this.#tell(refusal);
       return;
     }
     const running = layer.inFlight.get(span);
@@ -245,7 +247,7 @@ export class Fetcher {
         layer.refused(span, error);
         this.#engine.fail(layer.blob, span, readErrno(error));
         const late = fetch.late.delete(span);
-        if (fetch.demanded.delete(span) || late) this.#onFailure(error);
+        if (fetch.demanded.delete(span) || late) this.#tell(error);
       } else {
         layer.served(span);
         fetch.demanded.delete(span);
@@ -295,7 +297,14 @@ export class Fetcher {
   #failSpan(layer: LayerFetch, span: number, error: MountError): void {
     layer.refused(span, error);
     this.#engine.fail(layer.blob, span, readErrno(error));
-    if (error !== this.#closed) this.#onFailure(error);
+    this.#tell(error);
+  }
+
+  /** A reader got the error; what was found out ahead of readers is told when the first of them comes to it. */
+  #tell(error: MountError): void {
+    if (error === this.#closed || this.#told.has(error)) return;
+    this.#told.add(error);
+    this.#onFailure(error);
   }
 
   #logNoSpace(layer: LayerFetch): void {
