@@ -28,6 +28,7 @@ async function writeConfig(dir: string, registry: TestRegistry): Promise<string>
     gateway.listen = "127.0.0.1:0"
     scheduler.listen = "127.0.0.1:${scheduler}"
     worker.scheduler_url = "http://127.0.0.1:${scheduler}"
+    worker.cache_on_build = true
     registry.insecure = ["${registry.host}"]
   `;
   await writeFile(path, text, { mode: 0o600 });
@@ -51,6 +52,10 @@ test("roles in processes of their own: a container outlives a restart of gateway
       await worker.waitFor(/^ready worker$/m, 60_000);
       await cli("image", "build", reference, ...withCredentials);
       expect(await cli("run", reference)).toBe("hello from the image");
+      // The gateway's build has filled the cache of the worker on its host.
+      const [ran] = JSON.parse(await cli("ps", "--all", "--json"));
+      const { transfer } = JSON.parse(await cli("inspect", ran.id));
+      expect(transfer).toMatchObject({ complete: true, fetchedBytes: 0 });
       const id = await cli(
         "run",
         "-d",
