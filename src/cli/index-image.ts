@@ -1,4 +1,4 @@
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import { formatReference, parseReference } from "../reference/reference.ts";
 import { formatSize } from "../std/size.ts";
 import { command, words } from "./action.ts";
@@ -43,7 +43,7 @@ export const index = command<IndexFlags, [string]>({
     const leaving = new AbortController();
     process.once("SIGINT", () => leaving.abort());
     const startedAt = performance.now();
-    const built = await indexInto(flags.store ?? join(cacheHome(), "index"), repository, {
+    const built = await indexInto(resolve(flags.store ?? join(cacheHome(), "index")), repository, {
       platform: flags.platform,
       limits: limitsOf(flags),
       signal: leaving.signal,

@@ -1,6 +1,6 @@
 import { openSync } from "node:fs";
 import { mkdir, rm } from "node:fs/promises";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import { credentialsToWire } from "../credential/wire.ts";
 import { LazyMounts } from "../mount/lazy-mount.ts";
 import { formatReference, parseReference } from "../reference/reference.ts";
@@ -99,8 +99,8 @@ export const mount = command<MountFlags, [string, string]>({
       insecureRegistries: [...(flags.insecureRegistry ?? [])],
       ...(flags.platform === undefined ? {} : { platform: flags.platform }),
       limits: limitsOf(flags),
-      indexStore: flags.indexStore ?? join(cacheHome(), "index"),
-      cacheDir: flags.cacheDir ?? join(cacheHome(), "layers"),
+      indexStore: resolve(flags.indexStore ?? join(cacheHome(), "index")),
+      cacheDir: resolve(flags.cacheDir ?? join(cacheHome(), "layers")),
       transport: flags.mountTransport ?? "auto",
       ...(flags.readDeadline === undefined ? {} : { readDeadlineMs: flags.readDeadline }),
       verifyCache: flags.verifyCache,

@@ -1,6 +1,6 @@
 import { randomUUID } from "node:crypto";
 import { mkdir, readdir, rm, stat, statfs } from "node:fs/promises";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import type { BlobPlace } from "../index/layer-blob.ts";
 import type { LayerKeeper } from "../index/layer-keeper.ts";
 import type { IndexedLayer } from "../index/types.ts";
@@ -36,7 +36,7 @@ export class LayerIntake implements LayerKeeper {
   /** The arguments are those of {@link LayerCache.open}; any number of intakes and mounts may share a cache. */
   static async open(cacheDir: string, quotaBytes: number | undefined): Promise<LayerIntake> {
     const cache = await LayerCache.open(cacheDir, quotaBytes);
-    const incoming = join(cacheDir, "incoming");
+    const incoming = resolve(cacheDir, "incoming");
     await mkdir(incoming, { recursive: true, mode: 0o700 });
     for (const name of await readdir(incoming)) await removeDead(incoming, name);
     const name = randomUUID();

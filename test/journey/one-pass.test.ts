@@ -1,16 +1,18 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { readdir, readFile, stat } from "node:fs/promises";
+import { mkdir, readdir, readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { run } from "../../src/std/spawn.ts";
 import { busyboxImage } from "../kit/busybox-image.ts";
 import { mounts, processes } from "../kit/leftovers.ts";
+import { runCli } from "../kit/node.ts";
 import type { LayerCompression, LocalImage } from "../kit/oci-layout.ts";
 import { noise, oddImage } from "../kit/odd-image.ts";
+import { product } from "../kit/product.ts";
 import { TestProxy } from "../kit/proxy.ts";
 import { push } from "../kit/push.ts";
 import { TestRegistry } from "../kit/registry.ts";
 import { StandaloneMount } from "../kit/standalone-mount.ts";
-import { inScratch } from "../kit/world.ts";
+import { credentialVariables, inScratch, withCredentials } from "../kit/world.ts";
 
 let registry: TestRegistry;
 let proxy: TestProxy;
@@ -87,6 +89,25 @@ describe("the first mount of an image", () => {
       });
     });
   }
+
+  test("takes folders as the caller names them, though it is served from elsewhere", async () => {
+    const reference = await push(await busyboxImage(), registry, "one-pass/relative:1");
+    await inScratch(async (dir) => {
+      await mkdir(join(dir, "tree"));
+      const env = { ...credentialVariables(registry), HOME: dir, XDG_CONFIG_HOME: dir };
+      const here = async (...args: string[]) => (await runCli(await product(), args, { env, cwd: dir })).code;
+      const flags = [...withCredentials, "--insecure-registry", registry.host];
+      const places = ["--index-store", "index", "--cache-dir", "cache"];
+      expect(await here("mount", reference, "tree", ...places, ...flags)).toBe(0);
+      expect((await readdir(dir)).sort()).toEqual(["cache", "index", "tree"]);
+      const kept = await readdir(join(dir, "cache/layers/sha256"));
+      expect(kept.filter((name) => name.endsWith(".blob"))).toHaveLength(3);
+      expect(await readFile(join(dir, "tree/etc/motd"), "utf8")).toBe("hello from the image\n");
+      expect(await here("umount", "tree")).toBe(0);
+      expect(await here("index", reference, "--store", "other", ...flags)).toBe(0);
+      expect(await readdir(join(dir, "other/images/sha256"))).toHaveLength(1);
+    });
+  });
 
   test("with --index-only keeps nothing, and fetches what is read", async () => {
     const reference = await pushThrough(await big(), "one-pass/lazy:1");
