@@ -3,8 +3,8 @@ import { join } from "node:path";
 
 const root = join(import.meta.dir, "..");
 
-/** Debian packages whose static libraries are in the native library. */
-const linkedPackages = ["libfuse3-dev", "zlib1g-dev", "libdeflate-dev", "libzstd-dev"];
+/** Debian packages whose static libraries are in the native library, or in the holder. */
+const linkedPackages = ["libc6-dev", "libfuse3-dev", "zlib1g-dev", "libdeflate-dev", "libzstd-dev"];
 
 interface LockedPackage {
   readonly version: string;

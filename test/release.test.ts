@@ -26,6 +26,7 @@ test("a release has the executable, a checksum that fits, and the licenses of al
       expect.arrayContaining([
         "bun.txt",
         "postgresql.txt",
+        "libc6-dev.txt",
         "libfuse3-dev.txt",
         "zlib1g-dev.txt",
         "libdeflate-dev.txt",
