@@ -10,7 +10,7 @@ import { Engine } from "../../src/native/engine.ts";
 import { cleanEnvironment, run, tryRun } from "../../src/std/spawn.ts";
 import type { Campaign, CampaignResult } from "./campaign.ts";
 import { indexTable } from "./chunk-target.ts";
-import { compressed, layerKinds, someTar } from "./layer-maker.ts";
+import { compressed, type LayerKind, layerKinds, mediaTypeOf, someTar, spannedTar } from "./layer-maker.ts";
 
 const root = join(import.meta.dir, "../..");
 const sources = join(root, "native/src");
@@ -126,20 +126,19 @@ async function writeSeeds(target: string, folder: string): Promise<void> {
   const random = new SeededRandom(5);
   const scratch = await mkdtemp(join(tmpdir(), "oci-node-fuzz-seeds-"));
   try {
-    for (const kind of layerKinds) {
-      for (const size of [3_000, 300_000]) {
-        const layer = compressed(someTar(random, size), kind);
-        const out = { spanPath: join(scratch, `${kind}-${size}`), tocPath: join(scratch, "toc") };
-        const compression = kind.split("-")[0];
-        const mediaType = `application/vnd.oci.image.layer.v1.tar${kind === "none" ? "" : `+${compression}`}`;
-        await indexBytes(layer, out, { mediaType });
-        if (target !== "points") await writeSeed(target, folder, out.spanPath, layer);
-        else if (kind !== "none")
-          await writeFile(
-            join(folder, `${kind}-${size}`),
-            Buffer.concat([Buffer.from([compression === "gzip" ? 0 : 1]), layer]),
-          );
-      }
+    const tars: [LayerKind, Buffer][] = layerKinds.flatMap((kind) => [
+      [kind, someTar(random, 3_000)],
+      [kind, someTar(random, 300_000)],
+    ]);
+    tars.push(["gzip", spannedTar(random)]);
+    for (const [kind, tar] of tars) {
+      const layer = compressed(tar, kind);
+      const name = `${kind}-${tar.length}`;
+      const out = { spanPath: join(scratch, name), tocPath: join(scratch, "toc") };
+      await indexBytes(layer, out, { mediaType: mediaTypeOf(kind) });
+      const inflater = Buffer.from([kind.startsWith("gzip") ? 0 : 1]);
+      if (target !== "points") await writeSeed(target, folder, out.spanPath, layer);
+      else if (kind !== "none") await writeFile(join(folder, name), Buffer.concat([inflater, layer]));
     }
     if (target === "points") return;
     for (const format of ["estargz", "zstdChunked"] as const) {

@@ -7,7 +7,7 @@ import { SeededRandom } from "../../src/index/tar.test-kit.ts";
 import { LayerBlob, spanKinds } from "../../src/native/blob.ts";
 import { Engine } from "../../src/native/engine.ts";
 import { NativeError } from "../../src/native/error.ts";
-import { compressed, someTar } from "./layer-maker.ts";
+import { compressed, mediaTypeOf, someTar } from "./layer-maker.ts";
 import { mutate } from "./mutate.ts";
 import { promise, refused, type Target } from "./target.ts";
 
@@ -95,9 +95,4 @@ async function useBlob(blob: LayerBlob, layer: Buffer): Promise<void> {
   } finally {
     stream.close();
   }
-}
-
-function mediaTypeOf(kind: string): string {
-  const tar = "application/vnd.oci.image.layer.v1.tar";
-  return kind === "none" ? tar : `${tar}+${kind.split("-")[0]}`;
 }
