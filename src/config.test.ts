@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import { ConfigError, makeConfig, readConfig } from "./config.ts";
 import { defaultIndexLimits, limitName, settableLimits } from "./index/limits.ts";
 
@@ -103,6 +103,13 @@ describe("a configuration file", () => {
   test("that is not there is named", () => {
     expect(() => readConfig(join(folder, "none.toml"))).toThrow("none.toml: cannot be read (ENOENT)");
   });
+});
+
+test("folders are taken from where the node was started, whatever folder its own processes work in", () => {
+  const config = makeConfig({ data_dir: "data", worker: { cache_dir: "cache" } });
+  expect([config.data_dir, config.indexDir, config.cacheDir, config.stateDir]).toEqual(
+    ["data", "data/index", "cache", "data/worker"].map((path) => resolve(path)),
+  );
 });
 
 test("the README lists every limit of indexing with its default", () => {

@@ -1,6 +1,6 @@
 import { readFileSync, statSync } from "node:fs";
 import { hostname } from "node:os";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import { z } from "zod";
 import {
   defaultIndexLimits,
@@ -200,13 +200,14 @@ export function makeConfig(settings: Settings, source = "flags"): Config {
       },
     );
   }
-  const config = parsed.data;
+  // Processes of the node's own work in other folders.
+  const config = { ...parsed.data, data_dir: resolve(parsed.data.data_dir) };
   return {
     ...config,
     keyFile: config.key_file ?? join(config.data_dir, "key"),
-    indexDir: config.index.dir ?? join(config.data_dir, "index"),
+    indexDir: resolve(config.index.dir ?? join(config.data_dir, "index")),
     indexLimits: indexLimits(config.index.limits),
-    cacheDir: config.worker.cache_dir ?? join(config.data_dir, "cache"),
+    cacheDir: resolve(config.worker.cache_dir ?? join(config.data_dir, "cache")),
     stateDir: join(config.data_dir, "worker"),
     workerName: config.worker.name ?? hostname(),
   };
