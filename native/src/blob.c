@@ -78,6 +78,7 @@ int blob_new(const char *span_path, const char *cache_path, struct blob **out, c
   pthread_mutex_init(&blob->write_lock, NULL);
   TAILQ_INIT(&blob->parked);
   int result = span_file_open(span_path, &blob->spans, error);
+  if (result == 0) span_file_fingerprint(&blob->spans, blob->fingerprint);
   if (result == 0 && (blob->cache_path = strdup(cache_path)) == NULL) result = -ENOMEM;
   if (result == 0) {
     blob->states = calloc(blob->spans.header->span_count + 1u, sizeof *blob->states);
@@ -204,13 +205,12 @@ int blob_sync_and_put(struct blob *blob, uint32_t job) {
 /* The caller's span file must cut the layer as the blob's own does. */
 static int same_spans(const struct blob *blob, const char *span_path, char *error) {
   struct span_file other;
-  uint8_t ours[32], theirs[32];
+  uint8_t theirs[32];
   int result = span_file_open(span_path, &other, error);
   if (result != 0) return result;
-  span_file_fingerprint(&blob->spans, ours);
   span_file_fingerprint(&other, theirs);
   span_file_close(&other);
-  if (memcmp(ours, theirs, 32) == 0) return 0;
+  if (memcmp(blob->fingerprint, theirs, 32) == 0) return 0;
   snprintf(error, OCI_ERROR_TEXT, "the cache file is in use with another span file");
   return -EBUSY;
 }

@@ -70,7 +70,7 @@ static void write_header(struct blob *blob, uint32_t flags, const struct stamp *
                               .span_count = h->span_count, .cache_inode = blob->inode};
   header.magic[7] = '2';
   memcpy(header.layer_sha256, h->layer_sha256, 32);
-  span_file_fingerprint(&blob->spans, header.fingerprint);
+  memcpy(header.fingerprint, blob->fingerprint, 32);
   if (stamp != NULL) {
     header.mtime_ns = stamp->mtime_ns;
     header.ctime_ns = stamp->ctime_ns;
@@ -88,11 +88,9 @@ static void write_body(struct blob *blob) {
 
 static bool belongs(const struct blob *blob, const struct map_header *have) {
   const struct span_header *h = blob->spans.header;
-  uint8_t fingerprint[32];
-  span_file_fingerprint(&blob->spans, fingerprint);
   return memcmp(have->magic, "OCIMAP02", 8) == 0 && have->version == 2 && have->blob_size == h->blob_size &&
          have->span_count == h->span_count && memcmp(have->layer_sha256, h->layer_sha256, 32) == 0 &&
-         memcmp(have->fingerprint, fingerprint, 32) == 0 && have->cache_inode == blob->inode;
+         memcmp(have->fingerprint, blob->fingerprint, 32) == 0 && have->cache_inode == blob->inode;
 }
 
 /* Reads the map into memory. False: it is not this cache file's, or not whole. */

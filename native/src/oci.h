@@ -77,6 +77,7 @@ struct blob {
   uint32_t refs; /* engine_lock */
   bool syncing;  /* engine_lock; a thread makes it durable, and holds a reference meanwhile */
   struct span_file spans;
+  uint8_t fingerprint[32]; /* of the span file */
   int cache_fd;
   int map_fd;                 /* -1: the map lives in memory only */
   _Atomic uint64_t *bits;     /* spans that may be served: stored and proved, or without any bytes in the blob */

@@ -253,7 +253,7 @@ test("a process killed while it fills its cache, and pages that never reached th
       for (const path of cached("blob"))
         for (let at = 0; at < statSync(path).size; at += MiB / 4) overwrite(path, at, 4096);
     const mounts = await room.mounts();
-    const image = await acquire(mounts, image_);
+    const image = await acquire(mounts, image_, { eager: torn });
     expect(await readAll(image, image_)).toEqual([]);
     await image.release();
     await mounts.close();
