@@ -1,4 +1,4 @@
-import { constants, copyFile, mkdir, writeFile } from "node:fs/promises";
+import { copyFile, mkdir, writeFile } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { run } from "../std/spawn.ts";
 import { defaultIndexLimits } from "./limits.ts";
@@ -37,23 +37,26 @@ unpack() { run tar -xp -P --same-owner --numeric-owner --xattrs --xattrs-include
   --warning=no-unknown-keyword --exclude='.wh.*' -f "/${box}/$1"; }
 `;
 
-/** An archive of a layer: its bytes, or where they are. */
-export type LayerTar = Uint8Array | { readonly path: string };
-
 /** Layers unpacked, each into a directory of its own, and shown by overlayfs: what an image's tree must be. */
 export class OverlayOracle {
   readonly #folder: string;
   readonly #mounted: string[] = [];
-  /** Last parts of all paths that were a directory's: what else has such a name may have to take a directory's place. */
+  /** Paths that were a directory's, and their last parts: what else has such a name may have to take a directory's place. */
   readonly #directoryNames = new Set<string>();
+  readonly #byName: boolean;
 
-  /** @param folder made for the oracle alone, on a file system that overlayfs can write to */
-  constructor(folder: string) {
+  /**
+   * @param folder made for the oracle alone, on a file system that overlayfs can write to
+   * @param aliases whether one directory may be named by several paths, through links. Archives are then unpacked in more
+   *   parts, and each changes the times of the directories of those before.
+   */
+  constructor(folder: string, aliases = false) {
     this.#folder = folder;
+    this.#byName = aliases;
   }
 
-  /** Unpacks the layers, the lowest first: the path of the mounted root. */
-  async unpack(layers: readonly LayerTar[]): Promise<string> {
+  /** Unpacks the layers, archives without compression, the lowest first: the path of the mounted root. */
+  async unpack(layers: readonly Uint8Array[]): Promise<string> {
     await this.#copyTools();
     const lower = [await this.#directory("empty")];
     for (const [at, layer] of layers.entries()) lower.unshift(await this.#apply(layer, at, lower));
@@ -68,7 +71,7 @@ export class OverlayOracle {
     for (const root of this.#mounted.splice(0)) await run(["umount", root]);
   }
 
-  async #apply(layer: LayerTar, at: number, lower: readonly string[]): Promise<string> {
+  async #apply(layer: Uint8Array, at: number, lower: readonly string[]): Promise<string> {
     const upper = await this.#directory(`layer-${at}`);
     // As engines do: the new layer's root begins as the one below.
     const [below = ""] = lower;
@@ -77,8 +80,7 @@ export class OverlayOracle {
     await run(["touch", "-r", below, upper]);
     const tools = join(this.#folder, "tools");
     await mkdir(join(tools, `${at}`));
-    const script =
-      "path" in layer ? await wholeScript(layer.path, tools, `${at}`) : await this.#script(layer, `${at}`);
+    const script = await this.#script(layer, `${at}`);
     await writeFile(join(tools, `${at}`, "script"), Buffer.from(`${scriptHead}${script}`, "latin1"));
     await run(["unshare", "--mount", "sh", "-c", applyLayer], {
       timeoutMs: 300_000,
@@ -111,8 +113,11 @@ export class OverlayOracle {
       else if (base.startsWith(".wh."))
         markers.push(`remove ${quoted(path.slice(0, -base.length) + base.slice(4))}`);
       else {
-        if (member.type !== "5" && this.#directoryNames.has(base)) cuts.push({ at: end, path });
-        for (const part of member.type === "5" ? parts : parts.slice(0, -1)) this.#directoryNames.add(part);
+        const known = this.#byName ? base : path;
+        if (member.type !== "5" && this.#directoryNames.has(known)) cuts.push({ at: end, path });
+        const folders = member.type === "5" ? parts : parts.slice(0, -1);
+        for (const [at, part] of folders.entries())
+          this.#directoryNames.add(this.#byName ? part : folders.slice(0, at + 1).join("/"));
       }
       end = member.dataOffset + Math.ceil(member.dataBytes / 512) * 512;
     });
@@ -156,12 +161,6 @@ export class OverlayOracle {
       await copyFile(loader, join(folder, "ld.so"));
     }
   }
-}
-
-/** An archive in a file, which has no markers and in which no name changes its kind. */
-async function wholeScript(path: string, folder: string, name: string): Promise<string> {
-  await copyFile(path, join(folder, name, "tar"), constants.COPYFILE_FICLONE);
-  return `unpack ${name}/tar\n`;
 }
 
 /** A name in a shell's script. */

@@ -15,7 +15,7 @@ let oracle: OverlayOracle;
 beforeEach(async () => {
   room = await TestRoom.create();
   await mkdir(join(room.dir, "oracle"));
-  oracle = new OverlayOracle(join(room.dir, "oracle"));
+  oracle = new OverlayOracle(join(room.dir, "oracle"), true);
 });
 
 afterEach(async () => {

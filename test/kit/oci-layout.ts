@@ -12,6 +12,7 @@ export interface Layer {
   readonly blob: Uint8Array | { readonly path: string };
   /** `sha256:…` of the uncompressed tar. */
   readonly diffId: string;
+  readonly annotations?: Readonly<Record<string, string>>;
 }
 
 /** The `config` part of an OCI image configuration. */
@@ -59,7 +60,9 @@ export async function writeLayout(
   const descriptors = [];
   for (const layer of layers) {
     const { digest, size } = await addBlob(blobs, layer.blob);
-    descriptors.push({ mediaType: mediaTypes[layer.compression], digest, size });
+    const { annotations } = layer;
+    const mediaType = mediaTypes[layer.compression];
+    descriptors.push({ mediaType, digest, size, ...(annotations === undefined ? {} : { annotations }) });
   }
   const platform = hostPlatform();
   const config = await addBlob(

@@ -64,7 +64,7 @@ export function oddLayers(): TarEntry[][] {
       sparse: {
         sizeBytes: 20 * 1024 * 1024 + 77,
         pieces: [
-          { offset: 1024 * 1024, data: noise(10_000, 5) },
+          { offset: 1024 * 1024, data: noise(10_240, 5) },
           { offset: 16 * 1024 * 1024, data: noise(512, 6) },
         ],
       },

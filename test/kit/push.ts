@@ -7,13 +7,14 @@ import type { Account, TestRegistry } from "./registry.ts";
 
 /**
  * Pushes an image with skopeo, unchanged to the byte (layers are not compressed anew), and gives its reference:
- * `HOST:PORT/NAME`, where the name may end in a tag.
+ * `HOST:PORT/NAME`, where the name may end in a tag. With `docker` the manifest becomes one of Docker's (version 2, schema 2).
  */
 export async function push(
   image: LocalImage,
   registry: TestRegistry,
   name: string,
   account?: Account,
+  docker = false,
 ): Promise<string> {
   const reference = `${registry.host}/${name}`;
   const withAuth = account ?? registry.accounts[0];
@@ -23,7 +24,7 @@ export async function push(
         "skopeo",
         "copy",
         "--quiet",
-        "--preserve-digests",
+        ...(docker ? ["--format", "v2s2"] : ["--preserve-digests"]),
         "--insecure-policy",
         "--dest-tls-verify=false",
         "--dest-authfile",

@@ -49,7 +49,9 @@ function entryBlocks(entry: TarEntry): Buffer[] {
     const { sizeBytes, pieces } = entry.sparse;
     pax.push(paxRecord("GNU.sparse.major", "1"), paxRecord("GNU.sparse.minor", "0"));
     pax.push(paxRecord("GNU.sparse.name", path), paxRecord("GNU.sparse.realsize", String(sizeBytes)));
-    const map = [pieces.length, ...pieces.flatMap((piece) => [piece.offset, piece.data.length])].join("\n");
+    // An empty piece at the end tells of a hole there.
+    const places = [...pieces.map((piece) => [piece.offset, piece.data.length]), [sizeBytes, 0]];
+    const map = [places.length, ...places.flat()].join("\n");
     data = Buffer.concat([padded(Buffer.from(`${map}\n`)), ...pieces.map((piece) => piece.data)]);
     name = Buffer.from(`GNUSparseFile.0/${path.subarray(-60).toString("latin1").replaceAll("/", "_")}`);
   }
