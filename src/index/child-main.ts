@@ -4,7 +4,7 @@ import { limitOwnMemory } from "../native/points.ts";
 import { childFailure } from "./child-failure.ts";
 import type { ChildAnswer, ChildRequest } from "./child-protocol.ts";
 import { openIndexing } from "./layer-index.ts";
-import { checkLimit, type IndexLimits } from "./limits.ts";
+import { checkOwnUse } from "./own-use.ts";
 
 const readBytes = 1024 * 1024;
 
@@ -37,7 +37,7 @@ function indexStandardInput({ layer, directory, blob, limits }: ChildRequest): C
       const got = readSync(0, buffer, 0, buffer.length, null);
       if (got === 0) return { layer: indexing.finish(), blobProblem: indexing.blobProblem };
       indexing.push(buffer.subarray(0, got));
-      checkOwnUse(limits);
+      checkOwnUse("layer", limits);
     }
   } finally {
     indexing.close();
@@ -52,23 +52,6 @@ function indexStandardInput({ layer, directory, blob, limits }: ChildRequest): C
 function limitGrowth(memoryBytes: number): void {
   const mapped = /^VmData:\s+(\d+) kB$/m.exec(readFileSync("/proc/self/status", "latin1"))?.[1];
   if (mapped !== undefined) limitOwnMemory(Number(mapped) * 1024 + memoryBytes);
-}
-
-/** Between two chunks, since what one chunk can add is small. @throws {IndexError} `limit_exceeded` */
-function checkOwnUse(limits: IndexLimits): void {
-  checkLimit(
-    limits,
-    "layerMemoryBytesMax",
-    process.memoryUsage.rss(),
-    () => "the memory of indexing the layer",
-  );
-  const { user, system } = process.cpuUsage();
-  checkLimit(
-    limits,
-    "layerCpuSecondsMax",
-    Math.round((user + system) / 1e4) / 100,
-    () => "the seconds of indexing the layer",
-  );
 }
 
 if (import.meta.main) process.exitCode = await runIndexChild(process.argv.slice(2));

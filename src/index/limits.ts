@@ -47,6 +47,8 @@ export interface IndexLimits {
   readonly inodesMax: number;
   /** Memory of the process that merges the layers; a million files take 500 MB. */
   readonly mergeMemoryBytesMax: number;
+  /** Seconds of CPU time that merging the layers may take: a million files take some ten. */
+  readonly mergeCpuSecondsMax: number;
 }
 
 const mebi = 1024 ** 2;
@@ -73,6 +75,7 @@ export const defaultIndexLimits: IndexLimits = {
   impliedDirectoriesMax: 500_000,
   inodesMax: 8 * mebi,
   mergeMemoryBytesMax: 2 * gibi,
+  mergeCpuSecondsMax: 1800,
 };
 
 /** Limits that only memory and time stand behind: those of Linux and of EROFS cannot be raised. */

@@ -1,7 +1,7 @@
 import { childFailure } from "./child-failure.ts";
-import { checkLimit, type IndexLimits } from "./limits.ts";
 import type { MergeAnswer, MergeOrder } from "./merge-child.ts";
 import { mergeImage } from "./merge-image.ts";
+import { checkOwnUse } from "./own-use.ts";
 
 /**
  * The merging process: reads a {@link MergeOrder} from standard input, writes the EROFS image, and prints one line, a
@@ -14,22 +14,12 @@ export async function runMergeChild(): Promise<number> {
   try {
     const { limits, ...request } = JSON.parse(await Bun.stdin.text()) as MergeOrder;
     const never = new AbortController().signal;
-    answer = { image: await mergeImage(request, never, limits, () => checkMemory(limits)) };
+    answer = { image: await mergeImage(request, never, limits, () => checkOwnUse("merge", limits)) };
   } catch (error) {
     answer = { error: childFailure(error) };
   }
   process.stdout.write(`${JSON.stringify(answer)}\n`);
   return "error" in answer ? 1 : 0;
-}
-
-/** Between two turns, since what one turn can add is small. @throws IndexError `limit_exceeded` */
-function checkMemory(limits: IndexLimits): void {
-  checkLimit(
-    limits,
-    "mergeMemoryBytesMax",
-    process.memoryUsage.rss(),
-    () => "the memory of merging the layers",
-  );
 }
 
 if (import.meta.main) process.exitCode = await runMergeChild();

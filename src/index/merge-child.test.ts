@@ -62,11 +62,14 @@ test("a process that dies is said to have died", async () => {
   expect(await dead.catch((error: unknown) => error)).toMatchObject({ code: "child_failed" });
 });
 
-test("a process that takes too much memory stops and leaves no image", async () => {
+test.each([
+  ["memory", { mergeMemoryBytesMax: 1024 }],
+  ["time", { mergeCpuSecondsMax: 0.001 }],
+])("a process that takes too much %s stops and leaves no image", async (_, limits) => {
   const many: TestLayer = Array.from({ length: 20_000 }, (_, at) => ({ path: `f${at}`, type: "file" }));
   const greedy = mergeImageInChild(request("image", [many]), never, {
     command,
-    limits: { ...defaultIndexLimits, mergeMemoryBytesMax: 1024 },
+    limits: { ...defaultIndexLimits, ...limits },
   });
   expect(await greedy.catch((error: unknown) => error)).toMatchObject({ code: "limit_exceeded" });
   expect(await readdir(folder)).toEqual(["toc-0"]);
