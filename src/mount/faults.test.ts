@@ -145,6 +145,31 @@ test("what took long to fail is not waited for a second time by the same reader"
   await image.release();
 });
 
+test("requests that hang, as many as a mount may make, do not keep others from being made", async () => {
+  const mounts = await room.mounts({ limits: { deadlineMs: 30_000 } });
+  // A layer each: misses that are neighbours would share a request.
+  const names = [..."abcdefgh"];
+  const stuck = names.map((name) => ({ [name]: noise(1000) }));
+  const made = await room.image([...stuck, { free: noise(1000) }]);
+  const free = made.opened.index.layers.at(-1)?.digest;
+  const gate = Promise.withResolvers<void>();
+  made.source.beforeRead = async (bytes) => {
+    if (made.source.reads.at(-1)?.digest !== free) await gate.promise;
+    return bytes;
+  };
+  const image = await acquire(mounts, made);
+  const readers = names.map((name) =>
+    Bun.spawn(["head", "-c", "1", join(image.root, name)], { stdout: "ignore" }),
+  );
+  await until(() => made.source.reads.length >= 8);
+  const began = performance.now();
+  expect(await contentAt(join(image.root, "free"))).toEqual(contentOf(made, "free"));
+  expect(performance.now() - began).toBeLessThan(10_000);
+  gate.resolve();
+  for (const reader of readers) expect(await reader.exited).toBe(0);
+  await image.release();
+});
+
 test("a registry without ranged reads is read as one stream that all readers join", async () => {
   const mounts = await room.mounts();
   const made = await room.image([{ a: noise(3 * MiB), b: noise(3 * MiB) }]);
