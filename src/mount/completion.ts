@@ -134,6 +134,7 @@ export class Completion {
       ...(layer.stream === undefined ? [] : [layer.stream]),
     ]);
     await waitFor(Promise.all(underWay), signal);
+    for (const layer of this.#layers) await waitFor(layer.prove(), signal);
     await wait(othersPauseMs, undefined, { signal });
   }
 

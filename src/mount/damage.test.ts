@@ -152,6 +152,19 @@ test("readers who are at it while the cache is damaged, once and again, get righ
   await image.release();
 });
 
+test("the background goes on where a layer is half there and unproved, and ends", async () => {
+  const image_ = await made();
+  const mounts = await room.mounts({ limits: { idleMs: 1 } });
+  const first = await acquire(mounts, image_);
+  await readFile(join(first.root, "a"));
+  await first.release();
+  each("blob", (path) => overwrite(path, MiB, 10));
+  const second = await acquire(mounts, image_, { background: true });
+  while (!second.stats().complete) await new Promise((resolve) => setTimeout(resolve, 10));
+  expect(await readAll(second, image_)).toEqual([]);
+  await second.release();
+});
+
 test("bits set by hand and an older map make nothing of what is not there", async () => {
   const image_ = await made();
   const mounts = await room.mounts();
