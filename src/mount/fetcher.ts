@@ -9,6 +9,7 @@ import { notInflatable, wrongBytes } from "./failure.ts";
 import type { FetchOutcome, LayerFetch, RunFetch } from "./layer-fetch.ts";
 import { LayerStream } from "./layer-stream.ts";
 import type { FetchLimits } from "./limits.ts";
+import { MissRate } from "./miss-rate.ts";
 import { RangeFill } from "./range-fill.ts";
 import type { Stretch } from "./sequence.ts";
 import { SourceRequests } from "./source-requests.ts";
@@ -38,6 +39,7 @@ export class Fetcher {
   readonly #ahead: (Stretch & { readonly layer: LayerFetch })[] = [];
   readonly #streams: Stream[] = [];
   readonly #running = new Set<Promise<unknown>>();
+  readonly #missRate = new MissRate();
   #pumpScheduled = false;
   readonly #lanes: DemandLanes;
   #activeStreams = 0;
@@ -173,8 +175,10 @@ export class Fetcher {
         if (!this.#lanes.hasRoom) return;
         if (next.layer.whole) void this.fetchWhole(next.layer);
         else {
-          this.#startRead(next.layer, next.layer.demandRun(next.span, this.#limits.rangeBytes));
-          this.#readAhead(next.layer, next.span);
+          const { layer, span } = next;
+          const ahead = this.#missRate.missed(layer, span);
+          this.#startRead(layer, layer.demandRun(span, this.#limits.rangeBytes, ahead));
+          this.#readAhead(layer, span);
         }
       }
       this.#queue.shift();

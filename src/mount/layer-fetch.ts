@@ -92,6 +92,11 @@ export class LayerFetch {
     return this.#closed ? this.spanCount : this.blob.presentCount();
   }
 
+  /** Whether a span is there, or on its way. */
+  has(span: number): boolean {
+    return !this.fetchable(span);
+  }
+
   fetchable(span: number): boolean {
     return !this.blob.isPresent(span) && !this.inFlight.has(span);
   }
@@ -132,9 +137,12 @@ export class LayerFetch {
       this.#refusals.set(span, { error, untilMs: now + refusalMs });
   }
 
-  /** The run to request for a reader's miss, grown over other waiting spans and ahead of a sequential reader. */
-  demandRun(span: number, rangeBytes: number): SpanRun {
-    const spansMin = this.sequence.missed(span);
+  /**
+   * The run to request for a reader's miss, grown over other waiting spans, ahead of a sequential reader, and over `ahead`
+   * spans at least.
+   */
+  demandRun(span: number, rangeBytes: number, ahead = 0): SpanRun {
+    const spansMin = Math.max(this.sequence.missed(span), 1 + ahead);
     const run = this.#grow(span, spansMin, rangeBytes);
     this.sequence.requested(span, run);
     return run;
