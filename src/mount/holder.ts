@@ -1,6 +1,7 @@
 import { basename } from "node:path";
 import { FuseBlobServer, type FuseMountOptions } from "../native/fuse.ts";
 import { HolderConnection } from "../native/holder.ts";
+import { waitForExit } from "../native/process.ts";
 import { errnoOf } from "../std/error.ts";
 import { logger } from "../std/log.ts";
 
@@ -37,8 +38,10 @@ export class MountHolder {
     const holder = new MountHolder(folder, settings);
     const { patienceMs } = settings;
     try {
-      holder.#connection = await HolderConnection.connect({ folder, patienceMs });
-      for (const key of (await holder.#connection?.list()) ?? []) holder.#found.add(key);
+      const connection = await HolderConnection.connect({ folder, patienceMs });
+      holder.#connection = connection;
+      for (const key of (await connection?.list()) ?? []) holder.#found.add(key);
+      if (connection !== undefined) holder.#watch(connection);
     } catch (error) {
       logger("mount").error("the holder of an earlier process's mounts does not answer", { folder, error });
       holder.#connection = undefined;
@@ -95,22 +98,39 @@ export class MountHolder {
   /** No mount needs the holder any more: it ends. */
   async close(): Promise<void> {
     for (const key of [...this.#servers.keys()]) await this.drop(key);
-    await this.#connection?.bye().catch((error: unknown) => {
+    const connection = this.#connection;
+    this.#connection = undefined;
+    await connection?.bye().catch((error: unknown) => {
       logger("mount").warning("the holder did not end", { folder: this.#folder, error });
     });
-    this.#connection = undefined;
   }
 
   async #put(key: string, server: FuseBlobServer): Promise<void> {
+    const connection = await this.#connected();
     try {
-      await server.hold(await this.#connected(), key);
+      await server.hold(connection, key);
     } catch (thrown) {
       if (errnoOf(thrown) !== "ENOTCONN") throw thrown;
-      // The holder was ended. Its successor gets everything that still is served.
-      this.#connection = undefined;
-      const connection = await this.#connected();
-      for (const [each, one] of this.#servers) await one.hold(connection, each);
+      await this.#follow(connection);
     }
+  }
+
+  /** A holder that is ended by somebody else (or by the kernel, for want of memory) is noticed at once. */
+  #watch(connection: HolderConnection): void {
+    const ended = waitForExit(connection.pid).then(() => this.#follow(connection));
+    ended.catch((error: unknown) => {
+      logger("mount").error("mounts will not survive the end of this process", { error });
+    });
+  }
+
+  /** When this holder has ended, its successor gets everything that still is served. */
+  async #follow(ended: HolderConnection): Promise<void> {
+    if (this.#connection !== ended) return;
+    this.#connection = undefined;
+    if (this.#servers.size === 0) return;
+    logger("mount").warning("the holder of mounts has ended; another takes its place", { pid: ended.pid });
+    const connection = await this.#connected();
+    for (const [key, server] of this.#servers) await server.hold(connection, key);
   }
 
   async #connected(): Promise<HolderConnection> {
@@ -125,6 +145,7 @@ export class MountHolder {
     const { patienceMs, onStarted } = this.#settings;
     const connection = await HolderConnection.start({ folder: this.#folder, patienceMs });
     this.#connection = connection;
+    this.#watch(connection);
     await onStarted?.(connection.pid).catch((error: unknown) => {
       logger("mount").warning("the holder of mounts stays in this process's unit", {
         pid: connection.pid,
