@@ -72,3 +72,22 @@ test("a lone miss of a small span asks for as much as an ordinary span is, compr
   expect(grown(4096, 8192, 4)).toBe(512);
   expect(grown(4096, 8192, 1000)).toBe(2048);
 });
+
+test("a miss of a small span before what is there brings what lies before it", () => {
+  const table = tableOf(4096, 8192);
+  const options = { rangeBytes: 8 * 1024 * 1024, spansMin: 1, waitedFor: () => false };
+  expect(growRun(table, 500, { ...options, fetchable: (index) => index <= 500 })).toEqual({
+    first: 373,
+    last: 500,
+  });
+  expect(growRun(table, 500, { ...options, fetchable: (index) => index <= 540 && index > 450 })).toEqual({
+    first: 451,
+    last: 540,
+  });
+  // The spans of a layer that has no table of its own are ordinary, but for its last.
+  const ordinary = tableOf(100_000, spanBytes);
+  expect(growRun(ordinary, 500, { ...options, fetchable: (index) => index <= 500 })).toEqual({
+    first: 500,
+    last: 500,
+  });
+});

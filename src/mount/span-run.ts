@@ -34,7 +34,8 @@ export function runRange(table: SpanTable, run: SpanRun): { start: number; end: 
 
 /**
  * Grows a run around `span`: over neighbours that somebody waits for in both directions, and forward over whatever may be
- * fetched while the run has less than `spansMin` spans of ordinary size; never beyond `rangeBytes`.
+ * fetched while the run has less than `spansMin` spans of ordinary size; never beyond `rangeBytes`. What is missing of one
+ * ordinary span after that is taken from before `span`: files are not read in the layer's order, and may be in the opposite one.
  */
 export function growRun(
   table: SizedSpanTable,
@@ -68,8 +69,18 @@ export function growRun(
   }
   while (run.first > 0) {
     const next = run.first - 1;
-    if (!options.waitedFor(next) || !options.fetchable(next) || !fits({ ...run, first: next })) break;
+    const wanted = options.waitedFor(next) || isWithinOrdinary(table, { ...run, first: next });
+    if (!wanted || !options.fetchable(next) || !fits({ ...run, first: next })) break;
     run = { ...run, first: next };
   }
   return run;
+}
+
+function isWithinOrdinary(table: SizedSpanTable, run: SpanRun): boolean {
+  const first = table.span(run.first);
+  const last = table.span(run.last);
+  return (
+    last.compOffset + last.compLength - first.compOffset <= ordinaryBytes &&
+    last.tarOffset + last.tarLength - first.tarOffset <= spanBytes
+  );
 }
