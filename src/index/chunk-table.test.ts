@@ -13,6 +13,7 @@ import {
   type ChunkedOptions,
   chunkedLayer,
 } from "./chunked-layer.test-kit.ts";
+import { IndexError } from "./error.ts";
 import { imageOfBlobs, MemorySource } from "./image-index.test-kit.ts";
 import { failureOf, ociTar } from "./layer.test-kit.ts";
 import { indexLayerStream, type LayerIndexFiles } from "./layer-index.ts";
@@ -241,6 +242,26 @@ describe("a table is refused that has", () => {
       expect((await failureOf(byTable(layer, zstd.source))).code).toBe("bad_layer");
     }
   });
+});
+
+test("whatever bytes of a table change, it is read or refused by an error of ours", async () => {
+  const random = new SeededRandom(77);
+  let refused = 0;
+  for (let round = 0; round < 300; round += 1) {
+    const editText = (json: Buffer): void => {
+      for (let change = random.next(4); change >= 0; change -= 1)
+        json[random.next(json.length)] = random.pick([0, 0x22, 0x2c, 0x39, 0x5b, 0x5d, 0x7b, 0x7d, 0xff]);
+    };
+    const format = random.pick(formats);
+    const { layer, source } = registered(format, make(format, two, { chunkBytes: 4096, editText }));
+    try {
+      await byTable(layer, source);
+    } catch (error) {
+      expect(error).toBeInstanceOf(IndexError);
+      refused += 1;
+    }
+  }
+  expect(refused).toBeGreaterThan(100);
 });
 
 test("a layer without a digest of a table in its manifest has none", () => {

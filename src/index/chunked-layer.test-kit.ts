@@ -18,8 +18,9 @@ export interface ChunkedOptions {
   readonly chunkBytes?: number;
   /** Chunks go on in one gzip member until it holds so many bytes (eStargz only). */
   readonly memberBytesMin?: number;
-  /** Changes the table before it is written: a hostile or broken converter. */
+  /** Change the table before it is written: a hostile or broken converter. */
   readonly edit?: (entries: Record<string, unknown>[]) => void;
+  readonly editText?: (json: Buffer) => void;
 }
 
 const sha256 = (bytes: Uint8Array): string =>
@@ -93,6 +94,7 @@ class ChunkedWriter {
     this.#close();
     this.#options.edit?.(this.#entries);
     const json = Buffer.from(JSON.stringify({ version: 1, entries: this.#entries }, null, "\t"));
+    this.#options.editText?.(json);
     const annotations = estargz ? this.#endEstargz(json) : this.#endZstd(json);
     return { blob: Buffer.concat(this.#blob), annotations, tar: Buffer.concat(this.#tar) };
   }
