@@ -15,8 +15,10 @@ export interface EgressRequest {
   readonly body?: string;
   readonly where: Where;
   readonly signal: AbortSignal;
-  /** Until the head must be there; the policy's limit when absent. */
+  /** Until the head must be there, the wait for its turn included; the policy's limit when absent. */
   readonly timeoutMs?: number;
+  /** Until the head must be there once the request is sent. */
+  readonly headTimeoutMs?: number;
   readonly order?: Order | undefined;
   /** Between two chunks of the body; the policy's limit when absent. */
   readonly idleTimeoutMs?: number;
@@ -185,6 +187,12 @@ export class Egress {
       for (const one of [signal, place.signal]) one.removeEventListener("abort", abort);
       place.leave(whole);
     };
+    const { headTimeoutMs = this.policy.requestTimeoutMs } = request;
+    let late = false;
+    const timer = setTimeout(() => {
+      late = true;
+      abort();
+    }, headTimeoutMs);
     try {
       const { ca } = this.policy;
       const pinned = { method, url, headers, body, userAgent: this.#userAgent, ca, freshConnection };
@@ -201,8 +209,10 @@ export class Egress {
       });
     } catch (error) {
       for (const one of [signal, place.signal]) one.removeEventListener("abort", abort);
-      throw headSignal.aborted ? headSignal.reason : translateFetchError(error, url, where);
+      if (headSignal.aborted) throw headSignal.reason;
+      throw late ? tooLate(request, headTimeoutMs, 0) : translateFetchError(error, url, where);
     } finally {
+      clearTimeout(timer);
       headSignal.removeEventListener("abort", abort);
     }
   }

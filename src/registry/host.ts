@@ -267,19 +267,20 @@ export class Host implements PlaceOwner {
   #giveUpOvertaken(): void {
     const nowMs = this.now();
     const marginMs = this.#rules.silentAfterMs / 2;
-    for (const { place, sinceMs } of this.#waiting()) {
-      const { patience } = place;
+    const newestMs = Math.max(this.#answeredBeganMs, this.#finishedBeganMs);
+    for (const place of this.#places) {
+      const { patience, waitingSinceMs: sinceMs } = place;
+      if (sinceMs === undefined || newestMs <= sinceMs) continue;
       const waitedMs = nowMs - sinceMs;
       // Made to see whether the host answers; it has answered another.
       const outlived =
         place.inSilence && !place.reading && !patience.tried && this.#answeredBeganMs > sinceMs;
       const answeredLater = this.#answeredBeganMs >= sinceMs + marginMs;
       const finishedFirst = this.#finishedBeganMs >= sinceMs + marginMs && patience.believes;
-      const enough = new Patience().of(place, this.#usualMs);
       if (
         outlived ||
         (answeredLater && waitedMs >= patience.of(place, this.#usualMs)) ||
-        (finishedFirst && waitedMs >= enough)
+        (finishedFirst && waitedMs >= new Patience().of(place, this.#usualMs))
       ) {
         patience.overtaken(finishedFirst);
         place.abandon("overtaken");

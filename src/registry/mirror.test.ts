@@ -37,9 +37,9 @@ async function dockerRegistry(repository = "acme/app"): Promise<DockerRegistry> 
 /** A registry that counts what it is asked, with mirrors before it. */
 async function behind(
   mirrors: readonly string[],
-  options: { namespaced?: boolean; now?: () => number } = {},
+  options: { namespaced?: boolean; now?: () => number; connectionsPerHost?: number } = {},
 ) {
-  const { namespaced = false, now = Date.now } = options;
+  const { namespaced = false, now = Date.now, connectionsPerHost = 16 } = options;
   const origin = await serve((request) =>
     request.headers.has("authorization")
       ? rangeReply(request, bytes)
@@ -49,7 +49,7 @@ async function behind(
   const repository = repositoryAt(origin.host, {
     password: "hunter2",
     clock: { ...virtualClock(), now },
-    policy: { mirrors: new Map([[origin.host, list]]), trialEveryMs: 500 },
+    policy: { mirrors: new Map([[origin.host, list]]), trialEveryMs: 500, connectionsPerHost },
   });
   return { origin, repository };
 }
@@ -147,6 +147,17 @@ describe("a mirror", () => {
     await expectRange(repository, 0, 100_000);
     const rest = Number(/=(\d+)-/.exec(origin.requests.at(-1)?.headers.get("range") ?? "")?.[1]);
     expect(rest).toBeWithin(20_000, 80_000);
+  });
+
+  test("that has more to send than fits at once is not slow for those who wait for their turn", async () => {
+    const mirror = await serve(async (request) => {
+      await Bun.sleep(900);
+      return rangeReply(request, bytes);
+    });
+    const { origin, repository } = await behind([`http://${mirror.host}`], { connectionsPerHost: 2 });
+    await Promise.all(Array.from({ length: 8 }, (_, index) => expectRange(repository, index, index + 10)));
+    expect(mirror.requests).toHaveLength(8);
+    expect(origin.requests).toHaveLength(0);
   });
 
   test("that lies is not asked for the blob again, once its bytes are doubted", async () => {

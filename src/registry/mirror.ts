@@ -91,7 +91,7 @@ export class Mirrors {
         headers,
         where,
         signal,
-        timeoutMs: headTimeoutMs,
+        headTimeoutMs,
         idleTimeoutMs,
         order,
         // The operator named it. Where it leads to is judged like everything else.
