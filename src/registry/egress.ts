@@ -2,7 +2,7 @@ import { isPublicAddress } from "./address.ts";
 import { Addresses, type ResolveHost } from "./addresses.ts";
 import { Answer } from "./answer.ts";
 import { RegistryError, type Where } from "./error.ts";
-import { Host, type HostTime } from "./host.ts";
+import { Host, type HostTime, type Turn } from "./host.ts";
 import { fetchPinned, insecureHint, translateFetchError } from "./pinned-fetch.ts";
 import { Patience, type Place } from "./place.ts";
 import type { ResolvedPolicy } from "./policy.ts";
@@ -15,9 +15,9 @@ export interface EgressRequest {
   readonly body?: string;
   readonly where: Where;
   readonly signal: AbortSignal;
-  /** Until the head must be there, the wait for its turn included; the policy's limit when absent. */
+  /** Until the head must be there, the wait for its turn included; the policy's total time when absent. */
   readonly timeoutMs?: number;
-  /** Until the head must be there once the request is sent. */
+  /** Until the head must be there once the request is sent; the policy's limit when absent. */
   readonly headTimeoutMs?: number;
   readonly order?: Order | undefined;
   /** Between two chunks of the body; the policy's limit when absent. */
@@ -46,6 +46,7 @@ export interface EgressOptions {
 const addressesMax = 3;
 const hostsMax = 1000;
 const probeTimeoutMs = 2_000;
+const busyCheckMs = 1_000;
 
 /**
  * The one door to the network of this room; tokens and redirects go through it, too.
@@ -81,7 +82,7 @@ export class Egress {
     signal.throwIfAborted();
     this.#check(request);
     const host = this.#hostOf(url);
-    const timeoutMs = Math.min(request.timeoutMs ?? Number.POSITIVE_INFINITY, this.policy.requestTimeoutMs);
+    const timeoutMs = request.timeoutMs ?? this.policy.totalTimeoutMs;
     const ended = new AbortController();
     const leave = (): void => ended.abort(signal.reason);
     signal.addEventListener("abort", leave, { once: true });
@@ -103,7 +104,7 @@ export class Egress {
       const addresses = await this.#permitted(request, signal);
       const probe = (): Promise<boolean> => this.#probe(request, addresses);
       const background = order?.background === true;
-      const place = await host.enter({ background, again, pauseMs, patience, probe }, signal);
+      const place = await this.#enter(host, { background, again, pauseMs, patience, probe }, request, signal);
       try {
         return await this.#sendToFirst(addresses, request, place, signal, freshConnection || again);
       } catch (error) {
@@ -115,6 +116,22 @@ export class Egress {
         again = place.abandoned === "displaced";
         pauseMs = 0;
       }
+    }
+  }
+
+  /** Waits for a place: at a busy host as long as the signal lets it, at one in trouble as long as for a head. */
+  async #enter(host: Host, turn: Turn, request: EgressRequest, signal: AbortSignal): Promise<Place> {
+    const { requestTimeoutMs } = this.policy;
+    const given = new AbortController();
+    const check = (): void => {
+      if (host.inTrouble) given.abort(tooLate(request, requestTimeoutMs, host.failures));
+      else timer = setTimeout(check, busyCheckMs);
+    };
+    let timer = setTimeout(check, requestTimeoutMs);
+    try {
+      return await host.enter(turn, AbortSignal.any([signal, given.signal]));
+    } finally {
+      clearTimeout(timer);
     }
   }
 

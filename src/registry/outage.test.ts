@@ -164,3 +164,24 @@ describe.concurrent("a probe", () => {
     }
   }, 30_000);
 });
+
+describe.concurrent("a host that is busy", () => {
+  test("lets others wait for their turn for longer than it may let them wait for a head", async () => {
+    const server = await serve(async (request) => {
+      await Bun.sleep(150);
+      return rangeReply(request, bytes);
+    });
+    const policy = {
+      insecureHosts: new Set([server.host]),
+      privateHosts: new Set<string>(),
+      connectionsPerHost: 1,
+      requestTimeoutMs: 400,
+      attemptsMax: 1,
+    };
+    const client = new RegistryClient({ policy });
+    const where = parseReference(`${server.host}/acme/app:1`);
+    const repository = client.repository(where, anonymousProvider(server.host));
+    await Promise.all(Array.from({ length: 8 }, (_, piece) => readPiece(repository, piece)));
+    expect(server.requests).toHaveLength(8);
+  }, 30_000);
+});
