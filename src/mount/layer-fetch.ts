@@ -138,11 +138,12 @@ export class LayerFetch {
   }
 
   /**
-   * The run to request for a reader's miss, grown over other waiting spans, ahead of a sequential reader, and over `ahead`
-   * spans at least.
+   * The run to request for a reader's miss, grown over other waiting spans, and ahead: of a sequential reader as far as it
+   * has earned, of others by `ahead` spans.
    */
   demandRun(span: number, rangeBytes: number, ahead = 0): SpanRun {
-    const spansMin = Math.max(this.sequence.missed(span), 1 + ahead);
+    const window = this.sequence.missed(span);
+    const spansMin = window > 1 ? window : 1 + ahead;
     const run = this.#grow(span, spansMin, rangeBytes);
     this.sequence.requested(span, run);
     return run;
