@@ -65,10 +65,22 @@ describe("containers of a node that is replaced", () => {
   beforeAll(() => open("auto"));
   afterAll(close);
 
+  test("are ended and reported when the holder of their image is gone too", async () => {
+    const id = await runReader("two");
+    const holder = await holderPid();
+    await node.crash();
+    process.kill(holder, "SIGKILL");
+    await startAgain();
+    const ended = await reaches(id, "exited", "failed", "stopped");
+    expect(ended.state).toBe("failed");
+    expect(ended.reason).toContain("mount died");
+    expect(await node.ok(["run", image.id])).toBe("hello from the image");
+  });
+
   test("go on with another executable after SIGUSR2, and SIGTERM leaves nothing of them", async () => {
     const id = await runReader("one");
     // A restart of the worker's unit must not end what is to outlive it.
-    expect(await holderCgroup()).toContain("/oci-node/.monitors");
+    expect(await readFile(`/proc/${await holderPid()}/cgroup`, "utf8")).toContain("/oci-node/.monitors");
     process.kill(node.pid, "SIGUSR2");
     expect(await node.ended()).toBe(0);
     const upgraded = join(scratch, "oci-node-next");
@@ -193,10 +205,10 @@ async function untilAsked(): Promise<void> {
     expect(world.proxy.host).not.toBe("");
 }
 
-/** The cgroups of the process that holds the node's mounts. */
-async function holderCgroup(): Promise<string> {
+/** The process that holds the node's mounts. */
+async function holderPid(): Promise<number> {
   const [line = ""] = (await processes(dataDir())).filter((found) => found.includes("oci-node-holder"));
-  return await readFile(`/proc/${line.split(" ")[1]}/cgroup`, "utf8");
+  return Number(line.split(" ")[1]);
 }
 
 /** How often the node went on with new credentials, or could not. */
