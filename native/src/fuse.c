@@ -129,9 +129,10 @@ static void on_readdir(fuse_req_t req, fuse_ino_t inode, size_t size, off_t offs
 }
 
 /* False: the cache file was changed by somebody else; nothing was replied. */
-static bool reply_present(struct session *session, fuse_req_t req, struct blob *blob, uint64_t offset, size_t length) {
+static bool reply_present(struct session *session, fuse_req_t req, struct blob *blob, uint64_t doubts, uint64_t offset,
+                          size_t length) {
   uint8_t *buffer = buffer_take();
-  int error = buffer == NULL ? ENOMEM : blob_read_sure(blob, buffer, offset, length);
+  int error = buffer == NULL ? ENOMEM : blob_read_sure(blob, doubts, buffer, offset, length);
   if (error == 0) {
     atomic_fetch_add_explicit(&session->hits, 1, memory_order_relaxed);
     atomic_fetch_add_explicit(&session->bytes_served, length, memory_order_relaxed);
@@ -174,12 +175,13 @@ static void on_read(fuse_req_t req, fuse_ino_t inode, size_t size, off_t offset,
   size_t length = size < end - at ? size : (size_t)(end - at);
   atomic_fetch_add_explicit(&session->reads, 1, memory_order_relaxed);
   uint32_t first, last;
+  uint64_t doubts = atomic_load(&blob->doubts);
   bool present = true, partial = atomic_load(&blob->present) < blob->spans.header->span_count;
   bool noting = atomic_load_explicit(&view->noting, memory_order_relaxed);
   bool known = partial || noting, hole = known && !span_file_range(&blob->spans, at, length, &first, &last);
   if (noting && !hole) touch_spans(view, first, last);
   for (uint32_t s = first; partial && !hole && s <= last && present; s++) present = blob_has(blob, s);
-  if (!hole && present && reply_present(session, req, blob, at, length)) return;
+  if (!hole && present && reply_present(session, req, blob, doubts, at, length)) return;
   if (!known) hole = !span_file_range(&blob->spans, at, length, &first, &last);
   if (hole) {
     reply_hole(session, req, length);

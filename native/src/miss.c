@@ -25,7 +25,8 @@ static bool has_span(const struct parked *p, uint32_t span) {
   return blob_has(p->view->blob, span) || is_pictured(p, span);
 }
 
-static bool is_ready(const struct parked *p) {
+static bool is_ready(struct parked *p) {
+  p->doubts = atomic_load(&p->view->blob->doubts);
   for (uint32_t s = p->first; s <= p->last; s++)
     if (!has_span(p, s)) return false;
   return true;
@@ -62,7 +63,7 @@ static void ask_missing_locked(const struct parked *p) {
 static bool reply(struct parked *p) {
   uint8_t *bytes = p->error == 0 ? malloc(p->length) : NULL;
   int error = p->error != 0 ? p->error : bytes == NULL ? EIO : 0;
-  if (error == 0) error = blob_read_sure(p->view->blob, bytes, p->offset, p->length);
+  if (error == 0) error = blob_read_sure(p->view->blob, p->doubts, bytes, p->offset, p->length);
   if (error == ESTALE) {
     free(bytes);
     return false;

@@ -95,7 +95,8 @@ struct blob {
   bool map_lost;              /* the map cannot be written: what is stored is forgotten at the end */
   _Atomic bool writing;       /* between a commit's begin and its end */
   _Atomic uint32_t activity;  /* moves when that does */
-  uint64_t generation, doubts;
+  uint64_t generation;
+  _Atomic uint64_t doubts;    /* how often all that is stored became unproved; written with map_lock */
   _Atomic int64_t kept_mtime_ns, kept_ctime_ns, kept_blocks; /* of the cache file as we left it */
 };
 
@@ -154,8 +155,9 @@ int blob_read(const struct blob *blob, uint8_t *out, uint64_t offset, size_t len
  * returned, after; it sets the bit when `stored`. In between no sync can mark the file clean. */
 uint64_t blob_commit_begin(struct blob *blob);
 void blob_commit_end(struct blob *blob, uint64_t doubts, uint32_t span, bool stored, uint32_t check);
-/* As blob_read. ESTALE: somebody else has changed the file, and its spans are unproved now. */
-int blob_read_sure(struct blob *blob, uint8_t *out, uint64_t offset, size_t length);
+/* As blob_read, of spans that were there; `doubts`: the blob's from before that was looked at. ESTALE: somebody else has
+ * changed the file since, and its spans are unproved now. */
+int blob_read_sure(struct blob *blob, uint64_t doubts, uint8_t *out, uint64_t offset, size_t length);
 /* Looks whether somebody else has changed the file; its spans are unproved then. */
 void blob_look(struct blob *blob);
 /* The same with map_lock held. True: it was changed. */

@@ -16,6 +16,7 @@ struct parked {
   int64_t deadline_ns, patience_ns; /* patience: from the miss, or the last sign of progress, to the deadline at most */
   int error;
   uint32_t tries;
+  uint64_t doubts; /* of the blob, from before its spans were found to be there */
   /* Spans that could not be stored: their bytes, in a picture of the range, and which they are. */
   uint8_t *picture;
   uint64_t *pictured;

@@ -164,7 +164,7 @@ static void drop(struct blob *blob, uint32_t index) {
 static void believe(struct blob *blob, uint32_t index, uint64_t doubts) {
   pthread_mutex_lock(&blob->map_lock);
   uint64_t bit = 1ull << (index % 64);
-  if (blob->doubts == doubts && blob_is_stored(blob, index) && !blob_has(blob, index)) {
+  if (atomic_load(&blob->doubts) == doubts && blob_is_stored(blob, index) && !blob_has(blob, index)) {
     atomic_fetch_or_explicit(&blob->bits[index / 64], bit, memory_order_release);
     atomic_fetch_add(&blob->present, 1);
     atomic_fetch_sub(&blob->unproved, 1);
@@ -176,7 +176,7 @@ static void believe(struct blob *blob, uint32_t index, uint64_t doubts) {
 static void prove_span(struct blob *blob, uint32_t index) {
   if (!blob_is_unproved(blob, index)) return;
   pthread_mutex_lock(&blob->map_lock);
-  uint64_t doubts = blob->doubts;
+  uint64_t doubts = atomic_load(&blob->doubts);
   uint32_t wanted = blob->checks[index], found;
   pthread_mutex_unlock(&blob->map_lock);
   if (prove_sum(blob, index, &found) && found == wanted) believe(blob, index, doubts);

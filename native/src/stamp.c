@@ -43,8 +43,9 @@ static void disbelieve_locked(struct blob *blob) {
   atomic_store(&blob->present, present);
   atomic_store(&blob->unproved, unproved);
   blob->generation++;
-  blob->doubts++;
   blob->stale = true;
+  /* Before the new stamp is kept: a reader who finds the file unchanged by that finds the doubt too. */
+  atomic_fetch_add(&blob->doubts, 1);
   uint64_t size = blob->spans.header->blob_size;
   struct stamp stamp;
   if (stamp_take(blob, &stamp) != 0) return;
@@ -81,7 +82,7 @@ uint64_t blob_commit_begin(struct blob *blob) {
   map_mark_dirty_locked(blob);
   atomic_store(&blob->writing, true);
   atomic_fetch_add(&blob->activity, 1);
-  uint64_t doubts = blob->doubts;
+  uint64_t doubts = atomic_load(&blob->doubts);
   pthread_mutex_unlock(&blob->map_lock);
   return doubts;
 }
@@ -109,7 +110,7 @@ void blob_commit_end(struct blob *blob, uint64_t doubts, uint32_t span, bool sto
     if ((uint64_t)stamp.size != blob->spans.header->blob_size || has_lost_blocks(blob, &stamp)) disbelieve_locked(blob);
     else stamp_keep_locked(blob, &stamp);
   }
-  if (stored) store_locked(blob, span, check, blob->doubts == doubts);
+  if (stored) store_locked(blob, span, check, atomic_load(&blob->doubts) == doubts);
   atomic_fetch_add(&blob->activity, 1);
   atomic_store(&blob->writing, false);
   bool complete = stored && atomic_load(&blob->present) == blob->spans.header->span_count;
@@ -130,13 +131,13 @@ static bool looks_changed(const struct blob *blob) {
   return !busy || stamp.blocks < atomic_load(&blob->kept_blocks);
 }
 
-int blob_read_sure(struct blob *blob, uint8_t *out, uint64_t offset, size_t length) {
+int blob_read_sure(struct blob *blob, uint64_t doubts, uint8_t *out, uint64_t offset, size_t length) {
   int error = blob_read(blob, out, offset, length);
-  if (error == 0 && !looks_changed(blob)) return 0;
+  if (error == 0 && !looks_changed(blob)) return atomic_load(&blob->doubts) == doubts ? 0 : ESTALE;
   pthread_mutex_lock(&blob->map_lock);
   bool changed = stamp_look_locked(blob);
   if (error != 0 && !changed) disbelieve_locked(blob); /* the disk gives an error: what it holds is fetched again */
   pthread_mutex_unlock(&blob->map_lock);
   if (changed || error != 0) pool_start();
-  return changed || error != 0 ? ESTALE : 0;
+  return changed || error != 0 || atomic_load(&blob->doubts) != doubts ? ESTALE : 0;
 }
