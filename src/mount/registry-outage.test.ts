@@ -9,7 +9,8 @@ const readers = 64;
 const backlog = 1;
 /** Of these the proxy itself cannot be asked while they last. */
 const mute: ReadonlySet<string> = new Set(["drops new connections", "is frozen"]);
-const outageMs = 6_000;
+/** Long enough for patience to have grown. */
+const outageMs = 10_000;
 const recoveredWithinMs = 1_000;
 
 /** What is wrong with everything that the registry is asked, and how it ends. */

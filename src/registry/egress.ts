@@ -4,9 +4,9 @@ import { Answer } from "./answer.ts";
 import { RegistryError, type Where } from "./error.ts";
 import { Host, type HostTime, type Turn } from "./host.ts";
 import { fetchPinned, insecureHint, translateFetchError } from "./pinned-fetch.ts";
-import { Patience, type Place } from "./place.ts";
+import { Patience, type Place, type Probe } from "./place.ts";
 import type { ResolvedPolicy } from "./policy.ts";
-import { probeOf } from "./probe.ts";
+import { endsShortly, probeOf } from "./probe.ts";
 
 export interface EgressRequest {
   readonly method: "GET" | "HEAD" | "POST";
@@ -102,7 +102,7 @@ export class Egress {
     let pauseMs = order?.againAfterMs ?? 0;
     for (let freshConnection = false; ; freshConnection = true) {
       const addresses = await this.#permitted(request, signal);
-      const probe = (): Promise<boolean> => this.#probe(request, addresses);
+      const probe: Probe = (withBody) => this.#probe(request, addresses, withBody);
       const background = order?.background === true;
       const place = await this.#enter(host, { background, again, pauseMs, patience, probe }, request, signal);
       try {
@@ -235,19 +235,22 @@ export class Egress {
   }
 
   /** Whether the host answers at all, whatever it says. */
-  async #probe(request: EgressRequest, addresses: readonly string[]): Promise<boolean> {
+  async #probe(request: EgressRequest, addresses: readonly string[], withBody: boolean): ReturnType<Probe> {
     const [address] = addresses;
-    if (address === undefined) return false;
+    if (address === undefined) return "nothing";
+    let came: Awaited<ReturnType<Probe>> = "nothing";
     const limit = new AbortController();
     const timer = setTimeout(() => limit.abort(), probeTimeoutMs);
     const { ca } = this.policy;
     const common = { userAgent: this.#userAgent, ca, freshConnection: true, signal: limit.signal };
     try {
-      const response = await fetchPinned(address, { ...probeOf(request), ...common });
-      await response.body?.cancel();
-      return response.status < 500 && response.status !== 429;
+      const response = await fetchPinned(address, { ...probeOf(request, withBody), ...common });
+      if (response.status >= 500 || response.status === 429) return came;
+      came = "answered";
+      if (withBody && response.status === 206 && (await endsShortly(response))) return "finished";
+      return came;
     } catch {
-      return false;
+      return came;
     } finally {
       clearTimeout(timer);
       limit.abort();

@@ -1,5 +1,5 @@
 import { Host, type HostRules, type HostTime } from "./host.ts";
-import { Patience, type Place } from "./place.ts";
+import { Patience, type Place, type Probe } from "./place.ts";
 
 interface Due {
   readonly atMs: number;
@@ -90,11 +90,13 @@ export class HostScene {
     return well ? "well" : "failed";
   }
 
-  #probe(): Promise<boolean> {
+  #probe(): ReturnType<Probe> {
     this.probed.push(this.time.now());
-    const { promise, resolve } = Promise.withResolvers<boolean>();
+    const { promise, resolve } = Promise.withResolvers<"nothing" | "answered">();
     const answer = this.probes(this.time.now());
-    this.time.later(Math.min(answer?.afterMs ?? 2000, 2000), () => resolve(answer !== undefined));
+    this.time.later(Math.min(answer?.afterMs ?? 2000, 2000), () =>
+      resolve(answer === undefined ? "nothing" : "answered"),
+    );
     return promise;
   }
 }

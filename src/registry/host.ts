@@ -1,4 +1,4 @@
-import { Patience, Place, type PlaceOptions, type PlaceOwner } from "./place.ts";
+import { type Patience, Place, type PlaceOptions, type PlaceOwner, type Probe } from "./place.ts";
 
 export interface HostRules {
   /** Requests at once. */
@@ -25,7 +25,7 @@ export interface Turn {
   /** Not before this has passed, unless the host is seen to work again. */
   readonly pauseMs: number;
   readonly patience: Patience;
-  readonly probe: () => Promise<boolean>;
+  readonly probe: Probe;
 }
 
 interface Waiter {
@@ -177,8 +177,13 @@ export class Host implements PlaceOwner {
     this.#lineOpen = false;
   }
 
+  /** What is a silence at this host. */
+  get #silentForMs(): number {
+    return Math.max(this.#rules.silentAfterMs, 2 * this.#usualMs);
+  }
+
   #isSilent(): boolean {
-    const before = this.now() - Math.max(this.#rules.silentAfterMs, 2 * this.#usualMs);
+    const before = this.now() - this.#silentForMs;
     return this.#heardMs <= before && this.#waiting().some(({ sinceMs }) => sinceMs <= before);
   }
 
@@ -241,9 +246,11 @@ export class Host implements PlaceOwner {
     const beganMs = this.now();
     this.#triedMs = beganMs;
     place.probedMs = beganMs;
-    if (!(await place.probe())) return;
+    const came = await place.probe(place.reading);
+    if (came === "nothing") return;
     this.#heardMs = this.now();
     this.#answeredBeganMs = Math.max(this.#answeredBeganMs, beganMs);
+    if (came === "finished") this.#finishedBeganMs = Math.max(this.#finishedBeganMs, beganMs);
     this.#giveUpOvertaken();
     this.#admit();
   }
@@ -280,7 +287,7 @@ export class Host implements PlaceOwner {
       if (
         outlived ||
         (answeredLater && waitedMs >= patience.of(place, this.#usualMs)) ||
-        (finishedFirst && waitedMs >= new Patience().of(place, this.#usualMs))
+        (finishedFirst && waitedMs >= this.#silentForMs)
       ) {
         patience.overtaken(finishedFirst);
         place.abandon("overtaken");

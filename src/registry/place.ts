@@ -47,10 +47,15 @@ export interface PlaceOwner {
   left(place: Place, whole: boolean): void;
 }
 
+/**
+ * Asks the host something light, the same way: for a head, or for a little of a body, too. Resolves with how far the
+ * answer came. Never rejects.
+ */
+export type Probe = (withBody: boolean) => Promise<"nothing" | "answered" | "finished">;
+
 export interface PlaceOptions {
   readonly patience: Patience;
-  /** Asks the host something light, the same way; resolves with whether it answered at all. Never rejects. */
-  readonly probe: () => Promise<boolean>;
+  readonly probe: Probe;
   /** Made out of turn, to see whether the host answers again. */
   readonly trial: boolean;
   /** Made while the host was silent. */
@@ -61,7 +66,7 @@ export interface PlaceOptions {
 export class Place {
   readonly beganMs: number;
   readonly patience: Patience;
-  readonly probe: () => Promise<boolean>;
+  readonly probe: Probe;
   readonly trial: boolean;
   readonly inSilence: boolean;
   /** When the host was last asked something light in this request's name. */
