@@ -42,7 +42,8 @@ export class BackgroundBudget {
 
   /** A mount came up: for a while its reads count, too, when nothing has to be fetched for them. */
   mounted(reads: () => number): void {
-    this.#starting.add({ untilMs: performance.now() + startMs, reads, last: reads() });
+    this.#busyMs = performance.now();
+    this.#starting.add({ untilMs: this.#busyMs + startMs, reads, last: reads() });
   }
 
   /** Milliseconds for which no reader of any mount has waited and nothing has started. */

@@ -38,7 +38,11 @@ export class SequenceDetector {
 
   /** A reader missed a span that nobody fetches: how many spans to fetch from there on, itself included. */
   missed(span: number): number {
-    const index = this.#tails.findIndex(({ position, next }) => position < span && span <= next);
+    // What was asked for on a pipelined reader's behalf may not be on its way yet when it gets there.
+    const index = this.#tails.findIndex(
+      ({ position, next, window }) =>
+        span === next || (window >= pipelinedWindow && position < span && span < next),
+    );
     const tail = this.#tails.splice(index, index < 0 ? 0 : 1)[0] ?? {
       start: span,
       position: span,
