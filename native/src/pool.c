@@ -7,7 +7,7 @@
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t work = PTHREAD_COND_INITIALIZER;
 static TAILQ_HEAD(task_list, task) urgent = TAILQ_HEAD_INITIALIZER(urgent), later = TAILQ_HEAD_INITIALIZER(later);
-static uint32_t threads, idle, threads_wanted;
+static uint32_t threads, idle, queued, threads_wanted;
 
 static void *work_loop(void *unused) {
   struct worker *worker = worker_create();
@@ -22,6 +22,7 @@ static void *work_loop(void *unused) {
       continue;
     }
     TAILQ_REMOVE(list, task, link);
+    queued--;
     task->is_later = false;
     pthread_mutex_unlock(&lock);
     task->run(task, worker);
@@ -35,7 +36,8 @@ static int add_thread_locked(void) {
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
     threads_wanted = cores < 2 ? 2 : cores > 64 ? 64 : (uint32_t)cores;
   }
-  if (idle > 0 || threads >= threads_wanted) return 0;
+  /* Who was woken counts as idle until it has the lock. */
+  if (idle > queued || threads >= threads_wanted) return 0;
   int error = spawn_thread(work_loop, NULL);
   if (error == 0) threads++;
   return threads > 0 ? 0 : error; /* fewer hands, same work */
@@ -45,6 +47,7 @@ static void queue_locked(struct task *task, bool is_urgent) {
   task->is_later = !is_urgent && !task->is_urgent;
   if (task->is_later) TAILQ_INSERT_TAIL(&later, task, link);
   else TAILQ_INSERT_TAIL(&urgent, task, link);
+  queued++;
   pthread_cond_signal(&work);
 }
 
