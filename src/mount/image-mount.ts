@@ -110,7 +110,7 @@ export class ImageMount implements MountedImage {
         logger("mount").warning("a read failed", { root: this.root, code: error.code, error: error.message });
         failure.resolve(error);
       },
-      onKept: (bytes) => parts.cache.grew(bytes),
+      onKept: (bytes) => parts.cache.room.grew(bytes),
     });
     this.#completion = new Completion(this.#fetcher, this.#fetches, limits, budget);
     this.#endRoutes = routeMisses(this.#fetcher, this.#fetches);
@@ -259,7 +259,7 @@ export class ImageMount implements MountedImage {
 
   #bringAll(): void {
     const { limits, budget, cache } = this.#parts;
-    const mayKeepMore = () => cache.hasRoom();
+    const mayKeepMore = () => cache.room.hasRoom();
     const first = new FirstStart({
       fetcher: this.#fetcher,
       layers: this.#fetches,
@@ -289,7 +289,7 @@ export class ImageMount implements MountedImage {
     if (this.#background !== undefined || this.stats().complete) return;
     const stop = new AbortController();
     const ended = this.#replaying.then(() =>
-      this.#completion.fetchQuietly(() => this.#parts.cache.hasRoom(), stop.signal),
+      this.#completion.fetchQuietly(() => this.#parts.cache.room.hasRoom(), stop.signal),
     );
     this.#background = { stop, ended };
   }
@@ -319,7 +319,7 @@ export class ImageMount implements MountedImage {
     this.#lastStats = this.#currentStats();
     for (const layer of this.#layers) await layer.release();
     await removeMountDir(this.#dir, this.root);
-    void this.#parts.cache.evict();
+    void this.#parts.cache.room.evict();
   }
 
   async #endFetching(reason: MountError): Promise<void> {

@@ -1,10 +1,11 @@
-import { mkdir, readdir, rm, stat, utimes } from "node:fs/promises";
+import { mkdir, stat, utimes } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { setTimeout as wait } from "node:timers/promises";
 import type { IndexedLayer } from "../index/types.ts";
 import { LayerBlob } from "../native/blob.ts";
 import { errnoOf } from "../std/error.ts";
 import { logger } from "../std/log.ts";
+import { CacheRoom } from "./cache-room.ts";
 import { toMountError } from "./errno.ts";
 import { MountError } from "./error.ts";
 import { FileLock } from "./file-lock.ts";
@@ -61,30 +62,20 @@ export interface LayerLook {
   readonly cachedBytes: number;
 }
 
-interface Entry {
-  readonly name: string;
-  readonly usedBytes: number;
-  readonly lastUsedMs: number;
-}
-
 /**
  * The layers' blobs on the local disk: `layers/sha256/<layer>.<span file>.blob` with a `.map` of the spans that are there,
  * and a `.lock` that every user holds shared and eviction takes alone. Only verified bytes are in it, so mounts of
  * different workspaces and processes share it. The span file is part of the name because it decides what lies where.
- *
- * The quota is a goal: layers in use are never evicted, whatever the quota; the background stops at it.
  */
 export class LayerCache {
   readonly #dir: string;
-  readonly #quotaBytes: number | undefined;
   readonly #verify: "stamp" | "all";
-  #usedBytes = 0;
-  #evicting: Promise<void> | undefined;
+  readonly room: CacheRoom;
 
   private constructor(dir: string, quotaBytes: number | undefined, verify: "stamp" | "all") {
     this.#dir = dir;
-    this.#quotaBytes = quotaBytes;
     this.#verify = verify;
+    this.room = new CacheRoom(dir, quotaBytes);
   }
 
   /**
@@ -168,7 +159,7 @@ export class LayerCache {
       const cachePath = join(this.#dir, `${name}.blob`);
       await LayerBlob.import({ spanPath, sourcePath, cachePath, mapPath });
       await touch(mapPath);
-      this.grew(blocks * 512);
+      this.room.grew(blocks * 512);
       return true;
     } catch (thrown) {
       if (errnoOf(thrown) === "EBUSY") return false;
@@ -214,74 +205,6 @@ export class LayerCache {
     } catch (thrown) {
       await cached.release();
       throw toMountError(thrown, `checking layer ${layer.digest} in the cache ${this.#dir}`, layer.digest);
-    }
-  }
-
-  /** Counts bytes that were added, and evicts when that exceeds the quota. */
-  grew(bytes: number): void {
-    this.#usedBytes += bytes;
-    if (this.#isOver()) void this.evict();
-  }
-
-  /** Whether more may be kept without need: below the quota, after evicting what can be. */
-  async hasRoom(): Promise<boolean> {
-    if (this.#isOver()) await this.evict();
-    return !this.#isOver();
-  }
-
-  /** Removes the layers least recently used, and not in use, until the quota is kept. Never throws. */
-  evict(): Promise<void> {
-    if (this.#quotaBytes === undefined) return Promise.resolve();
-    this.#evicting ??= this.#evict(this.#quotaBytes).finally(() => {
-      this.#evicting = undefined;
-    });
-    return this.#evicting;
-  }
-
-  #isOver(): boolean {
-    return this.#quotaBytes !== undefined && this.#usedBytes > this.#quotaBytes;
-  }
-
-  async #evict(quotaBytes: number): Promise<void> {
-    try {
-      const entries = await this.#entries();
-      let usedBytes = entries.reduce((sum, entry) => sum + entry.usedBytes, 0);
-      for (const entry of entries.sort((a, b) => a.lastUsedMs - b.lastUsedMs)) {
-        if (usedBytes <= quotaBytes) break;
-        if (!(await this.#remove(entry.name))) continue;
-        usedBytes -= entry.usedBytes;
-        logger("mount").info("evicted a layer from the cache", { layer: entry.name, bytes: entry.usedBytes });
-      }
-      this.#usedBytes = usedBytes;
-    } catch (thrown) {
-      logger("mount").warning("the cache could not be cleaned", { dir: this.#dir, error: thrown });
-    }
-  }
-
-  async #entries(): Promise<Entry[]> {
-    const entries: Entry[] = [];
-    for (const file of await readdir(this.#dir)) {
-      if (!file.endsWith(".blob")) continue;
-      const name = file.slice(0, -".blob".length);
-      const blob = await stat(join(this.#dir, file)).catch(() => undefined);
-      if (blob === undefined) continue;
-      const map = await stat(join(this.#dir, `${name}.map`)).catch(() => undefined);
-      entries.push({ name, usedBytes: blob.blocks * 512, lastUsedMs: map?.mtimeMs ?? 0 });
-    }
-    return entries;
-  }
-
-  /** Removes a layer unless somebody uses it. */
-  async #remove(name: string): Promise<boolean> {
-    const lock = await FileLock.takeAlone(join(this.#dir, `${name}.lock`));
-    if (lock === undefined) return false;
-    try {
-      // The map first: a blob without a map is empty to whoever finds it, a map without a blob would lie.
-      for (const suffix of ["map", "blob", "lock"])
-        await rm(join(this.#dir, `${name}.${suffix}`), { force: true });
-      return true;
-    } finally {
-      await lock.release();
     }
   }
 }

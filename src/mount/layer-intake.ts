@@ -1,5 +1,5 @@
 import { randomUUID } from "node:crypto";
-import { mkdir, readdir, rm, stat, statfs } from "node:fs/promises";
+import { mkdir, readdir, rm, stat } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import type { BlobPlace } from "../index/layer-blob.ts";
 import type { LayerKeeper } from "../index/layer-keeper.ts";
@@ -7,12 +7,9 @@ import type { IndexedLayer } from "../index/types.ts";
 import type { Descriptor } from "../registry/descriptor.ts";
 import { messageOf } from "../std/error.ts";
 import { logger } from "../std/log.ts";
+import { diskRoom } from "./disk-room.ts";
 import { FileLock } from "./file-lock.ts";
 import { LayerCache } from "./layer-cache.ts";
-
-/** What is left free on the cache's disk: a full disk is trouble for whoever else writes to it. */
-const reserveShare = 0.05;
-const reserveBytesMax = 4 * 1024 ** 3;
 
 /**
  * Keeps the contents of layers that are indexed: their blobs are written to `incoming/` below the cache's folder and become
@@ -47,12 +44,11 @@ export class LayerIntake implements LayerKeeper {
 
   async place({ digest }: Descriptor): Promise<BlobPlace | undefined> {
     try {
-      if (!(await this.#cache.hasRoom())) return undefined;
+      if (!(await this.#cache.room.hasRoom())) return undefined;
       // Whoever deletes the cache's folder under a running process deletes this one, too.
       await mkdir(this.#dir, { recursive: true, mode: 0o700 });
-      const { bavail, blocks, bsize } = await statfs(this.#dir);
-      const freeBytesMin = Math.floor(Math.min(blocks * bsize * reserveShare, reserveBytesMax));
-      const room = bavail * bsize - freeBytesMin;
+      const { freeBytes, reserveBytes: freeBytesMin } = await diskRoom(this.#dir);
+      const room = freeBytes - freeBytesMin;
       if (room <= 0) return undefined;
       this.#count += 1;
       return {

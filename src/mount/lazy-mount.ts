@@ -150,7 +150,7 @@ export class LazyMounts {
         await Promise.all(predecessors.orphans().map((orphan) => mounts.#inherit(orphan, handover)));
       await holder?.dropFound();
       await predecessors.lockFiles(cache);
-      await cache.evict();
+      await cache.room.evict();
       return mounts;
     } catch (thrown) {
       await lock.release();
