@@ -27,6 +27,7 @@ export class Stage {
   readonly dir: string;
   readonly #root: string;
   readonly #pushed = new Map<string, Promise<string>>();
+  /** Where the registry keeps the layers of the images that the running benchmark uses. */
   readonly #blobs = new Set<string>();
   #struck = false;
 
@@ -174,6 +175,7 @@ export class Stage {
     await sweep(this.dir);
     await rm(this.dir, { recursive: true, force: true });
     await mkdir(this.dir);
+    this.#blobs.clear();
     await this.setLink();
   }
 
