@@ -50,12 +50,12 @@ function rows(name: string, costs: Costs): Figure[] {
   );
 }
 
-/** Ten times the files may cost ten times as much and half again: what each costs more is not what is linear. */
+/** Ten times the files may cost twenty times as much: they are not all in the processor's caches then. What is quadratic shows. */
 function ratios(byFiles: ReadonlyMap<number, Costs>): Figure[] {
   const [small, large] = [byFiles.get(10_000), byFiles.get(100_000)];
   if (small === undefined || large === undefined) return [];
   return steps.map((step) =>
-    figure(`growth/100k-to-10k-files/${step}`, median(large[step]) / median(small[step]), "", 15, {
+    figure(`growth/100k-to-10k-files/${step}`, median(large[step]) / median(small[step]), "", 20, {
       from: [small[step], large[step]],
     }),
   );
