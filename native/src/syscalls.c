@@ -7,6 +7,7 @@
 #include <linux/loop.h>
 #include <linux/mount.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -291,6 +292,16 @@ int oci_protect_memory(void) {
   const struct rlimit none = {0, 0};
   if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0) return -errno;
   return setrlimit(RLIMIT_CORE, &none) == 0 ? 0 : -errno;
+}
+
+/*
+ * A better niceness for the calling thread alone: who is started from it, thread or process, begins at 0 again
+ * (SCHED_RESET_ON_FORK, sched(7)). 0 or -errno.
+ */
+int oci_prefer_thread(int niceness) {
+  const struct sched_param none = {0};
+  if (sched_setscheduler(0, SCHED_OTHER | SCHED_RESET_ON_FORK, &none) != 0) return -errno;
+  return setpriority(PRIO_PROCESS, 0, niceness) == 0 ? 0 : -errno;
 }
 
 const char *oci_errno_name(int32_t number) {

@@ -41,3 +41,17 @@ test("protected memory: no core dumps, not dumpable", async () => {
     console.log(readFileSync("/proc/self/limits", "utf8").match(/core file size +(\\d+) +(\\d+)/i).slice(1).join());`;
   expect((await run([process.execPath, "-e", script])).stdout.trim()).toBe("0,0");
 });
+
+test("the thread that serves is preferred, and neither its threads nor its children are", async () => {
+  const script = `import { preferThisThread, waitForExit } from ${JSON.stringify(import.meta.resolve("./process.ts"))};
+    import { readdirSync, readFileSync } from "node:fs";
+    preferThisThread();
+    const child = Bun.spawn(["nice"], { stdout: "pipe" });
+    await waitForExit(child.pid);
+    const nicenessOf = (task) =>
+      readFileSync("/proc/self/task/" + task + "/stat", "utf8").replace(/^.*\\) /, "").split(" ")[16];
+    const others = readdirSync("/proc/self/task").filter((task) => Number(task) !== process.pid);
+    const printed = (await new Response(child.stdout).text()).trim();
+    console.log(nicenessOf(process.pid), printed, [...new Set(others.map(nicenessOf))].join());`;
+  expect((await run([process.execPath, "-e", script])).stdout.trim()).toBe("-10 0 0");
+});

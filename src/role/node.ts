@@ -1,7 +1,7 @@
 import { chmodSync, existsSync, mkdirSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { type Config, ConfigError } from "../config.ts";
-import { protectMemory } from "../native/process.ts";
+import { preferThisThread, protectMemory } from "../native/process.ts";
 import type { Server } from "../rpc/server.ts";
 import { writeFileAtomic } from "../std/atomic-file.ts";
 import { errnoOf, messageOf } from "../std/error.ts";
@@ -43,6 +43,7 @@ export async function startNode(
   options: { readonly signal: AbortSignal },
 ): Promise<Node> {
   protectMemory();
+  preferThisThread();
   makeDataDir(config.data_dir);
   const closers: Closer[] = [];
   const end = async (how: (closer: Closer) => Promise<void>) => {
