@@ -15,7 +15,7 @@ import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { crc32c } from "../native/crc32c.test-kit.ts";
 import { run } from "../std/spawn.ts";
-import type { LazyImage } from "./lazy-mount.ts";
+import type { LazyImage } from "./lazy-image.ts";
 import { acquire, MiB, noise, type TestImage, TestRoom } from "./mount.test-kit.ts";
 
 // A reader who knows what every file holds reads all of them while the cache is damaged in every way there is.

@@ -1,17 +1,15 @@
 import type { OpenedImageIndex } from "../index/store.ts";
-import type { StartTrace, Trace, TracedRange } from "../index/trace.ts";
-import type { Span } from "../native/blob.ts";
+import type { StartTrace, Trace } from "../index/trace.ts";
 import { Engine } from "../native/engine.ts";
 import type { BlobSource } from "../registry/blob-source.ts";
 import { logger } from "../std/log.ts";
 import { AwaitedSource } from "./awaited-source.ts";
 import type { BackgroundBudget } from "./background-budget.ts";
-import { Completion } from "./completion.ts";
 import { toMountError } from "./errno.ts";
 import { MountError } from "./error.ts";
 import { released } from "./failure.ts";
+import { FetchAhead } from "./fetch-ahead.ts";
 import { Fetcher } from "./fetcher.ts";
-import { FirstStart } from "./first-start.ts";
 import type { MountHolder } from "./holder.ts";
 import type { CachedLayer, LayerCache } from "./layer-cache.ts";
 import { LayerFetch } from "./layer-fetch.ts";
@@ -20,7 +18,7 @@ import { deadlineGraceMs, type FetchLimits } from "./limits.ts";
 import { routeMisses } from "./miss-routes.ts";
 import { type MountRecord, removeMountDir, writeRecord } from "./mount-record.ts";
 import type { MountedImage, MountStats } from "./mounted-image.ts";
-import { TraceReplay } from "./trace-replay.ts";
+import { StartNotes } from "./start-notes.ts";
 import type { Transport, TransportName } from "./transport.ts";
 import { verifyDevices } from "./verify-devices.ts";
 
@@ -74,18 +72,13 @@ export class ImageMount implements MountedImage {
   readonly #layers: readonly CachedLayer[];
   readonly #fetches: readonly LayerFetch[];
   readonly #fetcher: Fetcher;
-  readonly #completion: Completion;
+  readonly #ahead: FetchAhead;
   readonly #endRoutes: () => void;
-  /** Ends what is fetched ahead and in the background. */
-  readonly #leaving = new AbortController();
   #mount: LayeredMount | undefined;
   #awaited: AwaitedSource | undefined;
-  /** The layers whose reads are noted. */
-  #noted: readonly CachedLayer[] | undefined;
-  #replaying: Promise<unknown> = Promise.resolve();
+  #notes: StartNotes | undefined;
   /** Set when the layers are given up. */
   #lastStats: MountStats | undefined;
-  #background: { readonly stop: AbortController; readonly ended: Promise<void> } | undefined;
 
   private constructor(parts: ImageMountParts, request: ImageMountRequest, layers: readonly CachedLayer[]) {
     const { limits, budget } = parts;
@@ -112,7 +105,13 @@ export class ImageMount implements MountedImage {
       },
       onKept: (bytes) => parts.cache.room.grew(bytes),
     });
-    this.#completion = new Completion(this.#fetcher, this.#fetches, limits, budget);
+    this.#ahead = new FetchAhead({
+      fetcher: this.#fetcher,
+      layers: this.#fetches,
+      limits,
+      budget,
+      mayKeepMore: () => parts.cache.room.hasRoom(),
+    });
     this.#endRoutes = routeMisses(this.#fetcher, this.#fetches);
   }
 
@@ -132,7 +131,7 @@ export class ImageMount implements MountedImage {
       await verifyDevices(request.image, layers);
       mount = new ImageMount(parts, request, layers);
       if (request.trace !== undefined) mount.prefetch(request.trace);
-      else if (request.bringAll) mount.#bringAll();
+      else if (request.bringAll) mount.#ahead.bringAll();
       if (request.eager) await mount.complete(request.onProgress, signal);
       await mount.#mountTree(request, signal);
       return mount;
@@ -249,67 +248,36 @@ export class ImageMount implements MountedImage {
   }
 
   async complete(onProgress: ((stats: MountStats) => void) | undefined, signal: AbortSignal): Promise<void> {
-    await this.#completion.fetchAll(() => onProgress?.(this.stats()), signal);
+    await this.#ahead.all(() => onProgress?.(this.stats()), signal);
   }
 
   prefetch(trace: Trace): void {
-    const replay = new TraceReplay(this.#fetcher, this.#fetches, trace, this.#parts.limits);
-    this.#replaying = Promise.all([this.#replaying, replay.run(this.#leaving.signal)]);
-  }
-
-  #bringAll(): void {
-    const { limits, budget, cache } = this.#parts;
-    const mayKeepMore = () => cache.room.hasRoom();
-    const first = new FirstStart({
-      fetcher: this.#fetcher,
-      layers: this.#fetches,
-      limits,
-      budget,
-      mayKeepMore,
-    });
-    this.#replaying = first.run(this.#leaving.signal);
+    this.#ahead.replay(trace);
   }
 
   readSoFar(): StartTrace | undefined {
-    if (this.#noted === undefined) return undefined;
-    const reads = this.#noted.flatMap(({ blob, layer }) => {
-      if (blob.released) return [];
-      const orders = [...blob.touches().entries()].filter(([, order]) => order > 0);
-      return orders.map(([span, order]) => ({ order, range: rangeOf(layer.digest, blob.span(span)) }));
-    });
-    const seenLayers = this.#noted.map(({ layer }) => layer.digest);
-    return { ranges: reads.sort((a, b) => a.order - b.order).map(({ range }) => range), seenLayers };
+    return this.#notes?.readSoFar();
   }
 
   endNotes(): void {
-    for (const { blob } of this.#noted ?? []) blob.endTouches();
+    this.#notes?.end();
   }
 
   startBackground(): void {
-    if (this.#background !== undefined || this.stats().complete) return;
-    const stop = new AbortController();
-    const ended = this.#replaying.then(() =>
-      this.#completion.fetchQuietly(() => this.#parts.cache.room.hasRoom(), stop.signal),
-    );
-    this.#background = { stop, ended };
+    this.#ahead.background();
   }
 
   async close(): Promise<void> {
-    this.#leaving.abort();
-    this.#background?.stop.abort();
-    await this.#background?.ended;
-    this.#background = undefined;
+    await this.#ahead.stop();
     await this.#mount?.unmountTree();
     await this.#dismantle();
   }
 
   async detach(): Promise<void> {
     if (!this.servedByProcess) return;
-    this.#leaving.abort();
-    this.#background?.stop.abort();
-    const answered = this.#fetcher.close(released(this.root));
+    const ended = Promise.all([this.#ahead.stop(), this.#fetcher.close(released(this.root))]);
     await this.#mount?.detachTree();
-    await answered;
+    await ended;
     await this.#dismantle();
   }
 
@@ -323,11 +291,7 @@ export class ImageMount implements MountedImage {
   }
 
   async #endFetching(reason: MountError): Promise<void> {
-    this.#leaving.abort();
-    this.#background?.stop.abort();
-    await this.#fetcher.close(reason);
-    await this.#replaying;
-    await this.#background?.ended;
+    await Promise.all([this.#ahead.stop(), this.#fetcher.close(reason)]);
     this.#endRoutes();
   }
 
@@ -345,10 +309,7 @@ export class ImageMount implements MountedImage {
     const started = performance.now();
     const { watches } = this.#parts.cache;
     const partial = this.#layers.filter(({ blob }) => watches || !blob.complete);
-    if (request.takeNotes) {
-      for (const { blob } of partial) blob.beginTouches();
-      this.#noted = partial;
-    }
+    if (request.takeNotes) this.#notes = new StartNotes(partial);
     const stats = this.stats();
     const record = {
       version: 2 as const,
@@ -392,9 +353,4 @@ export class ImageMount implements MountedImage {
       totalMs: Math.round(performance.now() - started),
     });
   }
-}
-
-function rangeOf(layer: string, span: Span): TracedRange {
-  const { tarOffset, tarLength, compLength } = span;
-  return { layer, tarOffset, tarLength, compressedBytes: compLength };
 }

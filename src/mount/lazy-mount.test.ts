@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, expect, test } from "bun:test";
 import { join } from "node:path";
 import { run } from "../std/spawn.ts";
-import type { LazyImage } from "./lazy-mount.ts";
+import type { LazyImage } from "./lazy-image.ts";
 import {
   acquire,
   contentAt,

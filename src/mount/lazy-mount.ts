@@ -2,7 +2,7 @@ import { createHash } from "node:crypto";
 import { mkdir } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import type { OpenedImageIndex } from "../index/store.ts";
-import type { StartTrace, Trace } from "../index/trace.ts";
+import type { Trace } from "../index/trace.ts";
 import type { BlobSource } from "../registry/blob-source.ts";
 import { messageOf } from "../std/error.ts";
 import { logger } from "../std/log.ts";
@@ -13,6 +13,7 @@ import { FileLock } from "./file-lock.ts";
 import { type HolderSettings, MountHolder } from "./holder.ts";
 import { ImageMount, type ImageMountParts, type OrphanedMount } from "./image-mount.ts";
 import { LayerCache, type LayerLook } from "./layer-cache.ts";
+import { type LazyImage, lease } from "./lazy-image.ts";
 import { defaultFetchLimits, type FetchLimits } from "./limits.ts";
 import type { MountedImage, MountStats } from "./mounted-image.ts";
 import { Predecessors, type StaleMount } from "./predecessors.ts";
@@ -63,31 +64,6 @@ export interface AcquireOptions {
   /** Ignore setuid bits and device nodes: for trees that people look into. Containers need both off. */
   readonly restrict?: boolean;
   readonly signal: AbortSignal;
-}
-
-/** One user's hold on a mounted image. */
-export interface LazyImage {
-  /** The mounted EROFS tree, read-only. */
-  readonly root: string;
-  /** Resolves with the first error that a reader of the mount got, for the container's events; never rejects. */
-  readonly failure: Promise<MountError>;
-  stats(): MountStats;
-  /** From the next request on, bytes come from another source (a rotated credential). */
-  replaceSource(source: BlobSource): void;
-  /** Completes the layers while no reader waits; does nothing when that is under way or done. */
-  startBackground(): void;
-  /**
-   * What was read since the mount was opened, in order. `undefined` without {@link AcquireOptions.takeNotes}, and for those
-   * who joined a mount: what others read before, the kernel gives them from its memory, and nobody sees it.
-   */
-  readSoFar(): StartTrace | undefined;
-  /** Takes note no more. */
-  endNotes(): void;
-  /**
-   * Gives the mount up; the last user's release unmounts it. Overlays on it must be unmounted before. Idempotent.
-   * @throws MountError `busy` when something still uses the tree: the mount stays, release may be tried again
-   */
-  release(): Promise<void>;
 }
 
 export interface MountStatus extends MountStats {
@@ -341,28 +317,4 @@ function cancelled(signal: AbortSignal): MountError {
 function mountKey(workspace: string, manifestDigest: string, target: string | undefined): string {
   const name = [workspace, manifestDigest, target === undefined ? "" : resolve(target)].join("\0");
   return createHash("sha256").update(name).digest("hex").slice(0, 32);
-}
-
-function lease(shared: SharedMount, image: MountedImage, opened: boolean): LazyImage {
-  let released: Promise<void> | undefined;
-  const release = async () => {
-    try {
-      await shared.leave();
-    } catch (thrown) {
-      released = undefined;
-      throw thrown;
-    }
-  };
-  return {
-    root: image.root,
-    failure: image.failure,
-    stats: () => image.stats(),
-    replaceSource: (source) => image.replaceSource(source),
-    startBackground: () => image.startBackground(),
-    readSoFar: () => (opened ? image.readSoFar() : undefined),
-    endNotes: () => {
-      if (opened) image.endNotes();
-    },
-    release: () => (released ??= release()),
-  };
 }

@@ -13,7 +13,8 @@ import type { BlobSource, ReadOptions } from "../registry/blob-source.ts";
 import type { Descriptor } from "../registry/descriptor.ts";
 import { RegistryError } from "../registry/error.ts";
 import { parseImageConfig } from "../registry/image-config.ts";
-import { type AcquireOptions, type LazyImage, LazyMounts, type LazyMountsOptions } from "./lazy-mount.ts";
+import type { LazyImage } from "./lazy-image.ts";
+import { type AcquireOptions, LazyMounts, type LazyMountsOptions } from "./lazy-mount.ts";
 import type { TransportChoice } from "./transport.ts";
 
 const never = new AbortController().signal;

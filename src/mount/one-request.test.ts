@@ -2,7 +2,7 @@ import { afterEach, beforeEach, expect, test } from "bun:test";
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { run } from "../std/spawn.ts";
-import type { LazyImage } from "./lazy-mount.ts";
+import type { LazyImage } from "./lazy-image.ts";
 import {
   acquire,
   contentAt,

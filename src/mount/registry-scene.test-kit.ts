@@ -9,7 +9,7 @@ import { RegistryClient } from "../registry/client.ts";
 import { type DockerRegistry, startDockerRegistry } from "../registry/docker-registry.test-kit.ts";
 import { linkBlob, pushBlob } from "../registry/image.test-kit.ts";
 import { blobSource } from "../registry/repository.ts";
-import type { LazyImage } from "./lazy-mount.ts";
+import type { LazyImage } from "./lazy-image.ts";
 import { noise, type TestImage, TestRoom } from "./mount.test-kit.ts";
 import type { TransportChoice } from "./transport.ts";
 

@@ -1,7 +1,7 @@
 import { statfs } from "node:fs/promises";
 import type { ContainerNetwork, ImageTransfer, NewContainerEvent } from "../container/container.ts";
 import type { ContainerState } from "../container/state.ts";
-import type { LazyImage } from "../mount/lazy-mount.ts";
+import type { LazyImage } from "../mount/lazy-image.ts";
 import { CodedError, messageOf } from "../std/error.ts";
 import { logger } from "../std/log.ts";
 import type { RunningContainer } from "./container.ts";

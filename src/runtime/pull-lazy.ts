@@ -1,6 +1,7 @@
 import type { IndexStore } from "../index/store.ts";
 import type { TraceKey } from "../index/trace-store.ts";
-import type { LazyImage, LazyMounts } from "../mount/lazy-mount.ts";
+import type { LazyImage } from "../mount/lazy-image.ts";
+import type { LazyMounts } from "../mount/lazy-mount.ts";
 import type { BlobSource } from "../registry/blob-source.ts";
 import { type ImageConfig, parseImageConfig } from "../registry/image-config.ts";
 import { messageOf } from "../std/error.ts";

@@ -1,5 +1,5 @@
 import type { TraceKey, TraceStore } from "../index/trace-store.ts";
-import type { LazyImage } from "../mount/lazy-mount.ts";
+import type { LazyImage } from "../mount/lazy-image.ts";
 import { messageOf } from "../std/error.ts";
 import { logger } from "../std/log.ts";
 
