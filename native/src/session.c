@@ -19,7 +19,7 @@
 
 extern const struct fuse_lowlevel_ops blob_operations;
 
-enum { THREADS_MAX = 64, READAHEAD_KB = 1024 };
+enum { THREADS_MAX = 64, READAHEAD_KB = 128 };
 
 static struct session **sessions; /* engine_lock; index is id - 1 */
 static uint32_t session_count, session_capacity;
@@ -198,7 +198,10 @@ static int stat_apart(const char *path, struct stat *st) {
   return look.error;
 }
 
-/* Read-ahead counts only when set after INIT was answered and before EROFS looks at it. */
+/*
+ * Read-ahead counts only when set after INIT was answered and before EROFS looks at it. More than this brings spans that no
+ * program asked for; what a sequential reader will want is fetched by spans, above.
+ */
 static int set_readahead(struct session *session) {
   struct stat st;
   char path[64], text[16];

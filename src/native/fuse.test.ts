@@ -345,10 +345,10 @@ test("a full disk does not keep readers from their bytes", async () => {
   }
 });
 
-test("read-ahead of the mount is 1 MiB", async () => {
+test("read-ahead of the mount is 128 KiB", async () => {
   await using mounted = new Mounted();
   const path = `/sys/class/bdi/0:${mounted.server.connectionMinor}/read_ahead_kb`;
-  expect(readFileSync(path, "utf8").trim()).toBe("1024");
+  expect(readFileSync(path, "utf8").trim()).toBe("128");
 });
 
 test("a process that is killed while it reads its own mount goes away", async () => {

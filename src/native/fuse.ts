@@ -66,7 +66,7 @@ export class FuseBlobServer {
 
   /**
    * Mounts and begins to serve. The process stays alive until `unmount` is done. The blobs must not be released before.
-   * Read-ahead of the mount is set to 1 MiB here, so that an EROFS mounted on it afterwards asks in large requests.
+   * Read-ahead of the mount is set to 128 KiB here, whatever the host's default: an EROFS mounted on it asks for so much.
    */
   static mount(options: FuseMountOptions): FuseBlobServer {
     startDoorbell();
