@@ -2,6 +2,9 @@
  * `npm run demo`: the main job on real parts, a line per step. It compiles the executable and uses that, so what is shown
  * is what is shipped. Ends by itself and leaves nothing behind; exit code 1 when a step failed.
  */
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { buildBinary } from "../../native/binary.ts";
 import type { containerShape, imageShape, secretShape } from "../../src/cli/shape.ts";
 import { TestNode } from "../kit/node.ts";
@@ -114,11 +117,21 @@ function foreignSubject(options: DemoOptions, reference: string): Subject {
   };
 }
 
+/** A node that fetches what is read and nothing else, so that it can be seen what that is. */
 async function startNode(binary: string, subject: Subject): Promise<TestNode> {
+  const dir = await mkdtemp(join(tmpdir(), "oci-node-demo-"));
+  endings.push(() => rm(dir, { recursive: true }));
+  const config = join(dir, "config.toml");
+  await writeFile(config, "[worker]\nbackground_fetch = false\n", { mode: 0o600 });
   const node = await steps.step(
     "start a node with every role",
-    () => TestNode.start({ command: [binary], insecureRegistries: subject.insecureRegistries }),
-    ({ url }) => `started one node with every role: ${url} (database included)`,
+    () =>
+      TestNode.start({
+        command: [binary],
+        insecureRegistries: subject.insecureRegistries,
+        args: ["--config", config],
+      }),
+    ({ url }) => `started one node with every role: ${url} (database included; background_fetch = false)`,
   );
   endings.push(() => node.stop());
   return node;
