@@ -17,6 +17,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "holder/message.h"
 #include "holder/protocol.h"
 #include "oci.h"
 
@@ -61,25 +62,6 @@ union rights {
   char space[CMSG_SPACE(sizeof(int))];
 };
 
-static int send_request(int to, const struct holder_request *request, int fd) {
-  union rights rights;
-  struct iovec part = {(void *)request, sizeof *request};
-  struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
-  if (fd >= 0) {
-    message.msg_control = &rights;
-    message.msg_controllen = sizeof rights;
-    struct cmsghdr *header = CMSG_FIRSTHDR(&message);
-    header->cmsg_level = SOL_SOCKET;
-    header->cmsg_type = SCM_RIGHTS;
-    header->cmsg_len = CMSG_LEN(sizeof fd);
-    memcpy(CMSG_DATA(header), &fd, sizeof fd);
-  }
-  ssize_t sent;
-  do sent = sendmsg(to, &message, MSG_NOSIGNAL);
-  while (sent < 0 && errno == EINTR);
-  return sent < 0 ? -errno : 0;
-}
-
 static int receive_reply(int from, struct holder_reply *reply, int *fd) {
   union rights rights;
   struct iovec part = {reply, sizeof *reply};
@@ -106,7 +88,7 @@ static int exchange(struct holder *holder, const struct holder_request *request,
   if (given != NULL) *given = -1;
   if (holder == NULL) return -EBADF;
   pthread_mutex_lock(&holder->lock);
-  int error = holder->fd < 0 ? -ENOTCONN : send_request(holder->fd, request, fd);
+  int error = holder->fd < 0 ? -ENOTCONN : holder_send(holder->fd, request, sizeof *request, fd);
   if (error == 0) error = receive_reply(holder->fd, reply, given);
   if (error != 0 && holder->fd >= 0) {
     close(holder->fd);

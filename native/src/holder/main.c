@@ -24,6 +24,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "message.h"
 #include "protocol.h"
 
 struct held {
@@ -116,22 +117,7 @@ static ssize_t receive(int client, struct holder_request *request, int *fd) {
 }
 
 static bool answer(int client, const struct holder_reply *reply, int fd) {
-  union rights rights;
-  struct iovec part = {(void *)reply, offsetof(struct holder_reply, body) + reply->length};
-  struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
-  if (fd >= 0) {
-    message.msg_control = &rights;
-    message.msg_controllen = CMSG_SPACE(sizeof fd);
-    struct cmsghdr *header = CMSG_FIRSTHDR(&message);
-    header->cmsg_level = SOL_SOCKET;
-    header->cmsg_type = SCM_RIGHTS;
-    header->cmsg_len = CMSG_LEN(sizeof fd);
-    memcpy(CMSG_DATA(header), &fd, sizeof fd);
-  }
-  ssize_t sent;
-  do sent = sendmsg(client, &message, MSG_NOSIGNAL);
-  while (sent < 0 && errno == EINTR);
-  return sent >= 0;
+  return holder_send(client, reply, offsetof(struct holder_reply, body) + reply->length, fd) == 0;
 }
 
 static void list(uint32_t from, struct holder_reply *reply) {
