@@ -34,7 +34,12 @@ export class CacheRoom {
 
   /** Whether more may be kept without need: below the quota and the disk's reserve, after evicting what can be. */
   async hasRoom(): Promise<boolean> {
-    if (this.#isOverQuota() || (await this.#missingBytes()) > 0) await this.evict();
+    if (await this.#fits()) return true;
+    await this.evict();
+    return await this.#fits();
+  }
+
+  async #fits(): Promise<boolean> {
     return !this.#isOverQuota() && (await this.#missingBytes()) <= 0;
   }
 

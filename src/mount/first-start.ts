@@ -1,7 +1,7 @@
-import { logger } from "../std/log.ts";
 import { waitFor } from "../std/wait.ts";
 import type { BackgroundBudget } from "./background-budget.ts";
 import type { Fetcher } from "./fetcher.ts";
+import { inLanes } from "./lanes.ts";
 import type { FetchOutcome, LayerFetch } from "./layer-fetch.ts";
 import type { FetchLimits } from "./limits.ts";
 import { runRange } from "./span-run.ts";
@@ -39,11 +39,8 @@ export class FirstStart {
   }
 
   /** Resolves when all is there or asked for, something failed, or the signal fires. Never throws. */
-  async run(signal: AbortSignal): Promise<void> {
-    const lanes = Array.from({ length: this.#limits.traceConnections }, () => this.#lane(signal));
-    await Promise.all(lanes).catch((thrown: unknown) => {
-      if (!signal.aborted) logger("mount").error("fetching ahead stopped", { error: thrown });
-    });
+  run(signal: AbortSignal): Promise<void> {
+    return inLanes(this.#limits.traceConnections, () => this.#lane(signal), signal);
   }
 
   async #lane(signal: AbortSignal): Promise<void> {

@@ -2,6 +2,7 @@ import { type Trace, traceLimits } from "../index/trace.ts";
 import { logger } from "../std/log.ts";
 import { waitFor } from "../std/wait.ts";
 import type { Fetcher } from "./fetcher.ts";
+import { inLanes } from "./lanes.ts";
 import type { LayerFetch } from "./layer-fetch.ts";
 import type { FetchLimits } from "./limits.ts";
 import { runRange, type SpanRun } from "./span-run.ts";
@@ -45,11 +46,8 @@ export class TraceReplay {
    * Resolves when all is fetched or asked for by others, or the signal fires. Never throws: who needs what failed asks for
    * it and is told.
    */
-  async run(signal: AbortSignal): Promise<void> {
-    const lanes = Array.from({ length: this.#limits.traceConnections }, () => this.#lane(signal));
-    await Promise.all(lanes).catch((thrown: unknown) => {
-      if (!signal.aborted) logger("mount").error("fetching ahead stopped", { error: thrown });
-    });
+  run(signal: AbortSignal): Promise<void> {
+    return inLanes(this.#limits.traceConnections, () => this.#lane(signal), signal);
   }
 
   async #lane(signal: AbortSignal): Promise<void> {
