@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { run, tryRun } from "../../src/std/spawn.ts";
 import { cachedFolder } from "./cache.ts";
-import { digestOfFile, type Layer } from "./oci-layout.ts";
+import { digestOfFile, type Layer, writeLayout } from "./oci-layout.ts";
 
 /** Names of Debian packages, a layer each: a package is in the first layer whose closure holds it. */
 export type Groups = readonly (readonly string[])[];
@@ -55,6 +55,23 @@ export class DebianLayers {
     }
     await rm(join(this.#scratch, "archives"), { recursive: true });
     return layers;
+  }
+
+  /** Writes the image of these layers and of one more, with a Python program that it runs. */
+  async writeProgramImage(dir: string, layers: readonly Layer[], program: string): Promise<void> {
+    const last = await this.add(async (root) => {
+      await mkdir(join(root, "app"));
+      await writeFile(join(root, "app/main.py"), program);
+    });
+    await writeLayout(dir, [...layers, last], {
+      Env: [
+        "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "LANG=C.UTF-8",
+        "PYTHONDONTWRITEBYTECODE=1",
+      ],
+      Cmd: ["python3", "/app/main.py"],
+      WorkingDir: "/app",
+    });
   }
 
   /**

@@ -1,9 +1,8 @@
-import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { run } from "../../src/std/spawn.ts";
 import { cachedFolder } from "./cache.ts";
 import { DebianLayers, debianPlan } from "./debian-layers.ts";
-import { type LocalImage, readLayout, writeLayout } from "./oci-layout.ts";
+import { type LocalImage, readLayout } from "./oci-layout.ts";
 
 const groups = [["dash", "coreutils", "base-files", "libc-bin", "libstdc++6"], ["python3"]] as const;
 
@@ -63,21 +62,7 @@ export async function pipImage(log: (line: string) => void = () => {}): Promise<
         layers.push(await scratch.add((root) => install(root, said.trim(), packages), { compile: true }));
         log(`installed ${packages.length} packages`);
       }
-      layers.push(
-        await scratch.add(async (root) => {
-          await mkdir(join(root, "app"));
-          await writeFile(join(root, "app/main.py"), program);
-        }),
-      );
-      await writeLayout(beside, layers, {
-        Env: [
-          "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-          "LANG=C.UTF-8",
-          "PYTHONDONTWRITEBYTECODE=1",
-        ],
-        Cmd: ["python3", "/app/main.py"],
-        WorkingDir: "/app",
-      });
+      await scratch.writeProgramImage(beside, layers, program);
     }),
   );
   return readLayout(dir);

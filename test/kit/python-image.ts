@@ -1,8 +1,6 @@
-import { mkdir, writeFile } from "node:fs/promises";
-import { join } from "node:path";
 import { cachedFolder } from "./cache.ts";
 import { DebianLayers, debianPlan } from "./debian-layers.ts";
-import { type LocalImage, readLayout, writeLayout } from "./oci-layout.ts";
+import { type LocalImage, readLayout } from "./oci-layout.ts";
 
 /**
  * What the image is made of; the names are the same on Debian and Ubuntu. The last group is weight that the program does
@@ -43,21 +41,7 @@ export async function pythonImage(log: (line: string) => void = () => {}): Promi
     DebianLayers.inScratch(async (scratch) => {
       log(`making layers out of ${plan.flat().length} packages`);
       const layers = await scratch.packages(groups, plan);
-      layers.push(
-        await scratch.add(async (root) => {
-          await mkdir(join(root, "app"));
-          await writeFile(join(root, "app/main.py"), program);
-        }),
-      );
-      await writeLayout(beside, layers, {
-        Env: [
-          "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-          "LANG=C.UTF-8",
-          "PYTHONDONTWRITEBYTECODE=1",
-        ],
-        Cmd: ["python3", "/app/main.py"],
-        WorkingDir: "/app",
-      });
+      await scratch.writeProgramImage(beside, layers, program);
     }),
   );
   return readLayout(dir);
