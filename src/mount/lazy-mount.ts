@@ -247,6 +247,8 @@ export class LazyMounts {
       await shared.end().catch((thrown: unknown) => {
         logger("mount").error("a mount could not be ended", { root: shared.root, error: messageOf(thrown) });
       });
+    // One that the last mount's end began still has files of the cache open.
+    await this.#parts.cache.room.evict();
     await this.#parts.holder?.close();
     await this.#lock.release();
   }
