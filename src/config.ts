@@ -59,6 +59,101 @@ const mirrorUrl = z.string().refine((text) => {
   return url !== null && /^https?:$/.test(url.protocol) && url.username + url.search + url.hash === "";
 }, "must be a URL such as https://mirror.lan:5000");
 
+const mirrorList = z.array(
+  z.union([mirrorUrl, z.strictObject({ url: mirrorUrl, ns: z.boolean().default(false) })]),
+);
+
+/** Scheme, host and port and nothing else. */
+const origin = z
+  .string()
+  .refine(
+    (text) => /^https?:$/.test(URL.parse(text)?.protocol ?? "") && URL.parse(text)?.origin === text,
+    "must be an origin such as http://127.0.0.1:5000",
+  );
+
+/** `http://HOST:PORT`; user name and password of the proxy may be in it. */
+const proxyUrl = z
+  .string()
+  .refine(
+    (text) => /^https?:$/.test(URL.parse(text)?.protocol ?? ""),
+    "must be a URL such as http://proxy.lan:3128",
+  );
+
+/** What the operator says of one host, by its name as it stands in references and realms. */
+const registryHost = z.strictObject({
+  /** Plain HTTP, at whatever address. */
+  insecure: z.boolean().default(false),
+  /** HTTPS with a private address. */
+  private: z.boolean().default(false),
+  /** Where the host really is; requests keep its name (`Host`, TLS server name). */
+  connect: origin.optional(),
+  /** PEM file with authorities for this host, in addition to the others. */
+  ca_file: z.string().optional(),
+  /** A proxy for this host alone, or `none`. */
+  proxy: z.union([z.literal("none"), proxyUrl]).optional(),
+  mirrors: mirrorList.default([]),
+  /** Hosts of its token service. */
+  realms: z.array(z.string()).default([]),
+  connections: z.number().int().positive().max(256).optional(),
+});
+
+const identityName = z.string().regex(/^[a-z0-9][a-z0-9_-]{0,62}$/, "must be a short name such as prod-ecr");
+
+/** The operator's own identities at clouds: what the hosts of this node are, there. */
+const identity = z.discriminatedUnion("type", [
+  z.strictObject({
+    type: z.literal("aws"),
+    /** EC2 instance profile (IMDSv2), ECS or EKS container credentials, or a web identity token (IRSA). */
+    source: z.enum(["instance", "container", "web_identity"]),
+    /** Container credentials: what ECS or EKS put into the environment of the node. */
+    container_credentials_uri: z.url().optional(),
+    container_token_file: z.string().optional(),
+    web_identity_token_file: z.string().optional(),
+    /** Of `web_identity`: that role; of the others: a role to go on to. */
+    role_arn: z.string().optional(),
+  }),
+  z.strictObject({
+    type: z.literal("gcp"),
+    /** The metadata server's default service account. */
+    source: z.enum(["metadata"]),
+    /** Goes on to this service account. */
+    service_account: z.string().optional(),
+  }),
+  z.strictObject({
+    type: z.literal("azure"),
+    /** Managed identity (IMDS), or a federated token in a file (workload identity). */
+    source: z.enum(["managed", "workload"]),
+    client_id: z.string().optional(),
+    tenant_id: z.string().optional(),
+    token_file: z.string().optional(),
+  }),
+  z.strictObject({
+    type: z.literal("plugin"),
+    /** A kubelet credential provider: asked with a CredentialProviderRequest on its standard input. */
+    command: z.array(z.string()).nonempty(),
+    env: z.record(z.string(), z.string()).default({}),
+    /** As in the kubelet's CredentialProviderConfig. */
+    match_images: z.array(z.string()).nonempty(),
+    timeout: patience.default(30_000),
+  }),
+]);
+
+const workspace = z.strictObject({
+  /** Whether its containers may use the host's network. */
+  host_network: z.boolean().default(false),
+  /** Identities of `[identities]` that its credentials may name. */
+  identities: z.array(identityName).default([]),
+  /** The one that is used where a build or a run has no credential. */
+  default_identity: identityName.optional(),
+  /**
+   * What workers get: `minted`, a short-lived authorization where one can be had, renewed with the scheduler; or
+   * `sealed`, the credential itself, which needs no scheduler later on.
+   */
+  credential_delivery: z.enum(["minted", "sealed"]).default("minted"),
+  /** Whether `credential get` may give out a stored password where nothing short-lived can be had. */
+  release_credentials: z.boolean().default(false),
+});
+
 const server = z.strictObject({
   listen: address.optional(),
   tls_cert_file: z.string().optional(),
@@ -140,21 +235,33 @@ const schema = z.strictObject({
       /** PEM file with further certificate authorities. */
       ca_file: z.string().optional(),
       /** By registry: mirrors that are asked for its blobs first, in this order. */
-      mirrors: z
-        .record(
-          z.string(),
-          z.array(z.union([mirrorUrl, z.strictObject({ url: mirrorUrl, ns: z.boolean().default(false) })])),
-        )
-        .default({}),
+      mirrors: z.record(z.string(), mirrorList).default({}),
       /** Requests at once to one host. */
       connections_per_host: z.number().int().positive().max(256).optional(),
+      /** For all hosts; absent: HTTPS_PROXY, HTTP_PROXY and NO_PROXY of the node's environment. */
+      proxy: z.union([z.literal("none"), proxyUrl]).optional(),
+      /** By host: what is different there. */
+      hosts: z.record(z.string(), registryHost).default({}),
     })
-    .default({ insecure: [], private: [], realms: {}, mirrors: {} }),
+    .default({ insecure: [], private: [], realms: {}, mirrors: {}, hosts: {} }),
+  identity: z
+    .strictObject({
+      /**
+       * Under which URL clouds find the gateway's `/.well-known/openid-configuration`. Absent: workspaces have no tokens
+       * of their own, so roles and federation need another source.
+       */
+      issuer: z.url({ protocol: /^https$/ }).optional(),
+    })
+    .default({}),
+  identities: z.record(identityName, identity).default({}),
   /** What the operator allows a workspace, by its name. */
-  workspaces: z.record(z.string(), z.strictObject({ host_network: z.boolean().default(false) })).default({}),
+  workspaces: z.record(z.string(), workspace).default({}),
 });
 
 export type ConfigFile = z.infer<typeof schema>;
+export type IdentitySettings = z.infer<typeof identity>;
+export type RegistryHostSettings = z.infer<typeof registryHost>;
+export type WorkspaceSettings = z.infer<typeof workspace>;
 
 /** The configuration with every place worked out. */
 export interface Config extends ConfigFile {

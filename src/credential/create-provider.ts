@@ -77,6 +77,7 @@ function fixedProvider(
     registry: credential.registry,
     type: credential.type,
     fingerprint: fingerprintOf(credential),
+    renewable: false,
     authorization: async () => authorization,
   };
 }

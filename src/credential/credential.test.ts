@@ -136,7 +136,7 @@ describe("the type of a credential", () => {
     ["amazonaws.com.evil.com", awsPair],
     [`${ecr}.evil.com`, awsPair],
     [`${ecr}:8443`, awsPair],
-    ["public.ecr.aws", awsPair],
+    ["public.ecr.aws.evil.com", awsPair],
     ["evilgcr.io", { GCP_ACCESS_TOKEN: "t" }],
     ["gcr.io.evil.com", { GCP_ACCESS_TOKEN: "t" }],
     ["ghcr.io.evil.com", { GITHUB_USERNAME: "u", GITHUB_TOKEN: "p" }],

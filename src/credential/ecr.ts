@@ -57,6 +57,7 @@ export function ecrProvider(
     registry,
     type: "aws",
     fingerprint,
+    renewable: true,
     authorization: (signal, options) =>
       issuedOf(dependencies).get(
         fingerprint,

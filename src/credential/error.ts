@@ -7,6 +7,9 @@ export type CredentialErrorCode =
   | "bad_value"
   | "registry_mismatch"
   | "provider_failed"
+  | "provider_unreachable"
+  | "expired"
+  | "identity_refused"
   | "no_credentials";
 
 /** A credential that is incomplete, malformed, meant for another registry, or that its issuer does not honour. */

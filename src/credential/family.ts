@@ -20,35 +20,64 @@ const isHost =
   (registry: string): boolean =>
     names.some((name) => registry === name || registry.endsWith(`.${name}`));
 
+const isEcr = (registry: string): boolean =>
+  registry === "public.ecr.aws" || parseEcrHost(registry) !== undefined;
+const isGoogle = isHost("gcr.io", "pkg.dev");
+const isAzure = isHost("azurecr.io", "azurecr.cn", "azurecr.us");
+const ecrPurpose = "Amazon ECR (ACCOUNT.dkr.ecr.REGION.amazonaws.com, public.ecr.aws)";
+const googlePurpose = "Google Artifact Registry and Container Registry (pkg.dev, gcr.io)";
+const azurePurpose = "Azure Container Registry (NAME.azurecr.io)";
+
 /** Those bound to a registry come first, so that a file with keys for many registries gives each its own. */
 export const families: readonly CredentialFamily[] = [
   {
     type: "aws",
     needs: [["AWS_ACCESS_KEY_ID"], ["AWS_SECRET_ACCESS_KEY"]],
-    may: ["AWS_SESSION_TOKEN", "AWS_REGION"],
-    fits: (registry) => parseEcrHost(registry) !== undefined,
-    purpose: "Amazon ECR (ACCOUNT.dkr.ecr.REGION.amazonaws.com)",
+    may: ["AWS_SESSION_TOKEN", "AWS_REGION", "AWS_ROLE_ARN"],
+    fits: isEcr,
+    purpose: ecrPurpose,
+  },
+  {
+    type: "aws",
+    needs: [["AWS_ROLE_ARN"]],
+    may: ["AWS_REGION", "OCI_NODE_IDENTITY"],
+    fits: isEcr,
+    purpose: ecrPurpose,
   },
   {
     type: "gcp",
     needs: [[googleKeyFileKey]],
-    may: ["GCP_PROJECT_ID"],
-    fits: isHost("gcr.io", "pkg.dev"),
-    purpose: "Google Artifact Registry and Container Registry (pkg.dev, gcr.io)",
+    may: ["GCP_PROJECT_ID", "GCP_SERVICE_ACCOUNT"],
+    fits: isGoogle,
+    purpose: googlePurpose,
   },
   {
     type: "gcp",
     needs: [["GCP_ACCESS_TOKEN"]],
     may: ["GCP_PROJECT_ID"],
-    fits: isHost("gcr.io", "pkg.dev"),
-    purpose: "Google Artifact Registry and Container Registry (pkg.dev, gcr.io)",
+    fits: isGoogle,
+    purpose: googlePurpose,
+  },
+  {
+    type: "gcp",
+    needs: [["GCP_WORKLOAD_IDENTITY_PROVIDER"]],
+    may: ["GCP_PROJECT_ID", "GCP_SERVICE_ACCOUNT"],
+    fits: isGoogle,
+    purpose: googlePurpose,
   },
   {
     type: "azure",
     needs: [["AZURE_CLIENT_ID"], ["AZURE_CLIENT_SECRET"]],
     may: ["AZURE_TENANT_ID"],
-    fits: isHost("azurecr.io", "azurecr.cn", "azurecr.us"),
-    purpose: "Azure Container Registry (NAME.azurecr.io)",
+    fits: isAzure,
+    purpose: azurePurpose,
+  },
+  {
+    type: "azure",
+    needs: [["AZURE_CLIENT_ID"], ["AZURE_TENANT_ID"]],
+    may: [],
+    fits: isAzure,
+    purpose: azurePurpose,
   },
   {
     type: "basic",
@@ -94,6 +123,7 @@ export const families: readonly CredentialFamily[] = [
     fits: anyRegistry,
     purpose: "any registry",
   },
+  { type: "identity", needs: [["OCI_NODE_IDENTITY"]], may: [], fits: anyRegistry, purpose: "any registry" },
   { type: "token", needs: [["REGISTRY_TOKEN"]], may: [], fits: anyRegistry, purpose: "any registry" },
   {
     type: "token",
@@ -117,9 +147,14 @@ export function chooseFamily(registry: string, credentials: CredentialMap): Cred
     [...family.needs.flat(), ...family.may].some((key) => keys.has(key)),
   );
   const fitting = touched.filter((family) => family.fits(registry));
+  const missingOf = (family: CredentialFamily) =>
+    family.needs.filter((oneOf) => !oneOf.some((key) => keys.has(key)));
   for (const family of fitting) {
-    const missing = family.needs.filter((oneOf) => !oneOf.some((key) => keys.has(key)));
+    const missing = missingOf(family);
     if (missing.length === 0) return family;
+    // Azure's client id stands beside a secret or a tenant.
+    const whole = fitting.find((other) => other.type === family.type && missingOf(other).length === 0);
+    if (whole !== undefined) return whole;
     if (missing.length < family.needs.length) throw incomplete(family, missing, keys);
   }
   const other = fitting.length > 0 ? undefined : touched[0];

@@ -34,13 +34,14 @@ export function googleProvider(
   if (key === undefined) {
     const password = credentials["GCP_ACCESS_TOKEN"] ?? new Redacted("");
     const fixed: RegistryAuthorization = { kind: "basic", username: userName, password };
-    return { registry, type: "gcp", fingerprint, authorization: async () => fixed };
+    return { registry, type: "gcp", fingerprint, renewable: false, authorization: async () => fixed };
   }
   const account = parseServiceAccount(key);
   return {
     registry,
     type: "gcp",
     fingerprint,
+    renewable: true,
     authorization: (signal, options) =>
       issuedOf(dependencies).get(fingerprint, keepRule, () => issueToken(account, dependencies), {
         signal,

@@ -1,7 +1,40 @@
+import type { Redacted } from "../std/redacted.ts";
 import { IssuedAuthorizations } from "./issued.ts";
+import type { CredentialProvider } from "./provider.ts";
 
-/** Sends a request to an issuer of credentials. The platform's `fetch`, or a test's way to its loopback server. */
+/** Sends a request to an issuer of credentials: the egress of the registry room, or a test's way to its loopback server. */
 export type IssuerFetch = (url: string, init: RequestInit) => Promise<Response>;
+
+/** A key pair of AWS with what belongs to it. */
+export interface AwsKeys {
+  readonly accessKeyId: string;
+  readonly secretAccessKey: Redacted<string>;
+  readonly sessionToken?: Redacted<string>;
+  readonly expiresAt?: Date;
+}
+
+/** One of the operator's own identities: an instance's role, a metadata server, a plugin. */
+export interface Identity {
+  readonly name: string;
+  /** The provider of this identity for a registry. @throws CredentialError `registry_mismatch` */
+  provider(registry: string): CredentialProvider;
+  /** The keys from which a tenant's role may be assumed; only of identities of AWS. */
+  readonly awsKeys?: (signal?: AbortSignal) => Promise<AwsKeys>;
+}
+
+/** Who the workspace of a credential is, to clouds. */
+export interface WorkspaceIdentity {
+  readonly name: string;
+  /** `sts:ExternalId` of every role that is assumed for it. Made by us, never a tenant's choice. */
+  readonly externalId: string;
+  /** A short-lived OpenID Connect token of this workspace for an audience; absent: the operator has set no issuer. */
+  readonly token?: (audience: string) => Promise<Redacted<string>>;
+  /** An identity of the operator's. @throws CredentialError `identity_refused` unless he allowed it for this workspace */
+  identity(name: string): Identity;
+}
+
+/** What the providers of a workspace's credentials need. */
+export type ProvidersOf = (workspaceId: string) => Promise<ProviderDependencies>;
 
 /** What providers need from outside. All optional; the defaults are right in the product. */
 export interface ProviderDependencies {
@@ -9,6 +42,8 @@ export interface ProviderDependencies {
   readonly now?: () => number;
   /** In place of `https://api.ecr.REGION.amazonaws.com`. The operator's and the tests' choice, never a tenant's. */
   readonly ecrEndpoint?: string;
+  /** Absent where no control plane stands behind (`mount`, `index`, workers): no roles, no federation, no identities. */
+  readonly workspace?: WorkspaceIdentity;
   /** Where issued authorizations are kept; by default one store for the process. */
   readonly issued?: IssuedAuthorizations;
 }

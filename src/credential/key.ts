@@ -9,9 +9,12 @@ export const knownKeys = [
   "AWS_SECRET_ACCESS_KEY",
   "AWS_SESSION_TOKEN",
   "AWS_REGION",
+  "AWS_ROLE_ARN",
   "GCP_ACCESS_TOKEN",
   "GCP_PROJECT_ID",
   googleKeyFileKey,
+  "GCP_WORKLOAD_IDENTITY_PROVIDER",
+  "GCP_SERVICE_ACCOUNT",
   "AZURE_CLIENT_ID",
   "AZURE_CLIENT_SECRET",
   "AZURE_TENANT_ID",
@@ -29,6 +32,7 @@ export const knownKeys = [
   "REGISTRY_PASSWORD",
   "REGISTRY_TOKEN",
   "REGISTRY_IDENTITY_TOKEN",
+  "OCI_NODE_IDENTITY",
 ] as const;
 
 export type CredentialKey = (typeof knownKeys)[number];

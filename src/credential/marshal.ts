@@ -5,13 +5,18 @@ import { Redacted } from "../std/redacted.ts";
 import { detectCredentialType } from "./detect.ts";
 import { CredentialError } from "./error.ts";
 import { chooseFamily, keysOf } from "./family.ts";
-import type { CredentialMap, CredentialType, RegistryCredential } from "./provider.ts";
+import {
+  type CredentialMap,
+  type CredentialType,
+  credentialTypes,
+  type RegistryCredential,
+} from "./provider.ts";
 import { credentialMap } from "./value.ts";
 
 const textLengthMax = 64 * 1024;
 const credentialSchema = z.strictObject({
   registry: z.string().max(300),
-  type: z.enum(["public", "basic", "aws", "gcp", "azure", "token"]),
+  type: z.enum(credentialTypes),
   credentials: z.record(z.string(), z.string()),
 });
 

@@ -1,10 +1,13 @@
 import type { Redacted } from "../std/redacted.ts";
 
+export const credentialTypes = ["public", "basic", "aws", "gcp", "azure", "token", "identity"] as const;
+
 /**
  * How a credential turns into something that a registry understands. `public` is a decision ("this image needs
- * none"), not a fallback; `token` is a bearer or refresh token handed over as it is.
+ * none"), not a fallback; `token` is a bearer or refresh token handed over as it is; `identity` is one of the operator's
+ * own identities, by its name.
  */
-export type CredentialType = "public" | "basic" | "aws" | "gcp" | "azure" | "token";
+export type CredentialType = (typeof credentialTypes)[number];
 
 /** Values by key (`AWS_ACCESS_KEY_ID`, `USERNAME`, …), as a user gave them. */
 export type CredentialMap = Readonly<Record<string, Redacted<string>>>;
@@ -17,7 +20,10 @@ export interface RegistryCredential {
   readonly credentials: CredentialMap;
 }
 
-/** What a registry request carries. `expiresAt`: when the issuer says that it ends; absent means not known. */
+/**
+ * What a registry request carries. `expiresAt`: when the issuer says that it ends; absent means not known. `preemptive`:
+ * the registry is known to ask for just this, so it goes with the first request already.
+ */
 export type RegistryAuthorization =
   | { readonly kind: "anonymous" }
   | {
@@ -25,6 +31,7 @@ export type RegistryAuthorization =
       readonly username: string;
       readonly password: Redacted<string>;
       readonly expiresAt?: Date;
+      readonly preemptive?: boolean;
     }
   | { readonly kind: "bearer"; readonly token: Redacted<string>; readonly expiresAt?: Date }
   | { readonly kind: "refresh"; readonly token: Redacted<string>; readonly expiresAt?: Date };
@@ -35,6 +42,8 @@ export interface CredentialProvider {
   readonly type: CredentialType;
   /** Opaque and safe to log: equal for equal credentials in this process, different otherwise and after a restart. */
   readonly fingerprint: string;
+  /** Whether asking with `refresh` can bring another authorization than the one that was refused. */
+  readonly renewable: boolean;
   /**
    * What to send now.
    * @param refresh the registry refused the last one: ask the issuer again, where there is one
@@ -52,6 +61,7 @@ export function anonymousProvider(registry: string): CredentialProvider {
     registry,
     type: "public",
     fingerprint: "anonymous",
+    renewable: false,
     authorization: async () => ({ kind: "anonymous" }),
   };
 }
@@ -65,6 +75,7 @@ export function provedAnew(provider: CredentialProvider): CredentialProvider {
     registry: provider.registry,
     type: provider.type,
     fingerprint: `${provider.fingerprint}-${crypto.randomUUID()}`,
+    renewable: provider.renewable,
     authorization: (signal, options) => provider.authorization(signal, options),
   };
 }

@@ -32,6 +32,16 @@ export const workspaces = pgTable("workspaces", {
   createdAt: createdAt(),
 });
 
+/** Keys that sign the workspaces' OpenID Connect tokens; the private half under the key-encryption key `key_id`. */
+export const identityKeys = pgTable("identity_keys", {
+  /** `kid` of the JSON Web Key. */
+  id: text("id").primaryKey(),
+  publicJwk: jsonb("public_jwk").notNull(),
+  wrappedPrivateKey: bytea("wrapped_private_key").notNull(),
+  keyId: text("key_id").notNull(),
+  createdAt: createdAt(),
+});
+
 /** Bearer tokens by their SHA-256. No workspace: the token is the cluster's (worker, admin). */
 export const tokens = pgTable("tokens", {
   id: uuid("id").primaryKey(),
@@ -203,6 +213,8 @@ export const containers = pgTable(
     /** Phase name → RFC 3339 time. */
     phases: jsonb("phases").notNull().default({}),
     transfer: jsonb("transfer"),
+    /** How the image's credential reached the worker: the container room's `ImageCredential`; never a value. */
+    imageCredential: jsonb("image_credential"),
     startedAt: at("started_at"),
     finishedAt: at("finished_at"),
     claimedBy: text("claimed_by"),

@@ -8,6 +8,7 @@ export type ReadErrno = "EIO" | "ENOSPC";
 
 const registryCodes: Readonly<Record<RegistryErrorCode, MountErrorCode>> = {
   unauthorized: "source_failed",
+  expired: "source_failed",
   denied: "source_failed",
   not_found: "source_failed",
   no_such_platform: "source_failed",

@@ -72,6 +72,7 @@ describe("authorization without tokens", () => {
     const provider: CredentialProvider = {
       registry: server.host,
       type: "aws",
+      renewable: true,
       fingerprint: "ecr",
       authorization: async (_, options) => {
         if (options?.refresh) issued.push(true);

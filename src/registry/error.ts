@@ -2,6 +2,7 @@ import { CodedError } from "../std/error.ts";
 
 export type RegistryErrorCode =
   | "unauthorized"
+  | "expired"
   | "denied"
   | "not_found"
   | "no_such_platform"

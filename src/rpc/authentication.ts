@@ -34,6 +34,8 @@ export const authorization: Readonly<Record<string, readonly Role[]>> = {
   "oci_node.v1.SecretService/ListSecrets": read,
   "oci_node.v1.SecretService/UpdateSecret": write,
   "oci_node.v1.SecretService/DeleteSecret": write,
+  "oci_node.v1.CredentialService/GetRegistryCredential": write,
+  "oci_node.v1.CredentialService/GetWorkspaceIdentity": read,
   "oci_node.v1.ContainerService/RunContainer": write,
   "oci_node.v1.ContainerService/GetContainer": read,
   "oci_node.v1.ContainerService/ListContainers": read,

@@ -30,6 +30,9 @@ const credential: Record<CredentialErrorCode, Code> = {
   registry_mismatch: Code.InvalidArgument,
   no_credentials: Code.InvalidArgument,
   provider_failed: Code.FailedPrecondition,
+  provider_unreachable: Code.Unavailable,
+  expired: Code.FailedPrecondition,
+  identity_refused: Code.PermissionDenied,
 };
 
 const secret: Record<SecretErrorCode, Code> = {
@@ -47,6 +50,7 @@ const secret: Record<SecretErrorCode, Code> = {
 
 const registry: Record<RegistryErrorCode, Code> = {
   unauthorized: Code.FailedPrecondition,
+  expired: Code.FailedPrecondition,
   denied: Code.FailedPrecondition,
   not_found: Code.NotFound,
   no_such_platform: Code.NotFound,

@@ -1,6 +1,7 @@
 import { afterEach, describe, expect, test } from "bun:test";
 import { Code, ConnectError, createClient } from "@connectrpc/connect";
 import { file_oci_node_v1_container_service as containerFile } from "../gen/oci_node/v1/container_service_pb.ts";
+import { file_oci_node_v1_credential_service as credentialFile } from "../gen/oci_node/v1/credential_service_pb.ts";
 import {
   ImageService,
   file_oci_node_v1_image_service as imageFile,
@@ -85,7 +86,7 @@ describe("a call", () => {
 });
 
 test("every method of the API stands in the table of who may call it", () => {
-  const methods = [imageFile, secretFile, containerFile, schedulerFile].flatMap((file) =>
+  const methods = [imageFile, secretFile, credentialFile, containerFile, schedulerFile].flatMap((file) =>
     file.services.flatMap((service) => service.methods.map((method) => `${service.typeName}/${method.name}`)),
   );
   expect(Object.keys(authorization).sort()).toEqual(methods.sort());

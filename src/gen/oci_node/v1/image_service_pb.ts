@@ -14,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file oci_node/v1/image_service.proto.
  */
 export const file_oci_node_v1_image_service: GenFile = /*@__PURE__*/
-  fileDesc("Ch9vY2lfbm9kZS92MS9pbWFnZV9zZXJ2aWNlLnByb3RvEgtvY2lfbm9kZS52MSKvAgoFSW1hZ2USCgoCaWQYASABKAkSEQoJcmVmZXJlbmNlGAIgASgJEhAKCHJlZ2lzdHJ5GAMgASgJEhIKCnJlcG9zaXRvcnkYBCABKAkSFwoPbWFuaWZlc3RfZGlnZXN0GAUgASgJEhAKCHBsYXRmb3JtGAYgASgJEh4KFmNyZWRlbnRpYWxfc2VjcmV0X25hbWUYByABKAkSHAoUY3JlZGVudGlhbF9zZWNyZXRfaWQYCCABKAkSEgoKc2l6ZV9ieXRlcxgJIAEoAxIOCgZpbm9kZXMYCiABKAMSDgoGbGF5ZXJzGAsgASgFEhQKDGluZGV4X3NoYTI1NhgMIAEoCRIuCgpjcmVhdGVkX2F0GA0gASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCLmAQoRQnVpbGRJbWFnZVJlcXVlc3QSEQoJcmVmZXJlbmNlGAEgASgJEkwKEGJhc2VfaW1hZ2VfY3JlZHMYAiADKAsyMi5vY2lfbm9kZS52MS5CdWlsZEltYWdlUmVxdWVzdC5CYXNlSW1hZ2VDcmVkc0VudHJ5EhAKCHBsYXRmb3JtGAMgASgJEhMKC3NlY3JldF9uYW1lGAQgASgJEhIKCmluZGV4X29ubHkYBSABKAgaNQoTQmFzZUltYWdlQ3JlZHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBInIKEkJ1aWxkSW1hZ2VSZXNwb25zZRIuCghwcm9ncmVzcxgBIAEoCzIaLm9jaV9ub2RlLnYxLkJ1aWxkUHJvZ3Jlc3NIABIjCgVpbWFnZRgCIAEoCzISLm9jaV9ub2RlLnYxLkltYWdlSABCBwoFZXZlbnQibQoNQnVpbGRQcm9ncmVzcxIMCgRzdGVwGAEgASgJEg8KB21lc3NhZ2UYAiABKAkSFAoMbGF5ZXJfZGlnZXN0GAMgASgJEhIKCmJ5dGVzX2RvbmUYBCABKAMSEwoLYnl0ZXNfdG90YWwYBSABKAMiEwoRTGlzdEltYWdlc1JlcXVlc3QiOAoSTGlzdEltYWdlc1Jlc3BvbnNlEiIKBmltYWdlcxgBIAMoCzISLm9jaV9ub2RlLnYxLkltYWdlIiAKD0dldEltYWdlUmVxdWVzdBINCgVpbWFnZRgBIAEoCSI1ChBHZXRJbWFnZVJlc3BvbnNlEiEKBWltYWdlGAEgASgLMhIub2NpX25vZGUudjEuSW1hZ2UiIwoSRGVsZXRlSW1hZ2VSZXF1ZXN0Eg0KBWltYWdlGAEgASgJIhUKE0RlbGV0ZUltYWdlUmVzcG9uc2UiJQoUR2V0TGF6eVN0YXR1c1JlcXVlc3QSDQoFaW1hZ2UYASABKAkikwEKFUdldExhenlTdGF0dXNSZXNwb25zZRIhCgVpbWFnZRgBIAEoCzISLm9jaV9ub2RlLnYxLkltYWdlEi4KB3dvcmtlcnMYAiADKAsyHS5vY2lfbm9kZS52MS5Xb3JrZXJMYXp5U3RhdHVzEicKBnRyYWNlcxgDIAMoCzIXLm9jaV9ub2RlLnYxLkltYWdlVHJhY2UyoQMKDEltYWdlU2VydmljZRJPCgpCdWlsZEltYWdlEh4ub2NpX25vZGUudjEuQnVpbGRJbWFnZVJlcXVlc3QaHy5vY2lfbm9kZS52MS5CdWlsZEltYWdlUmVzcG9uc2UwARJNCgpMaXN0SW1hZ2VzEh4ub2NpX25vZGUudjEuTGlzdEltYWdlc1JlcXVlc3QaHy5vY2lfbm9kZS52MS5MaXN0SW1hZ2VzUmVzcG9uc2USRwoIR2V0SW1hZ2USHC5vY2lfbm9kZS52MS5HZXRJbWFnZVJlcXVlc3QaHS5vY2lfbm9kZS52MS5HZXRJbWFnZVJlc3BvbnNlElYKDUdldExhenlTdGF0dXMSIS5vY2lfbm9kZS52MS5HZXRMYXp5U3RhdHVzUmVxdWVzdBoiLm9jaV9ub2RlLnYxLkdldExhenlTdGF0dXNSZXNwb25zZRJQCgtEZWxldGVJbWFnZRIfLm9jaV9ub2RlLnYxLkRlbGV0ZUltYWdlUmVxdWVzdBogLm9jaV9ub2RlLnYxLkRlbGV0ZUltYWdlUmVzcG9uc2ViBnByb3RvMw", [file_google_protobuf_timestamp, file_oci_node_v1_lazy_status]);
+  fileDesc("Ch9vY2lfbm9kZS92MS9pbWFnZV9zZXJ2aWNlLnByb3RvEgtvY2lfbm9kZS52MSKvAgoFSW1hZ2USCgoCaWQYASABKAkSEQoJcmVmZXJlbmNlGAIgASgJEhAKCHJlZ2lzdHJ5GAMgASgJEhIKCnJlcG9zaXRvcnkYBCABKAkSFwoPbWFuaWZlc3RfZGlnZXN0GAUgASgJEhAKCHBsYXRmb3JtGAYgASgJEh4KFmNyZWRlbnRpYWxfc2VjcmV0X25hbWUYByABKAkSHAoUY3JlZGVudGlhbF9zZWNyZXRfaWQYCCABKAkSEgoKc2l6ZV9ieXRlcxgJIAEoAxIOCgZpbm9kZXMYCiABKAMSDgoGbGF5ZXJzGAsgASgFEhQKDGluZGV4X3NoYTI1NhgMIAEoCRIuCgpjcmVhdGVkX2F0GA0gASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCLmAQoRQnVpbGRJbWFnZVJlcXVlc3QSEQoJcmVmZXJlbmNlGAEgASgJEkwKEGJhc2VfaW1hZ2VfY3JlZHMYAiADKAsyMi5vY2lfbm9kZS52MS5CdWlsZEltYWdlUmVxdWVzdC5CYXNlSW1hZ2VDcmVkc0VudHJ5EhAKCHBsYXRmb3JtGAMgASgJEhMKC3NlY3JldF9uYW1lGAQgASgJEhIKCmluZGV4X29ubHkYBSABKAgaNQoTQmFzZUltYWdlQ3JlZHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBInIKEkJ1aWxkSW1hZ2VSZXNwb25zZRIuCghwcm9ncmVzcxgBIAEoCzIaLm9jaV9ub2RlLnYxLkJ1aWxkUHJvZ3Jlc3NIABIjCgVpbWFnZRgCIAEoCzISLm9jaV9ub2RlLnYxLkltYWdlSABCBwoFZXZlbnQimQEKDUJ1aWxkUHJvZ3Jlc3MSDAoEc3RlcBgBIAEoCRIPCgdtZXNzYWdlGAIgASgJEhQKDGxheWVyX2RpZ2VzdBgDIAEoCRISCgpieXRlc19kb25lGAQgASgDEhMKC2J5dGVzX3RvdGFsGAUgASgDEioKCnB1bGxfbGltaXQYBiABKAsyFi5vY2lfbm9kZS52MS5QdWxsTGltaXQiVwoJUHVsbExpbWl0EhAKCHJlZ2lzdHJ5GAEgASgJEg0KBWxpbWl0GAIgASgFEhEKCXJlbWFpbmluZxgDIAEoBRIWCg53aW5kb3dfc2Vjb25kcxgEIAEoBSITChFMaXN0SW1hZ2VzUmVxdWVzdCI4ChJMaXN0SW1hZ2VzUmVzcG9uc2USIgoGaW1hZ2VzGAEgAygLMhIub2NpX25vZGUudjEuSW1hZ2UiIAoPR2V0SW1hZ2VSZXF1ZXN0Eg0KBWltYWdlGAEgASgJIjUKEEdldEltYWdlUmVzcG9uc2USIQoFaW1hZ2UYASABKAsyEi5vY2lfbm9kZS52MS5JbWFnZSIjChJEZWxldGVJbWFnZVJlcXVlc3QSDQoFaW1hZ2UYASABKAkiFQoTRGVsZXRlSW1hZ2VSZXNwb25zZSIlChRHZXRMYXp5U3RhdHVzUmVxdWVzdBINCgVpbWFnZRgBIAEoCSKTAQoVR2V0TGF6eVN0YXR1c1Jlc3BvbnNlEiEKBWltYWdlGAEgASgLMhIub2NpX25vZGUudjEuSW1hZ2USLgoHd29ya2VycxgCIAMoCzIdLm9jaV9ub2RlLnYxLldvcmtlckxhenlTdGF0dXMSJwoGdHJhY2VzGAMgAygLMhcub2NpX25vZGUudjEuSW1hZ2VUcmFjZTKhAwoMSW1hZ2VTZXJ2aWNlEk8KCkJ1aWxkSW1hZ2USHi5vY2lfbm9kZS52MS5CdWlsZEltYWdlUmVxdWVzdBofLm9jaV9ub2RlLnYxLkJ1aWxkSW1hZ2VSZXNwb25zZTABEk0KCkxpc3RJbWFnZXMSHi5vY2lfbm9kZS52MS5MaXN0SW1hZ2VzUmVxdWVzdBofLm9jaV9ub2RlLnYxLkxpc3RJbWFnZXNSZXNwb25zZRJHCghHZXRJbWFnZRIcLm9jaV9ub2RlLnYxLkdldEltYWdlUmVxdWVzdBodLm9jaV9ub2RlLnYxLkdldEltYWdlUmVzcG9uc2USVgoNR2V0TGF6eVN0YXR1cxIhLm9jaV9ub2RlLnYxLkdldExhenlTdGF0dXNSZXF1ZXN0GiIub2NpX25vZGUudjEuR2V0TGF6eVN0YXR1c1Jlc3BvbnNlElAKC0RlbGV0ZUltYWdlEh8ub2NpX25vZGUudjEuRGVsZXRlSW1hZ2VSZXF1ZXN0GiAub2NpX25vZGUudjEuRGVsZXRlSW1hZ2VSZXNwb25zZWIGcHJvdG8z", [file_google_protobuf_timestamp, file_oci_node_v1_lazy_status]);
 
 /**
  * An image that was built.
@@ -211,6 +211,13 @@ export type BuildProgress = Message<"oci_node.v1.BuildProgress"> & {
    * @generated from field: int64 bytes_total = 5;
    */
   bytesTotal: bigint;
+
+  /**
+   * What the registry said of how often it may still be asked; absent when it said nothing.
+   *
+   * @generated from field: oci_node.v1.PullLimit pull_limit = 6;
+   */
+  pullLimit?: PullLimit | undefined;
 };
 
 /**
@@ -219,6 +226,42 @@ export type BuildProgress = Message<"oci_node.v1.BuildProgress"> & {
  */
 export const BuildProgressSchema: GenMessage<BuildProgress> = /*@__PURE__*/
   messageDesc(file_oci_node_v1_image_service, 3);
+
+/**
+ * A registry's limit on pulls, as its answer's `ratelimit-limit` and `ratelimit-remaining` say (Docker Hub).
+ *
+ * @generated from message oci_node.v1.PullLimit
+ */
+export type PullLimit = Message<"oci_node.v1.PullLimit"> & {
+  /**
+   * @generated from field: string registry = 1;
+   */
+  registry: string;
+
+  /**
+   * @generated from field: int32 limit = 2;
+   */
+  limit: number;
+
+  /**
+   * @generated from field: int32 remaining = 3;
+   */
+  remaining: number;
+
+  /**
+   * The window that they count in; 0: not said.
+   *
+   * @generated from field: int32 window_seconds = 4;
+   */
+  windowSeconds: number;
+};
+
+/**
+ * Describes the message oci_node.v1.PullLimit.
+ * Use `create(PullLimitSchema)` to create a new message.
+ */
+export const PullLimitSchema: GenMessage<PullLimit> = /*@__PURE__*/
+  messageDesc(file_oci_node_v1_image_service, 4);
 
 /**
  * @generated from message oci_node.v1.ListImagesRequest
@@ -231,7 +274,7 @@ export type ListImagesRequest = Message<"oci_node.v1.ListImagesRequest"> & {
  * Use `create(ListImagesRequestSchema)` to create a new message.
  */
 export const ListImagesRequestSchema: GenMessage<ListImagesRequest> = /*@__PURE__*/
-  messageDesc(file_oci_node_v1_image_service, 4);
+  messageDesc(file_oci_node_v1_image_service, 5);
 
 /**
  * @generated from message oci_node.v1.ListImagesResponse
@@ -248,7 +291,7 @@ export type ListImagesResponse = Message<"oci_node.v1.ListImagesResponse"> & {
  * Use `create(ListImagesResponseSchema)` to create a new message.
  */
 export const ListImagesResponseSchema: GenMessage<ListImagesResponse> = /*@__PURE__*/
-  messageDesc(file_oci_node_v1_image_service, 5);
+  messageDesc(file_oci_node_v1_image_service, 6);
 
 /**
  * @generated from message oci_node.v1.GetImageRequest
@@ -267,7 +310,7 @@ export type GetImageRequest = Message<"oci_node.v1.GetImageRequest"> & {
  * Use `create(GetImageRequestSchema)` to create a new message.
  */
 export const GetImageRequestSchema: GenMessage<GetImageRequest> = /*@__PURE__*/
-  messageDesc(file_oci_node_v1_image_service, 6);
+  messageDesc(file_oci_node_v1_image_service, 7);
 
 /**
  * @generated from message oci_node.v1.GetImageResponse
@@ -284,7 +327,7 @@ export type GetImageResponse = Message<"oci_node.v1.GetImageResponse"> & {
  * Use `create(GetImageResponseSchema)` to create a new message.
  */
 export const GetImageResponseSchema: GenMessage<GetImageResponse> = /*@__PURE__*/
-  messageDesc(file_oci_node_v1_image_service, 7);
+  messageDesc(file_oci_node_v1_image_service, 8);
 
 /**
  * @generated from message oci_node.v1.DeleteImageRequest
@@ -301,7 +344,7 @@ export type DeleteImageRequest = Message<"oci_node.v1.DeleteImageRequest"> & {
  * Use `create(DeleteImageRequestSchema)` to create a new message.
  */
 export const DeleteImageRequestSchema: GenMessage<DeleteImageRequest> = /*@__PURE__*/
-  messageDesc(file_oci_node_v1_image_service, 8);
+  messageDesc(file_oci_node_v1_image_service, 9);
 
 /**
  * @generated from message oci_node.v1.DeleteImageResponse
@@ -314,7 +357,7 @@ export type DeleteImageResponse = Message<"oci_node.v1.DeleteImageResponse"> & {
  * Use `create(DeleteImageResponseSchema)` to create a new message.
  */
 export const DeleteImageResponseSchema: GenMessage<DeleteImageResponse> = /*@__PURE__*/
-  messageDesc(file_oci_node_v1_image_service, 9);
+  messageDesc(file_oci_node_v1_image_service, 10);
 
 /**
  * @generated from message oci_node.v1.GetLazyStatusRequest
@@ -333,7 +376,7 @@ export type GetLazyStatusRequest = Message<"oci_node.v1.GetLazyStatusRequest"> &
  * Use `create(GetLazyStatusRequestSchema)` to create a new message.
  */
 export const GetLazyStatusRequestSchema: GenMessage<GetLazyStatusRequest> = /*@__PURE__*/
-  messageDesc(file_oci_node_v1_image_service, 10);
+  messageDesc(file_oci_node_v1_image_service, 11);
 
 /**
  * @generated from message oci_node.v1.GetLazyStatusResponse
@@ -360,7 +403,7 @@ export type GetLazyStatusResponse = Message<"oci_node.v1.GetLazyStatusResponse">
  * Use `create(GetLazyStatusResponseSchema)` to create a new message.
  */
 export const GetLazyStatusResponseSchema: GenMessage<GetLazyStatusResponse> = /*@__PURE__*/
-  messageDesc(file_oci_node_v1_image_service, 11);
+  messageDesc(file_oci_node_v1_image_service, 12);
 
 /**
  * Images of the caller's workspace: built once (access proved, layers indexed), run many times.
