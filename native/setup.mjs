@@ -24,7 +24,7 @@ const run = ["runc", "conmon", "fuse3", "util-linux", "ca-certificates"];
 const try_ = ["docker-registry", "skopeo", "umoci", "openssl", "busybox-static"];
 /** What benchmarks compare with, and what makes their image. */
 const compare = ["containerd", "isal", "python3-pip", "curl"];
-const check = ["erofs-utils", "attr", "iproute2", "procps", "git"];
+const check = ["erofs-utils", "attr", "iproute2", "procps", "git", "python3-venv"];
 
 /** The Debian packages of each purpose; the names are the same on Ubuntu (some in its `universe`). */
 const packagesFor = {
@@ -206,6 +206,30 @@ function make(script, output, inputs, what, bun) {
   );
 }
 
+/**
+ * moto (AWS for tests) and what it needs, in `.cache/moto`. The list of versions is copied there last: where it is equal,
+ * all of it is there.
+ */
+function installMoto() {
+  const wanted = join(root, "test/kit/moto-requirements.txt");
+  const venv = join(root, ".cache/moto");
+  const done = join(venv, "requirements.txt");
+  if (existsSync(done) && readFileSync(done, "utf8") === readFileSync(wanted, "utf8")) return;
+  step("installed moto into .cache/moto", () => {
+    must(["/usr/bin/python3", "-m", "venv", "--clear", venv], {
+      failure: "python3 -m venv",
+      next: "Install Debian's python3-venv: apt-get install python3-venv.",
+    });
+    // No compiling to bytecode ahead: the tests use a small part of it.
+    const flags = ["--quiet", "--no-input", "--no-deps", "--no-compile", "--only-binary", ":all:"];
+    must([join(venv, "bin/python"), "-m", "pip", "install", ...flags, "--requirement", wanted], {
+      failure: "pip install",
+      next: "Check the network and pip's settings (`pip config list`), then try again: moto comes from PyPI.",
+    });
+    copyFileSync(wanted, done);
+  });
+}
+
 function main(argv) {
   const purpose = argv[0] === "--for" ? argv[1] : undefined;
   if (purpose === undefined || !(purpose in packagesFor)) {
@@ -229,6 +253,7 @@ function main(argv) {
   const missing = missingPackages(packagesFor[purpose]);
   if (missing.length > 0) installPackages(missing);
   if (!nodeModulesMatch()) step("npm ci", installNodeModules);
+  if (purpose === "test") installMoto();
   const bun = linkBun();
   if (bun.changed) step("linked Bun into node_modules/.bin", () => undefined);
   make(
