@@ -121,3 +121,47 @@ test("the README lists every limit of indexing with its default", () => {
   expect(listed.sort()).toEqual(settableLimits.map(limitName).sort());
   expect(readConfig(path).indexLimits).toEqual(defaultIndexLimits);
 });
+
+describe("identities", () => {
+  test("of a workspace must be among those of the node, and both are named", () => {
+    const error = refusal('[workspaces.acme]\nidentities = ["prod-ecr"]\n');
+    expect(error.message).toContain("workspaces.acme.identities.0: the workspace acme");
+    expect(error.message).toContain("the identity prod-ecr, which [identities] does not have");
+  });
+
+  test("a default one must be among those that the workspace was given", () => {
+    const identities = '[identities.prod]\ntype = "gcp"\nsource = "metadata"\n';
+    const error = refusal(`${identities}[workspaces.acme]\ndefault_identity = "prod"\n`);
+    expect(error.message).toContain("workspaces.acme.default_identity: the identity prod");
+    const given = { identities: ["prod"], default_identity: "prod" };
+    const { workspaces } = makeConfig({
+      identities: { prod: { type: "gcp", source: "metadata" } },
+      workspaces: { acme: given },
+    });
+    expect(workspaces["acme"]).toMatchObject(given);
+  });
+
+  test.each([
+    ['type = "aws"\nsource = "web_identity"\nrole_arn = "arn"', "web_identity_token_file"],
+    ['type = "aws"\nsource = "web_identity"\nweb_identity_token_file = "/t"', "role_arn"],
+    ['type = "aws"\nsource = "container"', "container_credentials_uri"],
+    ['type = "azure"\nsource = "workload"\nclient_id = "i"\ntoken_file = "/t"', "tenant_id"],
+    ['type = "plugin"\ncommand = ["plugin"]\nmatch_images = ["a.test"]', "command"],
+  ])("%p lacks %s", (lines, field) => {
+    expect(refusal(`[identities.x]\n${lines}\n`).message).toContain(`identities.x.${field}: `);
+  });
+
+  test("the issuer is an https URL that clouds can compare letter by letter", () => {
+    for (const bad of [
+      "http://id.test",
+      "https://id.test/",
+      "https://id.test/?a",
+      "https://u@id.test",
+      "https://id.test/a#b",
+      "https://ID.test",
+    ])
+      expect(refusal(`[identity]\nissuer = "${bad}"\n`).message).toContain("identity.issuer: ");
+    for (const issuer of ["https://id.test", "https://id.test:8443/node"])
+      expect(makeConfig({ identity: { issuer } }).identity.issuer).toBe(issuer);
+  });
+});

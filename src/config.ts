@@ -2,6 +2,7 @@ import { readFileSync, statSync } from "node:fs";
 import { hostname } from "node:os";
 import { join, resolve } from "node:path";
 import { z } from "zod";
+import { identityProblems } from "./config-identities.ts";
 import {
   defaultIndexLimits,
   type IndexLimits,
@@ -160,103 +161,109 @@ const server = z.strictObject({
   tls_key_file: z.string().optional(),
 });
 
-const schema = z.strictObject({
-  /** Everything that the node keeps: database, keys, index, cache, state of its containers. */
-  data_dir: z.string().default("/var/lib/oci-node"),
-  log_level: z.enum(["debug", "info", "warning", "error"]).default("info"),
-  /** Wraps the keys of all workspaces. Made at the first start; later it must be there. */
-  key_file: z.string().optional(),
-  database: z
-    .strictObject({ /** Absent: the PostgreSQL inside the executable. */ url: z.string().optional() })
-    .default({}),
-  gateway: server.default({}),
-  scheduler: server.default({}),
-  worker: server
-    .extend({
-      name: z.string().optional(),
-      /** Where the scheduler listens, for a worker in a process of its own. */
-      scheduler_url: z.url().optional(),
-      /** Holds the join token of a worker in a process of its own. */
-      token_file: z.string().optional(),
-      cpu: z.number().positive().optional(),
-      memory: size.optional(),
-      cache_dir: z.string().optional(),
-      cache_quota: size.optional(),
-      /** Read and check what the cache holds before it is served, also what was closed cleanly and not touched since. */
-      verify_cache: z.boolean().default(false),
-      /** How long a read of a file may wait for the registry, before it ends with EIO. */
-      read_deadline: patience.optional(),
-      /**
-       * How long readers of images wait for a worker that ended to be started again, before they get EIO. It should be
-       * as long as an upgrade takes.
-       */
-      holder_timeout: patience.default(30_000),
-      /** `file`: EROFS straight over the FUSE files (Linux ≥ 6.12); `loop`: over loop devices. */
-      mount_transport: z.enum(["auto", "file", "loop"]).default("auto"),
-      /** Keeps the layers' contents when an image is built. Default: where gateway and worker are one process. */
-      cache_on_build: z.boolean().optional(),
-      /** Fetches the rest of an image in the background while its containers run. */
-      background_fetch: z.boolean().default(true),
-      /** Bytes per second that the background of all images together may take; absent: what the link gives. */
-      background_bandwidth: size.refine((bytes) => bytes > 0, "must be more than 0").optional(),
-      /** Records what starts of a program read, and fetches that ahead of its next start. */
-      traces: z.boolean().default(true),
-      runtime: z.enum(["runc", "crun", "runsc"]).default("runc"),
-    })
-    .default({
-      holder_timeout: 30_000,
-      verify_cache: false,
-      mount_transport: "auto",
-      background_fetch: true,
-      traces: true,
-      runtime: "runc",
-    }),
-  index: z
-    .strictObject({
-      dir: z.string().optional(),
-      /** What an image may ask of indexing; see `index/limits.ts`. */
-      limits: z
-        .strictObject(
-          Object.fromEntries(
-            settableLimits.map((name) => [limitName(name), limit(limitCeilings[name]).optional()]),
-          ),
-        )
-        .default({}),
-    })
-    .default({ limits: {} }),
-  registry: z
-    .strictObject({
-      /** `host:port` that are spoken to over plain HTTP and may have private addresses. */
-      insecure: z.array(z.string()).default([]),
-      /** Hosts that may have private addresses, over HTTPS. */
-      private: z.array(z.string()).default([]),
-      /** Token servers on another host, by registry. */
-      realms: z.record(z.string(), z.array(z.string())).default({}),
-      /** PEM file with further certificate authorities. */
-      ca_file: z.string().optional(),
-      /** By registry: mirrors that are asked for its blobs first, in this order. */
-      mirrors: z.record(z.string(), mirrorList).default({}),
-      /** Requests at once to one host. */
-      connections_per_host: z.number().int().positive().max(256).optional(),
-      /** For all hosts; absent: HTTPS_PROXY, HTTP_PROXY and NO_PROXY of the node's environment. */
-      proxy: z.union([z.literal("none"), proxyUrl]).optional(),
-      /** By host: what is different there. */
-      hosts: z.record(z.string(), registryHost).default({}),
-    })
-    .default({ insecure: [], private: [], realms: {}, mirrors: {}, hosts: {} }),
-  identity: z
-    .strictObject({
-      /**
-       * Under which URL clouds find the gateway's `/.well-known/openid-configuration`. Absent: workspaces have no tokens
-       * of their own, so roles and federation need another source.
-       */
-      issuer: z.url({ protocol: /^https$/ }).optional(),
-    })
-    .default({}),
-  identities: z.record(identityName, identity).default({}),
-  /** What the operator allows a workspace, by its name. */
-  workspaces: z.record(z.string(), workspace).default({}),
-});
+const schema = z
+  .strictObject({
+    /** Everything that the node keeps: database, keys, index, cache, state of its containers. */
+    data_dir: z.string().default("/var/lib/oci-node"),
+    log_level: z.enum(["debug", "info", "warning", "error"]).default("info"),
+    /** Wraps the keys of all workspaces. Made at the first start; later it must be there. */
+    key_file: z.string().optional(),
+    database: z
+      .strictObject({ /** Absent: the PostgreSQL inside the executable. */ url: z.string().optional() })
+      .default({}),
+    gateway: server.default({}),
+    scheduler: server.default({}),
+    worker: server
+      .extend({
+        name: z.string().optional(),
+        /** Where the scheduler listens, for a worker in a process of its own. */
+        scheduler_url: z.url().optional(),
+        /** Holds the join token of a worker in a process of its own. */
+        token_file: z.string().optional(),
+        cpu: z.number().positive().optional(),
+        memory: size.optional(),
+        cache_dir: z.string().optional(),
+        cache_quota: size.optional(),
+        /** Read and check what the cache holds before it is served, also what was closed cleanly and not touched since. */
+        verify_cache: z.boolean().default(false),
+        /** How long a read of a file may wait for the registry, before it ends with EIO. */
+        read_deadline: patience.optional(),
+        /**
+         * How long readers of images wait for a worker that ended to be started again, before they get EIO. It should be
+         * as long as an upgrade takes.
+         */
+        holder_timeout: patience.default(30_000),
+        /** `file`: EROFS straight over the FUSE files (Linux ≥ 6.12); `loop`: over loop devices. */
+        mount_transport: z.enum(["auto", "file", "loop"]).default("auto"),
+        /** Keeps the layers' contents when an image is built. Default: where gateway and worker are one process. */
+        cache_on_build: z.boolean().optional(),
+        /** Fetches the rest of an image in the background while its containers run. */
+        background_fetch: z.boolean().default(true),
+        /** Bytes per second that the background of all images together may take; absent: what the link gives. */
+        background_bandwidth: size.refine((bytes) => bytes > 0, "must be more than 0").optional(),
+        /** Records what starts of a program read, and fetches that ahead of its next start. */
+        traces: z.boolean().default(true),
+        runtime: z.enum(["runc", "crun", "runsc"]).default("runc"),
+      })
+      .default({
+        holder_timeout: 30_000,
+        verify_cache: false,
+        mount_transport: "auto",
+        background_fetch: true,
+        traces: true,
+        runtime: "runc",
+      }),
+    index: z
+      .strictObject({
+        dir: z.string().optional(),
+        /** What an image may ask of indexing; see `index/limits.ts`. */
+        limits: z
+          .strictObject(
+            Object.fromEntries(
+              settableLimits.map((name) => [limitName(name), limit(limitCeilings[name]).optional()]),
+            ),
+          )
+          .default({}),
+      })
+      .default({ limits: {} }),
+    registry: z
+      .strictObject({
+        /** `host:port` that are spoken to over plain HTTP and may have private addresses. */
+        insecure: z.array(z.string()).default([]),
+        /** Hosts that may have private addresses, over HTTPS. */
+        private: z.array(z.string()).default([]),
+        /** Token servers on another host, by registry. */
+        realms: z.record(z.string(), z.array(z.string())).default({}),
+        /** PEM file with further certificate authorities. */
+        ca_file: z.string().optional(),
+        /** By registry: mirrors that are asked for its blobs first, in this order. */
+        mirrors: z.record(z.string(), mirrorList).default({}),
+        /** Requests at once to one host. */
+        connections_per_host: z.number().int().positive().max(256).optional(),
+        /** For all hosts; absent: HTTPS_PROXY, HTTP_PROXY and NO_PROXY of the node's environment. */
+        proxy: z.union([z.literal("none"), proxyUrl]).optional(),
+        /** By host: what is different there. */
+        hosts: z.record(z.string(), registryHost).default({}),
+      })
+      .default({ insecure: [], private: [], realms: {}, mirrors: {}, hosts: {} }),
+    identity: z
+      .strictObject({
+        /**
+         * Under which URL clouds find the gateway's `/.well-known/openid-configuration`. Absent: workspaces have no tokens
+         * of their own, so roles and federation need another source.
+         */
+        issuer: z.url({ protocol: /^https$/ }).optional(),
+      })
+      .default({}),
+    identities: z.record(identityName, identity).default({}),
+    /** What the operator allows a workspace, by its name. */
+    workspaces: z.record(z.string(), workspace).default({}),
+  })
+  .superRefine((settings, context) => {
+    for (const { path, message } of identityProblems(settings)) {
+      context.addIssue({ code: "custom", path: [...path], message });
+    }
+  });
 
 export type ConfigFile = z.infer<typeof schema>;
 export type IdentitySettings = z.infer<typeof identity>;
@@ -275,6 +282,12 @@ export interface Config extends ConfigFile {
 
 /** Settings as they are written, not checked yet. */
 export type Settings = z.input<typeof schema>;
+
+/** What is said of a workspace, or what holds for one of which nothing is said. */
+export function workspaceSettings(config: Pick<ConfigFile, "workspaces">, name: string): WorkspaceSettings {
+  const named = Object.hasOwn(config.workspaces, name) ? config.workspaces[name] : undefined;
+  return named ?? workspace.parse({});
+}
 
 /** Reads a configuration file (TOML). Unknown fields and modes that let others write are refused. */
 export function readConfig(path: string): Config {

@@ -7,6 +7,7 @@ import { CredentialError } from "./error.ts";
 import { chooseFamily, keysOf } from "./family.ts";
 import { fingerprintOf } from "./fingerprint.ts";
 import { googleProvider } from "./google.ts";
+import { identityProvider } from "./identity.ts";
 import type { ProviderDependencies } from "./issuer.ts";
 import type { CredentialKey } from "./key.ts";
 import {
@@ -39,7 +40,7 @@ export function createProviderFromEnv(
 /**
  * The provider of a credential. Nothing is asked of anybody yet, but whatever can be wrong in the keys is found here.
  *
- * @throws CredentialError `registry_mismatch`, `incomplete_pair`, `bad_value`
+ * @throws CredentialError `registry_mismatch`, `incomplete_pair`, `bad_value`, `identity_refused`
  */
 export function createProvider(
   credential: RegistryCredential,
@@ -61,6 +62,7 @@ export function createProvider(
   const needed = { registry, type, credentials: keysOf(family, credential.credentials) };
   if (type === "aws") return ecrProvider(needed, dependencies);
   if (type === "gcp") return googleProvider(needed, dependencies);
+  if (type === "identity") return identityProvider(needed, dependencies);
   if (type === "token") return fixedProvider(needed, tokenOf(needed.credentials));
   const names = family.needs.flat();
   return fixedProvider(

@@ -1,5 +1,6 @@
 import { parseEcrHost } from "./ecr-host.ts";
 import { chooseFamily } from "./family.ts";
+import { identityName } from "./identity.ts";
 import { googleKeyFileKey } from "./key.ts";
 import type { CredentialMap, CredentialType } from "./provider.ts";
 
@@ -23,13 +24,14 @@ const userNameKeys = [
 
 /**
  * Whose credential it is, so that two accounts on one registry stay apart and a rotated key does not: the AWS account
- * of the host, the user name, a service account's e-mail; a bare token says nothing, so all of them are `default`.
+ * of the host, the user name, a service account's e-mail, an identity's name; a bare token says nothing: all of them are `default`.
  */
 export function principalOf(registry: string, type: CredentialType, credentials: CredentialMap): string {
   if (type === "public") return "anonymous";
   if (type === "aws") return parseEcrHost(registry)?.account ?? "default";
   if (type === "gcp") return serviceAccountEmail(credentials) ?? "default";
   if (type === "token") return "default";
+  if (type === "identity") return `identity:${identityName(credentials)}`;
   const family = chooseFamily(registry, credentials);
   const key = userNameKeys.find((name) => family?.needs.some((oneOf) => oneOf.includes(name)));
   return key === undefined ? "default" : (credentials[key]?.expose() ?? "default");

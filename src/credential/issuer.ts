@@ -1,6 +1,6 @@
 import type { Redacted } from "../std/redacted.ts";
 import { IssuedAuthorizations } from "./issued.ts";
-import type { CredentialProvider } from "./provider.ts";
+import type { CredentialProvider, RegistryCredential } from "./provider.ts";
 
 /** Sends a request to an issuer of credentials: the egress of the registry room, or a test's way to its loopback server. */
 export type IssuerFetch = (url: string, init: RequestInit) => Promise<Response>;
@@ -22,6 +22,15 @@ export interface Identity {
   readonly awsKeys?: (signal?: AbortSignal) => Promise<AwsKeys>;
 }
 
+/** What one of the operator's identities is made with. */
+export interface IdentityDependencies {
+  readonly fetch: IssuerFetch;
+  /** To the metadata services of clouds, which a tenant's credential never reaches. */
+  readonly metadataFetch: IssuerFetch;
+  readonly issued?: IssuedAuthorizations;
+  readonly now?: () => number;
+}
+
 /** Who the workspace of a credential is, to clouds. */
 export interface WorkspaceIdentity {
   readonly name: string;
@@ -35,6 +44,20 @@ export interface WorkspaceIdentity {
 
 /** What the providers of a workspace's credentials need. */
 export type ProvidersOf = (workspaceId: string) => Promise<ProviderDependencies>;
+
+/** The identity that is used where a workspace has no credential for a registry. */
+export interface DefaultIdentity {
+  readonly name: string;
+  /** Names the identity; holds no value. */
+  readonly credential: RegistryCredential;
+  readonly provider: CredentialProvider;
+}
+
+/**
+ * The workspace's default identity if the operator set one and it fits the registry; undefined: there is none, so the
+ * registry is asked without a credential. Never for a credential that was refused.
+ */
+export type DefaultProvider = (workspaceId: string, registry: string) => Promise<DefaultIdentity | undefined>;
 
 /** What providers need from outside. All optional; the defaults are right in the product. */
 export interface ProviderDependencies {

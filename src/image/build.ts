@@ -1,6 +1,7 @@
 import { createProvider } from "../credential/create-provider.ts";
 import { detectCredentialType } from "../credential/detect.ts";
 import { CredentialError } from "../credential/error.ts";
+import type { DefaultProvider, ProvidersOf } from "../credential/issuer.ts";
 import { unmarshalCredentials } from "../credential/marshal.ts";
 import {
   anonymousProvider,
@@ -26,6 +27,8 @@ import type { ImageStore } from "./store.ts";
 /** What a build works with. */
 export interface BuildDependencies {
   readonly registry: RegistryClient;
+  readonly providersOf: ProvidersOf;
+  readonly defaultProvider: DefaultProvider;
   readonly vault: Vault;
   readonly images: ImageStore;
   readonly index: IndexStore;
@@ -76,7 +79,7 @@ export async function buildImage(
   const provider =
     access.credential === undefined
       ? anonymousProvider(reference.registry)
-      : provedAnew(createProvider(access.credential));
+      : provedAnew(createProvider(access.credential, await dependencies.providersOf(workspaceId)));
   onProgress({ step: "resolve", message: `resolving ${shown} ${access.description}` });
   const repository = dependencies.registry.repository(reference, provider);
   const resolved = await withHint(access, dependencies, workspaceId, () =>
@@ -117,7 +120,10 @@ interface Access {
   readonly description: string;
 }
 
-/** The credentials given, or those of the secret named, or none: nothing is guessed. */
+/**
+ * The credentials given, or those of the secret named, or the workspace's default identity, or none: nothing is guessed,
+ * and one that the registry refuses is not followed by the next.
+ */
 async function chooseAccess(dependencies: BuildDependencies, request: BuildRequest): Promise<Access> {
   const { registry } = request.reference;
   const { credentials, secretName } = request;
@@ -141,9 +147,16 @@ async function chooseAccess(dependencies: BuildDependencies, request: BuildReque
     }
     return { credential, description: `with secret ${secretName}` };
   }
-  if (!given) return { credential: undefined, description: "without credentials" };
+  if (!given) return await chooseDefault(dependencies, request);
   const type = detectCredentialType(registry, credentials);
   return { credential: { registry, type, credentials }, description: "with the credentials given" };
+}
+
+async function chooseDefault({ defaultProvider }: BuildDependencies, request: BuildRequest): Promise<Access> {
+  const standard = await defaultProvider(request.workspaceId, request.reference.registry);
+  if (standard === undefined) return { credential: undefined, description: "without credentials" };
+  const description = `with the identity ${standard.name}, the workspace's default`;
+  return { credential: standard.credential, description };
 }
 
 /** A refusal without credentials says how to give some, and which secrets there are. */

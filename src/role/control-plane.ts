@@ -1,9 +1,11 @@
 import type { Config } from "../config.ts";
 import { ContainerStore } from "../container/store.ts";
 import { WorkerClients } from "../container/worker-client.ts";
+import type { DefaultProvider, IssuerFetch, ProvidersOf } from "../credential/issuer.ts";
 import { Database } from "../db/database.ts";
 import { EmbeddedPostgres } from "../db/embedded.ts";
 import { ImageStore } from "../image/store.ts";
+import type { RegistryClient } from "../registry/client.ts";
 import { SchedulerStore } from "../scheduler/store.ts";
 import { workerCallToken } from "../secret/call-token.ts";
 import { KeyFile } from "../secret/kek.ts";
@@ -11,8 +13,14 @@ import { SecretStore } from "../secret/store.ts";
 import { TokenStore } from "../secret/token-store.ts";
 import { Vault } from "../secret/vault.ts";
 import { hasWorkspaces, WorkspaceStore } from "../secret/workspace-store.ts";
+import { createRegistryClient } from "./listening.ts";
+import { createDefaultProvider, createProvidersOf } from "./providers.ts";
+import { type WorkspacePolicies, workspacePolicies } from "./workspace-policy.ts";
 
-/** What gateway and scheduler share: the database behind its stores, and the key that opens secrets. */
+/**
+ * What gateway and scheduler share: the database behind its stores, the key that opens secrets, the registries as they are
+ * asked from here, and what the operator allows each workspace.
+ */
 export interface ControlPlane {
   readonly workspaces: WorkspaceStore;
   readonly tokens: TokenStore;
@@ -22,6 +30,11 @@ export interface ControlPlane {
   readonly scheduling: SchedulerStore;
   readonly workerClients: WorkerClients;
   readonly callToken: (workerId: string, bootNonce: string) => string;
+  readonly registry: RegistryClient;
+  readonly policies: WorkspacePolicies;
+  /** What a workspace's credentials need to become providers; asked for anew at each use, as it holds what is allowed. */
+  readonly providersOf: ProvidersOf;
+  readonly defaultProvider: DefaultProvider;
   close(): Promise<void>;
 }
 
@@ -39,7 +52,15 @@ export async function openControlPlane(config: Config, signal: AbortSignal): Pro
     const key = await KeyFile.open(config.keyFile, { create: !(await hasWorkspaces(database)) });
     const workspaces = new WorkspaceStore(database, key);
     const callToken = (workerId: string, bootNonce: string) => workerCallToken(key, workerId, bootNonce);
+    const registry = createRegistryClient(config);
+    const policies = workspacePolicies(config, workspaces);
+    const issuers = { fetch: plainFetch, metadataFetch: plainFetch };
+    const providersOf = createProvidersOf({ config, policies, issuers });
     return {
+      registry,
+      policies,
+      providersOf,
+      defaultProvider: createDefaultProvider({ policies, providersOf }),
       workspaces,
       tokens: new TokenStore(database),
       vault: new Vault({ store: new SecretStore(database), workspaces }),
@@ -58,3 +79,5 @@ export async function openControlPlane(config: Config, signal: AbortSignal): Pro
     throw error;
   }
 }
+
+const plainFetch: IssuerFetch = (url, init) => fetch(url, init);

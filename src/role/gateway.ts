@@ -17,7 +17,7 @@ import { askWorkers } from "../scheduler/lazy-status-client.ts";
 import { clusterService } from "../scheduler/service.ts";
 import { secretService } from "../secret/service.ts";
 import type { ControlPlane } from "./control-plane.ts";
-import { createRegistryClient, listenSettings } from "./listening.ts";
+import { listenSettings } from "./listening.ts";
 
 export const gatewayPort = 7070;
 
@@ -33,7 +33,7 @@ export async function startGateway(
   plane: ControlPlane,
   keepLayers: boolean,
 ): Promise<Gateway> {
-  const { images, containers, scheduling, tokens, vault, workspaces, workerClients } = plane;
+  const { images, containers, scheduling, tokens, vault, workerClients } = plane;
   const changes = new ContainerChanges();
   const subscription = await containers.subscribe(
     (id) => changes.announce(id),
@@ -42,7 +42,9 @@ export async function startGateway(
   const { cache_quota: quotaBytes } = config.worker;
   const keeper = keepLayers ? await LayerIntake.open(config.cacheDir, quotaBytes) : undefined;
   const buildDependencies = {
-    registry: createRegistryClient(config),
+    registry: plane.registry,
+    providersOf: plane.providersOf,
+    defaultProvider: plane.defaultProvider,
     vault,
     images,
     index: await IndexStore.open(config.indexDir),
@@ -62,7 +64,7 @@ export async function startGateway(
           askWorkers: (image, signal) => askWorkers(scheduling, workerClients, image, signal),
         }),
       );
-      router.service(SecretService, secretService(vault));
+      router.service(SecretService, secretService(vault, plane.providersOf));
       router.service(ClusterService, clusterService(scheduling));
       router.service(
         ContainerService,
@@ -72,10 +74,7 @@ export async function startGateway(
           changes,
           workers: workerClients,
           findWorker: (id) => scheduling.worker(id),
-          hostNetworkAllowed: async (workspaceId) => {
-            const workspace = (await workspaces.list()).find(({ id }) => id === workspaceId);
-            return config.workspaces[workspace?.name ?? ""]?.host_network === true;
-          },
+          hostNetworkAllowed: async (workspaceId) => (await plane.policies(workspaceId)).host_network,
         }),
       );
     },

@@ -1,8 +1,10 @@
 import { create } from "@bufbuild/protobuf";
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import type { ServiceImpl } from "@connectrpc/connect";
+import { createProvider } from "../credential/create-provider.ts";
 import { detectCredentialType, principalOf } from "../credential/detect.ts";
 import { CredentialError } from "../credential/error.ts";
+import type { ProviderDependencies, ProvidersOf } from "../credential/issuer.ts";
 import { marshalCredentials } from "../credential/marshal.ts";
 import { secretNameCandidates } from "../credential/secret-name.ts";
 import { credentialsFromWire } from "../credential/wire.ts";
@@ -18,13 +20,17 @@ import { createUnderFreeName } from "./free-name.ts";
 import type { SecretMetadata, Vault } from "./vault.ts";
 
 /** Answers SecretService: values go in and never come back out. */
-export function secretService(vault: Vault): ServiceImpl<typeof SecretService> {
+export function secretService(vault: Vault, providersOf: ProvidersOf): ServiceImpl<typeof SecretService> {
   return {
     async createSecret(request, context) {
       const registry = normalizeRegistry(request.registry);
-      const { value, type, principal } = sealable(registry, request.credentials);
-      const names = request.name === "" ? secretNameCandidates(registry, principal) : [request.name];
       const workspaceId = workspaceOf(context);
+      const { value, type, principal } = sealable(
+        registry,
+        request.credentials,
+        await providersOf(workspaceId),
+      );
+      const names = request.name === "" ? secretNameCandidates(registry, principal) : [request.name];
       const secret = await createUnderFreeName(names, (name) =>
         vault.create({ workspaceId, name, value, registry, type, principal }),
       );
@@ -38,8 +44,9 @@ export function secretService(vault: Vault): ServiceImpl<typeof SecretService> {
       return { secrets: await Promise.all(secrets.map((secret) => wireSecret(vault, secret))) };
     },
     async updateSecret({ name, credentials }, context) {
-      const current = await vault.get(workspaceOf(context), name);
-      const { value, principal } = sealable(current.registry, credentials);
+      const workspaceId = workspaceOf(context);
+      const current = await vault.get(workspaceId, name);
+      const { value, principal } = sealable(current.registry, credentials, await providersOf(workspaceId));
       if (principal !== current.principal) {
         throw new SecretError(
           "bad_value",
@@ -49,7 +56,7 @@ export function secretService(vault: Vault): ServiceImpl<typeof SecretService> {
           },
         );
       }
-      const { secret, changed } = await vault.update(workspaceOf(context), name, value);
+      const { secret, changed } = await vault.update(workspaceId, name, value);
       return { secret: await wireSecret(vault, secret), changed };
     },
     async deleteSecret({ name, force }, context) {
@@ -59,7 +66,12 @@ export function secretService(vault: Vault): ServiceImpl<typeof SecretService> {
   };
 }
 
-function sealable(registry: string, values: Readonly<Record<string, string>>) {
+/** Whatever can be wrong with a credential before it is used is found here, an identity that is not allowed included. */
+function sealable(
+  registry: string,
+  values: Readonly<Record<string, string>>,
+  dependencies: ProviderDependencies,
+) {
   const credentials = credentialsFromWire(values);
   if (Object.keys(credentials).length === 0) {
     throw new CredentialError("no_credentials", `no credentials were given for ${registry}`, {
@@ -67,6 +79,7 @@ function sealable(registry: string, values: Readonly<Record<string, string>>) {
     });
   }
   const type = detectCredentialType(registry, credentials);
+  createProvider({ registry, type, credentials }, dependencies);
   return {
     value: marshalCredentials(registry, type, credentials),
     type,

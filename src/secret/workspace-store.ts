@@ -56,6 +56,18 @@ export class WorkspaceStore {
     return row === undefined ? undefined : { id: row.id, name: row.name, createdAt: row.createdAt };
   }
 
+  /** By id. Throws SecretError `not_found`. */
+  async get(workspaceId: string): Promise<Workspace> {
+    const [row] = await this.#database.query((db) =>
+      db
+        .select({ id: workspaces.id, name: workspaces.name, createdAt: workspaces.createdAt })
+        .from(workspaces)
+        .where(eq(workspaces.id, workspaceId)),
+    );
+    if (row === undefined) throw unknownWorkspace(workspaceId);
+    return row;
+  }
+
   async list(): Promise<Workspace[]> {
     return this.#database.query((db) =>
       db

@@ -1,0 +1,98 @@
+import { describe, expect, test } from "bun:test";
+import { makeConfig, type Settings } from "../config.ts";
+import { CredentialError } from "../credential/error.ts";
+import { createDefaultProvider, createProvidersOf, externalIdOf } from "./providers.ts";
+import { workspacePolicies } from "./workspace-policy.ts";
+
+const names = new Map([
+  ["1", "acme"],
+  ["2", "constructor"],
+  ["3", "other"],
+]);
+const workspaces = {
+  async get(id: string) {
+    return { id, name: names.get(id) ?? "", createdAt: new Date(0) };
+  },
+};
+const unreachable = async () => {
+  throw new Error("nobody is asked");
+};
+const plugin = {
+  type: "plugin" as const,
+  command: ["/bin/false"] as [string],
+  match_images: ["*.acme.test"],
+};
+
+function made(settings: Settings) {
+  const config = makeConfig(settings);
+  const policies = workspacePolicies(config, workspaces);
+  const issuers = { fetch: unreachable, metadataFetch: unreachable };
+  const providersOf = createProvidersOf({ config, policies, issuers });
+  return { policies, providersOf, defaultProvider: createDefaultProvider({ policies, providersOf }) };
+}
+
+const allowing: Settings = {
+  identities: { prod: plugin, dev: plugin },
+  workspaces: {
+    acme: { identities: ["prod"], default_identity: "prod", host_network: true },
+    nobody: { identities: [] },
+  },
+};
+
+function refusal(call: () => unknown): CredentialError {
+  try {
+    call();
+  } catch (error) {
+    if (error instanceof CredentialError) return error;
+    throw error;
+  }
+  throw new Error("it was allowed");
+}
+
+describe("a workspace's policy", () => {
+  test("is what the configuration says of its name", async () => {
+    const { policies } = made(allowing);
+    expect(await policies("1")).toMatchObject({ name: "acme", host_network: true, identities: ["prod"] });
+  });
+
+  test("allows nothing where nothing is said, whatever the workspace is called", async () => {
+    const { policies } = made(allowing);
+    for (const id of ["2", "3"]) {
+      expect(await policies(id)).toEqual({
+        name: names.get(id) ?? "",
+        host_network: false,
+        identities: [],
+        credential_delivery: "minted",
+        release_credentials: false,
+      });
+    }
+  });
+});
+
+describe("what a workspace's providers get", () => {
+  test("is an external id that the tenant cannot choose, in the characters that AWS allows", async () => {
+    const id = crypto.randomUUID();
+    expect(externalIdOf(id)).toMatch(/^[\w+=,.@:/-]{2,1224}$/);
+    expect((await made({}).providersOf(id)).workspace?.externalId).toBe(`oci-node:${id}`);
+  });
+
+  test("no token where the operator set no issuer", async () => {
+    expect((await made({}).providersOf("1")).workspace?.token).toBeUndefined();
+  });
+
+  test("an identity only where the operator lists it, and the refusal tells him what to write", async () => {
+    const { providersOf } = made(allowing);
+    for (const [id, name] of [
+      ["1", "dev"],
+      ["1", "none-such"],
+      ["3", "prod"],
+      ["2", "constructor"],
+    ] as const) {
+      const { workspace } = await providersOf(id);
+      const error = refusal(() => workspace?.identity(name));
+      expect(error.code).toBe("identity_refused");
+      expect(error.message).toBe(`the workspace ${names.get(id)} may not use the identity ${name}`);
+      expect(error.next).toContain(`[workspaces.${names.get(id)}] identities = ["${name}"]`);
+    }
+  });
+});

@@ -1,0 +1,83 @@
+import type { Config } from "../config.ts";
+import { createProvider } from "../credential/create-provider.ts";
+import { CredentialError } from "../credential/error.ts";
+import { identityCredential } from "../credential/identity.ts";
+import type {
+  DefaultProvider,
+  Identity,
+  IdentityDependencies,
+  ProvidersOf,
+  WorkspaceIdentity,
+} from "../credential/issuer.ts";
+import { createIdentity } from "./identities.ts";
+import type { WorkspacePolicies, WorkspacePolicy } from "./workspace-policy.ts";
+
+/** `sts:ExternalId` of a workspace; AWS allows `\w+=,.@:/-`, 2 to 1224 characters. */
+export function externalIdOf(workspaceId: string): string {
+  return `oci-node:${workspaceId}`;
+}
+
+/**
+ * What the providers of a workspace's credentials get: who it is, and the operator's identities that it may use. An
+ * identity is made once for all workspaces, so that what clouds issue to it is asked for once.
+ */
+export function createProvidersOf(dependencies: {
+  readonly config: Config;
+  readonly policies: WorkspacePolicies;
+  readonly issuers: IdentityDependencies;
+}): ProvidersOf {
+  const { config, policies, issuers } = dependencies;
+  const made = new Map<string, Identity>();
+  const identityNamed = (name: string): Identity => {
+    const known = made.get(name);
+    if (known !== undefined) return known;
+    const settings = Object.hasOwn(config.identities, name) ? config.identities[name] : undefined;
+    if (settings === undefined) throw new Error("an identity that the configuration was to know");
+    const identity = createIdentity(name, settings, issuers);
+    made.set(name, identity);
+    return identity;
+  };
+  return async (workspaceId) => {
+    const policy = await policies(workspaceId);
+    const workspace: WorkspaceIdentity = {
+      name: policy.name,
+      externalId: externalIdOf(workspaceId),
+      identity(name) {
+        assertAllowed(policy, name);
+        return identityNamed(name);
+      },
+    };
+    return { fetch: issuers.fetch, workspace };
+  };
+}
+
+/** The default identity of a workspace at a registry; one that is for other registries counts as none. */
+export function createDefaultProvider(dependencies: {
+  readonly policies: WorkspacePolicies;
+  readonly providersOf: ProvidersOf;
+}): DefaultProvider {
+  return async (workspaceId, registry) => {
+    const { default_identity: name } = await dependencies.policies(workspaceId);
+    if (name === undefined) return undefined;
+    const credential = identityCredential(registry, name);
+    try {
+      const provider = createProvider(credential, await dependencies.providersOf(workspaceId));
+      return { name, credential, provider };
+    } catch (error) {
+      if (error instanceof CredentialError && error.code === "registry_mismatch") return undefined;
+      throw error;
+    }
+  };
+}
+
+/** Whether an identity exists is told only to those who may use it. */
+function assertAllowed(policy: WorkspacePolicy, name: string): void {
+  if (policy.identities.includes(name)) return;
+  throw new CredentialError(
+    "identity_refused",
+    `the workspace ${policy.name} may not use the identity ${name}`,
+    {
+      next: `The operator allows it in the node's configuration: [workspaces.${policy.name}] identities = ["${name}"].`,
+    },
+  );
+}
