@@ -41,6 +41,10 @@ export class AdoptedMount implements MountedImage {
 
   replaceSource(): void {}
 
+  leadSource(): void {}
+
+  withdrawSource(): void {}
+
   async complete(): Promise<void> {}
 
   prefetch(): void {}

@@ -67,9 +67,17 @@ export class Fetcher {
     this.#onKept = options.onKept;
   }
 
-  /** From the next request on, bytes come from another source (a rotated credential). */
-  replaceSource(source: BlobSource): void {
-    this.#requests.replaceSource(source);
+  /** From the next request on, a user's bytes come from another source than before; who had none is a new user. */
+  replaceSource(source: BlobSource, before?: BlobSource): void {
+    this.#requests.replaceSource(source, before);
+  }
+
+  leadSource(source: BlobSource): void {
+    this.#requests.leadSource(source);
+  }
+
+  withdrawSource(source: BlobSource): void {
+    this.#requests.withdrawSource(source);
   }
 
   /** Compressed bytes received for this mount, and the requests that it took. */

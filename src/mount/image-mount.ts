@@ -242,9 +242,18 @@ export class ImageMount implements MountedImage {
     };
   }
 
-  replaceSource(source: BlobSource): void {
+  replaceSource(source: BlobSource, before?: BlobSource): void {
     this.#awaited?.provide(source);
-    this.#fetcher.replaceSource(source);
+    this.#fetcher.replaceSource(source, before ?? this.#awaited);
+    this.#awaited = undefined;
+  }
+
+  leadSource(source: BlobSource): void {
+    this.#fetcher.leadSource(source);
+  }
+
+  withdrawSource(source: BlobSource): void {
+    this.#fetcher.withdrawSource(source);
   }
 
   async complete(onProgress: ((stats: MountStats) => void) | undefined, signal: AbortSignal): Promise<void> {

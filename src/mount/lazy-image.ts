@@ -11,7 +11,7 @@ export interface LazyImage {
   /** Resolves with the first error that a reader of the mount got, for the container's events; never rejects. */
   readonly failure: Promise<MountError>;
   stats(): MountStats;
-  /** From the next request on, bytes come from another source (a rotated credential). */
+  /** From the next request on, this user's bytes come from another source: his first, or in place of the one before. */
   replaceSource(source: BlobSource): void;
   /** Completes the layers while no reader waits; does nothing when that is under way or done. */
   startBackground(): void;
@@ -29,10 +29,22 @@ export interface LazyImage {
   release(): Promise<void>;
 }
 
-/** A hold for somebody who has joined. @param opened whether the mount was made for this user */
-export function lease(shared: SharedMount, image: MountedImage, opened: boolean): LazyImage {
+/**
+ * A hold for somebody who has joined.
+ * @param opened whether the mount was made for this user
+ * @param source what the mount has of this user's already
+ */
+export function lease(
+  shared: SharedMount,
+  image: MountedImage,
+  opened: boolean,
+  source?: BlobSource,
+): LazyImage {
+  let own = source;
   let released: Promise<void> | undefined;
   const release = async () => {
+    if (own !== undefined) image.withdrawSource(own);
+    own = undefined;
     try {
       await shared.leave();
     } catch (thrown) {
@@ -44,7 +56,10 @@ export function lease(shared: SharedMount, image: MountedImage, opened: boolean)
     root: image.root,
     failure: image.failure,
     stats: () => image.stats(),
-    replaceSource: (source) => image.replaceSource(source),
+    replaceSource: (source) => {
+      image.replaceSource(source, own);
+      own = source;
+    },
     startBackground: () => image.startBackground(),
     readSoFar: () => (opened ? image.readSoFar() : undefined),
     endNotes: () => {

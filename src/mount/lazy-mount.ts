@@ -135,8 +135,8 @@ export class LazyMounts {
   }
 
   /**
-   * Mounts an image, or joins those of the workspace who use it already. A mount that is there keeps its source: whether
-   * this one is any better is for the caller to find out, and to say with {@link LazyImage.replaceSource}.
+   * Mounts an image, or joins those of the workspace who use it already. A mount that is there keeps its source: that this
+   * one may serve as well, when those before it leave or are refused, the caller says with {@link LazyImage.replaceSource}.
    * @throws MountError; `cancelled` when the signal fires, which undoes what was begun
    */
   async acquire(options: AcquireOptions): Promise<LazyImage> {
@@ -170,16 +170,19 @@ export class LazyMounts {
     opened: boolean,
   ): Promise<LazyImage> {
     const { eager, background, onProgress, source, signal } = options;
+    let own = opened ? source : undefined;
     try {
       if (eager)
         await image.complete(onProgress, signal).catch(async (thrown: unknown) => {
           if (!(thrown instanceof MountError) || thrown.code !== "source_failed") throw thrown;
-          image.replaceSource(source);
+          image.leadSource(source);
+          own = source;
           await image.complete(onProgress, signal);
         });
       if (background) image.startBackground();
-      return lease(shared, image, opened);
+      return lease(shared, image, opened, own);
     } catch (thrown) {
+      if (own !== undefined) image.withdrawSource(own);
       await shared.leave().catch(() => undefined);
       throw thrown;
     }

@@ -26,7 +26,12 @@ export interface MountedImage {
   /** Resolves with the first error that a reader got; never rejects. */
   readonly failure: Promise<MountError>;
   stats(): MountStats;
-  replaceSource(source: BlobSource): void;
+  /** From the next request on, a user's bytes come from another source than before; who had none is a new user. */
+  replaceSource(source: BlobSource, before?: BlobSource): void;
+  /** A user's source serves before the others'. */
+  leadSource(source: BlobSource): void;
+  /** A user has left: the others' sources serve. */
+  withdrawSource(source: BlobSource): void;
   /** Resolves when all layers are in the cache. @throws MountError */
   complete(onProgress: ((stats: MountStats) => void) | undefined, signal: AbortSignal): Promise<void>;
   /** Fetches what earlier starts of a program read; returns at once. */

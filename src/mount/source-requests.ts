@@ -2,27 +2,38 @@ import type { BlobSource, ReadOptions } from "../registry/blob-source.ts";
 import type { Descriptor } from "../registry/descriptor.ts";
 import { MountError } from "./error.ts";
 import type { FetchLimits } from "./limits.ts";
+import { UserSources } from "./user-sources.ts";
 
 /**
- * The requests of one mount to its source: counted, each with a deadline, all ended by {@link close}. A source that
+ * The requests of one mount to its sources: counted, each with a deadline, all ended by {@link close}. A source that
  * ignores its signal is left behind: the request counts as ended when the deadline passes.
  */
 export class SourceRequests {
   readonly #limits: FetchLimits;
   readonly #running = new Set<AbortController>();
-  #source: BlobSource;
+  readonly #sources: UserSources;
   #closed: MountError | undefined;
   #bytes = 0;
   #requests = 0;
 
   constructor(source: BlobSource, limits: FetchLimits) {
-    this.#source = source;
+    this.#sources = new UserSources(source);
     this.#limits = limits;
   }
 
-  /** From the next request on, bytes come from another source (a rotated credential). */
-  replaceSource(source: BlobSource): void {
-    this.#source = source;
+  /** From the next request on, a user's bytes come from another source than before; who had none is a new user. */
+  replaceSource(source: BlobSource, before?: BlobSource): void {
+    this.#sources.put(source, before);
+  }
+
+  /** A user's source serves before the others'. */
+  leadSource(source: BlobSource): void {
+    this.#sources.lead(source);
+  }
+
+  /** A user has left: the others' sources serve. */
+  withdrawSource(source: BlobSource): void {
+    this.#sources.withdraw(source);
   }
 
   get bytes(): number {
@@ -49,7 +60,7 @@ export class SourceRequests {
       what,
       layer,
       patience,
-      (signal) => this.#source.read(layer, start, end, signal, how),
+      (signal) => this.#sources.ask((source) => source.read(layer, start, end, signal, how)),
       waitedMs,
     );
     this.#bytes += bytes.length;
@@ -61,7 +72,7 @@ export class SourceRequests {
 
   /** Bytes of a layer were wrong. */
   doubt(layer: Descriptor): void {
-    this.#source.doubt?.(layer);
+    for (const source of this.#sources.all) source.doubt?.(layer);
   }
 
   /** A layer from its first byte, in order; the deadline counts anew from chunk to chunk. */
@@ -69,11 +80,19 @@ export class SourceRequests {
     this.#requests += 1;
     const what = `streaming layer ${layer.digest}`;
     const ended = new AbortController();
-    const chunks = this.#source.stream(layer, 0, ended.signal)[Symbol.asyncIterator]();
+    let at = 0;
+    let from: BlobSource | undefined;
+    let chunks: AsyncIterator<Uint8Array>;
+    const next = (source: BlobSource): Promise<IteratorResult<Uint8Array>> => {
+      if (source !== from) chunks = source.stream(layer, at, ended.signal)[Symbol.asyncIterator]();
+      from = source;
+      return chunks.next();
+    };
     try {
       for (;;) {
-        const result = await this.#within(what, layer, 1, () => chunks.next());
+        const result = await this.#within(what, layer, 1, () => this.#sources.ask(next));
         if (result.done === true) return;
+        at += result.value.length;
         this.#bytes += result.value.length;
         yield result.value;
       }
