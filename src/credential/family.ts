@@ -22,8 +22,10 @@ const isHost =
 
 const isEcr = (registry: string): boolean =>
   registry === "public.ecr.aws" || parseEcrHost(registry) !== undefined;
-const isGoogle = isHost("gcr.io", "pkg.dev");
-const isAzure = isHost("azurecr.io", "azurecr.cn", "azurecr.us");
+/** Google's registries: Artifact Registry and Container Registry. */
+export const isGoogle = isHost("gcr.io", "pkg.dev");
+/** Azure's registries, of all its clouds. */
+export const isAzure = isHost("azurecr.io", "azurecr.cn", "azurecr.us");
 const ecrPurpose = "Amazon ECR (ACCOUNT.dkr.ecr.REGION.amazonaws.com, public.ecr.aws)";
 const googlePurpose = "Google Artifact Registry and Container Registry (pkg.dev, gcr.io)";
 const azurePurpose = "Azure Container Registry (NAME.azurecr.io)";

@@ -1,138 +1,128 @@
-import { Agent } from "node:https";
-import { gaxios, JWT } from "google-auth-library";
-import { z } from "zod";
-import { Redacted } from "../std/redacted.ts";
+import type { Redacted } from "../std/redacted.ts";
 import { CredentialError } from "./error.ts";
 import { fingerprintOf } from "./fingerprint.ts";
-import { askIssuer, fetchOf, type IssuerFetch, issuedOf, type ProviderDependencies } from "./issuer.ts";
+import { googleFederatedToken, parseGooglePoolProvider } from "./google-federation.ts";
+import { type Impersonator, impersonate, parseServiceAccountEmail } from "./google-impersonation.ts";
+import { parseGoogleKey, tokenOfGoogleKey } from "./google-key.ts";
+import type { KeepRule } from "./issued.ts";
+import { fetchOf, issuedOf, type ProviderDependencies, type WorkspaceIdentity } from "./issuer.ts";
+import { type IssuedToken, type IssuerCall, isToken } from "./issuer-answer.ts";
 import { googleKeyFileKey } from "./key.ts";
-import type { CredentialProvider, RegistryAuthorization, RegistryCredential } from "./provider.ts";
+import type {
+  CredentialMap,
+  CredentialProvider,
+  RegistryAuthorization,
+  RegistryCredential,
+} from "./provider.ts";
 
-const keepRule = { lifeMs: 3600_000, marginMs: 5 * 60_000 };
-const scope = "https://www.googleapis.com/auth/cloud-platform";
+/** Access tokens of Google live an hour. */
+const keepRule: KeepRule = { lifeMs: 3600_000, marginMs: 5 * 60_000 };
+const poolProviderKey = "GCP_WORKLOAD_IDENTITY_PROVIDER";
 const userName = "oauth2accesstoken";
 
-const serviceAccountSchema = z.object({
-  type: z.literal("service_account"),
-  client_email: z.string().min(3).max(255),
-  private_key: z.string().min(64).max(8192),
-  private_key_id: z.string().max(255).optional(),
-  token_uri: z.string().max(255).optional(),
-  universe_domain: z.string().max(255).optional(),
-});
+/** A token, and who it is of. */
+interface Made {
+  readonly token: IssuedToken;
+  readonly by: Impersonator;
+}
 
-type ServiceAccount = z.infer<typeof serviceAccountSchema>;
+/** What a token of Google can do, wherever it is shown: its registries take none that can do less. */
+export function googleScope(registry: string): string {
+  return `everything that the account may at Google, not ${registry} alone`;
+}
 
-/** GCP_ACCESS_TOKEN as it is (about an hour, then it is over), or a service account's key, which makes new tokens. */
+/**
+ * Artifact Registry and Container Registry: GCP_ACCESS_TOKEN as it is (about an hour, then it is over); or tokens that
+ * are made anew, of a service account's key or of the workspace by federation; with GCP_SERVICE_ACCOUNT, of that account.
+ *
+ * @throws CredentialError `bad_value`
+ */
 export function googleProvider(
   credential: RegistryCredential,
   dependencies: ProviderDependencies,
 ): CredentialProvider {
-  const { registry, credentials } = credential;
-  const fingerprint = fingerprintOf(credential);
-  const key = credentials[googleKeyFileKey];
-  if (key === undefined) {
-    const password = credentials["GCP_ACCESS_TOKEN"] ?? new Redacted("");
-    const fixed: RegistryAuthorization = { kind: "basic", username: userName, password };
-    return { registry, type: "gcp", fingerprint, renewable: false, authorization: async () => fixed };
-  }
-  const account = parseServiceAccount(key);
+  const { credentials } = credential;
+  const fixed = credentials["GCP_ACCESS_TOKEN"];
+  const make = makerOf(credentials, dependencies.workspace);
+  if (make === undefined) return fixedProvider(credential, fixed);
+  const federated = credentials[poolProviderKey] !== undefined;
+  const whose = federated ? dependencies.workspace?.externalId : undefined;
+  const account = credentials["GCP_SERVICE_ACCOUNT"]?.expose();
+  const serviceAccount = account === undefined ? undefined : parseServiceAccountEmail(account);
+  return googleIssuer({ credential, whose, make, serviceAccount, keepRule, dependencies });
+}
+
+/** What a provider of Google's makes its tokens by. */
+export interface GoogleIssuer {
+  readonly credential: RegistryCredential;
+  /** Part of the fingerprint, where the credential alone does not say whose tokens these are. */
+  readonly whose: string | undefined;
+  readonly make: (call: IssuerCall) => Promise<Made>;
+  /** To go on to. */
+  readonly serviceAccount: string | undefined;
+  readonly keepRule: KeepRule;
+  readonly dependencies: ProviderDependencies;
+}
+
+/** The provider that makes tokens, goes on to a service account where one is named, and keeps what it has. */
+export function googleIssuer(issuer: GoogleIssuer): CredentialProvider {
+  const { credential, dependencies, serviceAccount } = issuer;
+  const fingerprint = fingerprintOf(credential, issuer.whose);
+  const call = { send: fetchOf(dependencies), now: dependencies.now ?? Date.now };
+  const issue = async (): Promise<RegistryAuthorization> => {
+    const { token, by } = await issuer.make(call);
+    if (serviceAccount === undefined) return authorizationOf(token);
+    return authorizationOf(await impersonate(serviceAccount, token.value, by, call));
+  };
   return {
-    registry,
-    type: "gcp",
+    registry: credential.registry,
+    type: credential.type,
     fingerprint,
     renewable: true,
     authorization: (signal, options) =>
-      issuedOf(dependencies).get(fingerprint, keepRule, () => issueToken(account, dependencies), {
-        signal,
-        refresh: options?.refresh,
-      }),
+      issuedOf(dependencies).get(fingerprint, issuer.keepRule, issue, { signal, refresh: options?.refresh }),
   };
 }
 
-/**
- * Only the key of a service account of the public cloud: other kinds of Google's JSON make the library read files, run
- * programs or post to URLs that the JSON names, and another universe is another company's server.
- */
-function parseServiceAccount(json: Redacted<string>): ServiceAccount {
-  const parsed = serviceAccountSchema.safeParse(JSON.parse(json.expose()));
-  if (!parsed.success) {
-    throw new CredentialError("bad_value", `${googleKeyFileKey} is not the key of a service account`, {
-      next: "Use a JSON key of type service_account; other kinds of Google credentials are not accepted here.",
-    });
+function makerOf(
+  credentials: CredentialMap,
+  workspace: WorkspaceIdentity | undefined,
+): GoogleIssuer["make"] | undefined {
+  const keyFile = credentials[googleKeyFileKey];
+  if (keyFile !== undefined) {
+    const key = parseGoogleKey(keyFile);
+    const by: Impersonator = { principal: key.email, role: "roles/iam.serviceAccountTokenCreator" };
+    return async (call) => ({ token: await tokenOfGoogleKey(key, call), by });
   }
-  const account = parsed.data;
-  if (account.universe_domain !== undefined && account.universe_domain !== "googleapis.com") {
-    throw new CredentialError("bad_value", `${googleKeyFileKey} names a foreign universe_domain`, {
-      next: "Only service accounts of googleapis.com are accepted.",
-    });
-  }
-  if (account.token_uri !== undefined && !isGoogleApi(account.token_uri)) {
-    throw new CredentialError("bad_value", `${googleKeyFileKey} names a token_uri that is not Google's`, {
-      next: "Use the key file as Google issued it.",
-    });
-  }
-  return account;
+  const name = credentials[poolProviderKey];
+  if (name === undefined) return undefined;
+  const provider = parseGooglePoolProvider(name.expose());
+  return async (call) => {
+    const { principal, ...token } = await googleFederatedToken(provider, workspace, call);
+    return { token, by: { principal, role: "roles/iam.workloadIdentityUser" } };
+  };
 }
 
-function isGoogleApi(text: string): boolean {
-  if (!URL.canParse(text)) return false;
-  const url = new URL(text);
-  const plain = url.protocol === "https:" && url.port === "" && url.username === "" && url.password === "";
-  return plain && url.hostname.endsWith(".googleapis.com");
-}
-
-async function issueToken(
-  account: ServiceAccount,
-  dependencies: ProviderDependencies,
-): Promise<RegistryAuthorization> {
-  const client = new JWT({
-    email: account.client_email,
-    key: account.private_key,
-    scopes: [scope],
-    transporter: transporter(fetchOf(dependencies)),
-    ...(account.private_key_id === undefined ? {} : { keyId: account.private_key_id }),
-  });
-  try {
-    const answer = await client.authorize();
-    if (!answer.access_token) throw new Error("no token");
-    const expiresAt = answer.expiry_date ? new Date(answer.expiry_date) : undefined;
-    return {
-      kind: "basic",
-      username: userName,
-      password: new Redacted(answer.access_token),
-      ...(expiresAt === undefined ? {} : { expiresAt }),
-    };
-  } catch (error) {
-    // Neither message nor cause: the library's errors carry the request, and with it the signed assertion.
-    const reason = /^(invalid_grant|invalid_client|unauthorized_client)/.exec((error as Error).message)?.[0];
-    throw new CredentialError(
-      "provider_failed",
-      `Google gives ${account.client_email} no token (${reason ?? "failed"})`,
-      {
-        next:
-          reason === undefined
-            ? "Check that this machine reaches oauth2.googleapis.com, then try again."
-            : "Check that the service account and its key still exist and that the clock is right; then make a new key.",
-      },
-    );
+function fixedProvider(
+  credential: RegistryCredential,
+  token: Redacted<string> | undefined,
+): CredentialProvider {
+  if (token === undefined || !isToken(token.expose())) {
+    throw new CredentialError("bad_value", "GCP_ACCESS_TOKEN holds characters that no token has", {
+      next: "Set it to what `gcloud auth print-access-token` prints.",
+    });
   }
+  const fixed: RegistryAuthorization = { kind: "basic", username: userName, password: token };
+  return {
+    registry: credential.registry,
+    type: "gcp",
+    fingerprint: fingerprintOf(credential),
+    renewable: false,
+    authorization: async () => fixed,
+  };
 }
 
-/** The agent is never used; it keeps the library from looking for proxies in the environment. */
-function transporter(send: IssuerFetch): gaxios.Gaxios {
-  return new gaxios.Gaxios({
-    agent: new Agent(),
-    retryConfig: { retry: 2, httpMethodsToRetry: ["POST"] },
-    fetchImplementation: async (input: unknown, init?: RequestInit) => {
-      const url = String(input instanceof Request ? input.url : input);
-      if (!isGoogleApi(url)) throw new Error("refused to ask a host that is not Google's");
-      const answer = await askIssuer(send, url, {
-        method: init?.method ?? "GET",
-        headers: new Headers(init?.headers),
-        ...(init?.body ? { body: init.body } : {}),
-      });
-      return new Response(answer.body, { status: answer.status, headers: answer.headers });
-    },
-  } as gaxios.GaxiosOptions);
+function authorizationOf({ value, expiresAt }: IssuedToken): RegistryAuthorization {
+  const authorization = { kind: "basic", username: userName, password: value } as const;
+  return expiresAt === undefined ? authorization : { ...authorization, expiresAt };
 }

@@ -1,5 +1,5 @@
 import { SingleFlight } from "../std/single-flight.ts";
-import { waitFor } from "../std/wait.ts";
+import { sleep, waitFor } from "../std/wait.ts";
 import type { RegistryAuthorization } from "./provider.ts";
 
 interface Issued {
@@ -8,28 +8,42 @@ interface Issued {
   readonly endsAtMs: number;
 }
 
+interface Failed {
+  readonly error: unknown;
+  readonly untilMs: number;
+}
+
 /** How long an authorization may be kept, beside what its issuer says. */
 export interface KeepRule {
   /** Renewed after this time even if the issuer allows more. */
   readonly lifeMs: number;
-  /** Renewed this long before the issuer's end. */
+  /** Renewed this long before the issuer's end, but not in the first half of its life. */
   readonly marginMs: number;
 }
 
 const entriesMax = 1000;
+/** After a failure nobody asks for so long. */
+const failedForMs = 1_000;
+/** … and while the old one serves, for longer: nothing is lost meanwhile. */
+const failedWithSpareForMs = 10_000;
+/** Whoever has an old one that is still good does not wait longer for the new one. */
+const renewalPatienceMs = 2_000;
 
 /**
- * Authorizations that an issuer (AWS, Google) made, kept until they are due for renewal: one request in flight per
- * credential, whoever waits. When a renewal fails, the old one serves until it truly ends. One whose end is already
- * past (a wrong clock, somewhere) is used once and not kept.
+ * Authorizations that an issuer (AWS, Google, Entra) made, kept until they are due for renewal: one request in flight per
+ * credential, whoever waits. While a renewal fails or takes long, the old one serves until it truly ends. One whose end
+ * is already past (a wrong clock, somewhere) is used once and not kept.
  */
 export class IssuedAuthorizations {
   readonly #kept = new Map<string, Issued>();
+  readonly #failed = new Map<string, Failed>();
   readonly #flights = new SingleFlight<RegistryAuthorization>();
   readonly #now: () => number;
+  readonly #patienceMs: number;
 
-  constructor(now: () => number = Date.now) {
+  constructor(now: () => number = Date.now, patienceMs = renewalPatienceMs) {
     this.#now = now;
+    this.#patienceMs = patienceMs;
   }
 
   /**
@@ -43,30 +57,68 @@ export class IssuedAuthorizations {
     issue: () => Promise<RegistryAuthorization>,
     options: { readonly signal?: AbortSignal | undefined; readonly refresh?: boolean | undefined } = {},
   ): Promise<RegistryAuthorization> {
-    const kept = this.#kept.get(key);
-    if (kept !== undefined && options.refresh !== true && this.#now() < kept.renewAtMs) {
-      return Promise.resolve(kept.authorization);
+    const kept = options.refresh === true ? undefined : this.#kept.get(key);
+    if (kept !== undefined && this.#now() < kept.renewAtMs) return Promise.resolve(kept.authorization);
+    const spare = kept !== undefined && this.#now() < kept.endsAtMs ? kept : undefined;
+    const failed = this.#failed.get(key);
+    if (failed !== undefined && this.#now() < failed.untilMs) {
+      return spare === undefined ? Promise.reject(failed.error) : Promise.resolve(spare.authorization);
     }
-    const renewed = this.#flights.run(key, async () => this.#keep(key, rule, await issue()));
-    const spare = options.refresh === true ? undefined : kept;
-    const answered = renewed.catch((error: unknown) => {
-      if (spare !== undefined && this.#now() < spare.endsAtMs) return spare.authorization;
-      throw error;
-    });
-    return waitFor(answered, options.signal);
+    const renewed = this.#flights.run(key, () => this.#renew(key, rule, issue));
+    return waitFor(spare === undefined ? renewed : this.#orSpare(renewed, spare), options.signal);
   }
 
-  #keep(key: string, rule: KeepRule, authorization: RegistryAuthorization): RegistryAuthorization {
+  async #renew(
+    key: string,
+    rule: KeepRule,
+    issue: () => Promise<RegistryAuthorization>,
+  ): Promise<RegistryAuthorization> {
+    try {
+      const authorization = await issue();
+      this.#failed.delete(key);
+      this.#keep(key, rule, authorization);
+      return authorization;
+    } catch (error) {
+      const kept = this.#kept.get(key);
+      const leftMs = (kept?.endsAtMs ?? 0) - this.#now();
+      const pauseMs = Math.max(failedForMs, Math.min(failedWithSpareForMs, leftMs));
+      put(this.#failed, key, { error, untilMs: this.#now() + pauseMs });
+      throw error;
+    }
+  }
+
+  async #orSpare(renewed: Promise<RegistryAuthorization>, spare: Issued): Promise<RegistryAuthorization> {
+    const enough = new AbortController();
+    const patience = sleep(this.#patienceMs, enough.signal).then(
+      () => spare.authorization,
+      () => spare.authorization,
+    );
+    const answered = renewed.catch((error: unknown) => {
+      if (this.#now() < spare.endsAtMs) return spare.authorization;
+      throw error;
+    });
+    try {
+      return await Promise.race([answered, patience]);
+    } finally {
+      enough.abort();
+    }
+  }
+
+  #keep(key: string, rule: KeepRule, authorization: RegistryAuthorization): void {
     const now = this.#now();
     const expiresAtMs = authorization.kind === "anonymous" ? undefined : authorization.expiresAt?.getTime();
     const endsAtMs = expiresAtMs ?? now + rule.lifeMs;
-    const renewAtMs = Math.min(now + rule.lifeMs, endsAtMs - rule.marginMs);
+    const marginMs = Math.min(rule.marginMs, (endsAtMs - now) / 2);
+    const renewAtMs = Math.min(now + rule.lifeMs, endsAtMs - marginMs);
     this.#kept.delete(key);
-    if (renewAtMs > now) {
-      this.#kept.set(key, { authorization, renewAtMs, endsAtMs });
-      const oldest = this.#kept.keys().next();
-      if (this.#kept.size > entriesMax && !oldest.done) this.#kept.delete(oldest.value);
-    }
-    return authorization;
+    if (renewAtMs > now) put(this.#kept, key, { authorization, renewAtMs, endsAtMs });
   }
+}
+
+/** The newest are kept. */
+function put<T>(map: Map<string, T>, key: string, value: T): void {
+  map.delete(key);
+  map.set(key, value);
+  const oldest = map.keys().next();
+  if (map.size > entriesMax && !oldest.done) map.delete(oldest.value);
 }

@@ -1,4 +1,5 @@
 import type { Redacted } from "../std/redacted.ts";
+import { CredentialError } from "./error.ts";
 import { IssuedAuthorizations } from "./issued.ts";
 import type { CredentialProvider, RegistryCredential } from "./provider.ts";
 
@@ -42,6 +43,16 @@ export interface WorkspaceIdentity {
   identity(name: string): Identity;
 }
 
+/** What an identity of the operator's asks with. */
+export interface IdentityDependencies {
+  /** To issuers in the world. */
+  readonly fetch: IssuerFetch;
+  /** To the metadata services of the machine, and to nothing else. */
+  readonly metadataFetch: IssuerFetch;
+  readonly issued?: IssuedAuthorizations;
+  readonly now?: () => number;
+}
+
 /** What the providers of a workspace's credentials need. */
 export type ProvidersOf = (workspaceId: string) => Promise<ProviderDependencies>;
 
@@ -83,7 +94,11 @@ export function fetchOf(dependencies: ProviderDependencies): IssuerFetch {
   return dependencies.fetch ?? ((url, init) => fetch(url, init));
 }
 
-/** One request to an issuer: no redirect is followed, the time is bounded and the body is, too. */
+/**
+ * One request to an issuer: no redirect is followed, the time is bounded and the body is, too.
+ *
+ * @throws CredentialError `provider_failed` for a body that is too large, and whatever sending throws
+ */
 export async function askIssuer(
   send: IssuerFetch,
   url: string,
@@ -96,7 +111,16 @@ export async function askIssuer(
   let sizeBytes = 0;
   for await (const chunk of response.body ?? []) {
     sizeBytes += chunk.byteLength;
-    if (sizeBytes > bodySizeBytesMax) throw new Error("the issuer's answer is too large");
+    if (sizeBytes > bodySizeBytesMax) {
+      const { host } = new URL(url);
+      throw new CredentialError(
+        "provider_failed",
+        `${host} answers with more than ${bodySizeBytesMax / 1024} KiB`,
+        {
+          next: `Check what answers in place of ${host}.`,
+        },
+      );
+    }
     chunks.push(chunk);
   }
   return { status: response.status, headers: response.headers, body: new Uint8Array(Buffer.concat(chunks)) };
