@@ -71,10 +71,6 @@ export function openRepository(
   insecureHosts: readonly string[],
 ): Repository {
   const { registry } = reference;
-  const provider =
-    credentials === undefined || Object.keys(credentials).length === 0
-      ? anonymousProvider(registry)
-      : createProvider({ registry, type: detectCredentialType(registry, credentials), credentials });
   const client = new RegistryClient({
     policy: {
       insecureHosts: new Set(insecureHosts.map((host) => host.toLowerCase())),
@@ -82,6 +78,13 @@ export function openRepository(
     },
     userAgent,
   });
+  const provider =
+    credentials === undefined || Object.keys(credentials).length === 0
+      ? anonymousProvider(registry)
+      : createProvider(
+          { registry, type: detectCredentialType(registry, credentials), credentials },
+          { fetch: client.issuerFetch },
+        );
   return client.repository(reference, provider);
 }
 

@@ -1,8 +1,9 @@
 import type { CredentialProvider } from "../credential/provider.ts";
 import { registryApiHost } from "../reference/reference.ts";
 import type { Answer } from "./answer.ts";
-import { type Egress, lists, type Order } from "./egress.ts";
+import type { Egress, Order } from "./egress.ts";
 import { RegistryError, type Where } from "./error.ts";
+import { lists } from "./policy.ts";
 import { badCredential, problemOf, type Subject } from "./problem.ts";
 import { type Clock, withRetry } from "./retry.ts";
 import { Session } from "./session.ts";

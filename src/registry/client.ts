@@ -1,3 +1,4 @@
+import type { IssuerFetch } from "../credential/issuer.ts";
 import type { CredentialProvider } from "../credential/provider.ts";
 import type { Platform } from "../reference/platform.ts";
 import type { Reference } from "../reference/reference.ts";
@@ -9,6 +10,7 @@ import type { BlobSourceStats, ReadOptions } from "./blob-source.ts";
 import type { Descriptor } from "./descriptor.ts";
 import { Egress } from "./egress.ts";
 import { RegistryError, type Where } from "./error.ts";
+import { issuerFetch, metadataFetch } from "./issuer-fetch.ts";
 import { Mirrors } from "./mirror.ts";
 import { type RegistryPolicy, resolvePolicy } from "./policy.ts";
 import type { Repository, ResolvedImage } from "./repository.ts";
@@ -21,6 +23,8 @@ export interface RegistryClientOptions {
   readonly userAgent?: string;
   readonly clock?: Clock;
   readonly resolveHost?: ResolveHost;
+  /** Origins of metadata services that the operator's identities name, beside the usual ones. */
+  readonly metadataHosts?: readonly string[];
 }
 
 interface Shared {
@@ -42,6 +46,10 @@ const systemClock: Clock = {
  * look-ups, circuit breakers) is shared here, by credential and repository.
  */
 export class RegistryClient {
+  /** How issuers of credentials are asked: HTTPS, public addresses, the operator's settings of the host. */
+  readonly issuerFetch: IssuerFetch;
+  /** How metadata services are asked, for the operator's own identities only. */
+  readonly metadataFetch: IssuerFetch;
   readonly #egress: Egress;
   readonly #clock: Clock;
   readonly #mirrors: Mirrors;
@@ -56,6 +64,8 @@ export class RegistryClient {
       now: this.#clock.now,
     });
     this.#mirrors = new Mirrors(this.#egress, this.#clock.now);
+    this.issuerFetch = issuerFetch(this.#egress);
+    this.metadataFetch = metadataFetch(this.#egress, options.metadataHosts ?? []);
   }
 
   /**

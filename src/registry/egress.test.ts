@@ -1,9 +1,6 @@
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "bun:test";
-import { mkdtemp, readFile, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import { inspect } from "node:util";
-import { run } from "../std/spawn.ts";
+import { makeCertificate } from "./certificate.test-kit.ts";
 import { mediaTypes } from "./descriptor.ts";
 import { makeImage } from "./image.test-kit.ts";
 import type { RegistryPolicy } from "./policy.ts";
@@ -27,7 +24,10 @@ describe("over TLS", () => {
   const hosts: (string | null)[] = [];
 
   beforeAll(async () => {
-    const [mine, theirs] = await Promise.all([certificate("registry.test"), certificate("other.test")]);
+    const [mine, theirs] = await Promise.all([
+      makeCertificate("registry.test"),
+      makeCertificate("other.test"),
+    ]);
     ca = mine.certificate;
     other = theirs.certificate;
     server = Bun.serve({
@@ -113,19 +113,6 @@ describe("over TLS", () => {
     await repository.headManifest("1", signal);
     expect(count).toBe(1);
   });
-
-  async function certificate(name: string): Promise<{ key: string; certificate: string }> {
-    const directory = await mkdtemp(join(tmpdir(), "oci-node-tls-"));
-    try {
-      const [key, crt] = [join(directory, "key"), join(directory, "crt")];
-      const names = ["-subj", `/CN=${name}`, "-addext", `subjectAltName=DNS:${name}`];
-      const curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"];
-      await run(["openssl", "req", "-x509", ...curve, ...names, "-keyout", key, "-out", crt]);
-      return { key: await readFile(key, "utf8"), certificate: await readFile(crt, "utf8") };
-    } finally {
-      await rm(directory, { recursive: true, force: true });
-    }
-  }
 });
 
 describe("a registry that fails", () => {

@@ -3,16 +3,16 @@ import { Addresses, type ResolveHost } from "./addresses.ts";
 import { Answer } from "./answer.ts";
 import { RegistryError, type Where } from "./error.ts";
 import { Host, type HostTime, type Turn } from "./host.ts";
-import { fetchPinned, insecureHint, translateFetchError } from "./pinned-fetch.ts";
+import { fetchPinned, insecureHint, type Route, translateFetchError } from "./pinned-fetch.ts";
 import { Patience, type Place, type Probe } from "./place.ts";
-import type { ResolvedPolicy } from "./policy.ts";
+import { hostPolicy, lists, type ResolvedPolicy } from "./policy.ts";
 import { endsShortly, probeOf } from "./probe.ts";
 
 export interface EgressRequest {
-  readonly method: "GET" | "HEAD" | "POST";
+  readonly method: "GET" | "HEAD" | "POST" | "PUT";
   readonly url: URL;
   readonly headers: Readonly<Record<string, string>>;
-  readonly body?: string;
+  readonly body?: string | Uint8Array<ArrayBuffer>;
   readonly where: Where;
   readonly signal: AbortSignal;
   /** Until the head must be there, the wait for its turn included; the policy's total time when absent. */
@@ -53,7 +53,7 @@ const busyCheckMs = 1_000;
  *
  * HTTPS only, no user information, the host's address looked up once, judged, and pinned: the request goes to the very
  * address that was judged, under the host's name (Host and TLS server name). Plain HTTP and private addresses are for
- * hosts that the operator listed. Redirects are never followed here. When a request goes, and when it is given up and sent
+ * hosts that the operator listed; where he says that a host is elsewhere, the connection goes there. Redirects are never followed here. When a request goes, and when it is given up and sent
  * once more, is its {@link Host}'s to say.
  */
 export class Egress {
@@ -101,12 +101,12 @@ export class Egress {
     let again = order?.againAfterMs !== undefined;
     let pauseMs = order?.againAfterMs ?? 0;
     for (let freshConnection = false; ; freshConnection = true) {
-      const addresses = await this.#permitted(request, signal);
-      const probe: Probe = (withBody) => this.#probe(request, addresses, withBody);
+      const routes = await this.#routes(request, signal);
+      const probe: Probe = (withBody) => this.#probe(request, routes[0], withBody);
       const background = order?.background === true;
       const place = await this.#enter(host, { background, again, pauseMs, patience, probe }, request, signal);
       try {
-        return await this.#sendToFirst(addresses, request, place, signal, freshConnection || again);
+        return await this.#sendToFirst(routes, request, place, signal, freshConnection || again);
       } catch (error) {
         if (place.abandoned === undefined) {
           if (request.signal.aborted) place.leave(false);
@@ -140,7 +140,8 @@ export class Egress {
     if (known !== undefined) return known;
     if (this.#hosts.size >= hostsMax)
       for (const [name, host] of this.#hosts) if (host.idle) this.#hosts.delete(name);
-    const { connectionsPerHost: connections, trialEveryMs, silentAfterMs } = this.policy;
+    const { connectionsPerHost, trialEveryMs, silentAfterMs } = this.policy;
+    const { connections = connectionsPerHost } = hostPolicy(this.policy, url);
     const host = new Host({ connections, trialEveryMs, silentAfterMs }, this.#time);
     this.#hosts.set(url.host, host);
     return host;
@@ -156,27 +157,33 @@ export class Egress {
     throw refusal(where, `${url.host} would be spoken to without encryption`, insecureHint(url));
   }
 
-  async #permitted(request: EgressRequest, signal: AbortSignal): Promise<readonly string[]> {
+  /** The ways to the host, at least one: its addresses that were judged good, or where the operator says that it is. */
+  async #routes(request: EgressRequest, signal: AbortSignal): Promise<readonly [Route, ...Route[]]> {
     const { url, where } = request;
-    const all = await this.#addresses.of(url, where, signal);
+    const { connect, ca } = hostPolicy(this.policy, url);
+    const all = await this.#addresses.of(connect ?? url, where, signal);
     const trusted = request.trusted === true || this.isInsecure(url) || lists(this.policy.privateHosts, url);
-    const permitted = trusted ? all : all.filter(isPublicAddress);
-    if (permitted.length > 0) return permitted.slice(0, addressesMax);
+    const permitted = trusted || connect !== undefined ? all : all.filter(isPublicAddress);
+    const authorities = [this.policy.ca, ca].filter((pem) => pem !== undefined);
+    const [first, ...more] = permitted
+      .slice(0, addressesMax)
+      .map((address) => ({ address, connect, authorities }));
+    if (first !== undefined) return [first, ...more];
     throw refusal(where, `${url.host} has no address on the public internet`, insecureHint(url));
   }
 
   /** A host with several addresses is tried at the next one when a connection cannot be made. */
   async #sendToFirst(
-    addresses: readonly string[],
+    routes: readonly Route[],
     request: EgressRequest,
     place: Place,
     signal: AbortSignal,
     freshConnection: boolean,
   ): Promise<Answer> {
     let failure: unknown;
-    for (const address of addresses) {
+    for (const route of routes) {
       try {
-        return await this.#sendTo(address, request, place, signal, freshConnection);
+        return await this.#sendTo(route, request, place, signal, freshConnection);
       } catch (error) {
         const next = error instanceof RegistryError && error.code === "unreachable";
         if (!next || place.abandoned !== undefined) throw error;
@@ -187,7 +194,7 @@ export class Egress {
   }
 
   async #sendTo(
-    address: string,
+    route: Route,
     request: EgressRequest,
     place: Place,
     headSignal: AbortSignal,
@@ -211,9 +218,8 @@ export class Egress {
       abort();
     }, headTimeoutMs);
     try {
-      const { ca } = this.policy;
-      const pinned = { method, url, headers, body, userAgent: this.#userAgent, ca, freshConnection };
-      const response = await fetchPinned(address, { ...pinned, signal: controller.signal });
+      const pinned = { method, url, headers, body, userAgent: this.#userAgent, freshConnection };
+      const response = await fetchPinned(route, { ...pinned, signal: controller.signal });
       place.answered(response.status < 500 && response.status !== 429);
       return new Answer(response, {
         where,
@@ -235,16 +241,13 @@ export class Egress {
   }
 
   /** Whether the host answers at all, whatever it says. */
-  async #probe(request: EgressRequest, addresses: readonly string[], withBody: boolean): ReturnType<Probe> {
-    const [address] = addresses;
-    if (address === undefined) return "nothing";
+  async #probe(request: EgressRequest, route: Route, withBody: boolean): ReturnType<Probe> {
     let came: Awaited<ReturnType<Probe>> = "nothing";
     const limit = new AbortController();
     const timer = setTimeout(() => limit.abort(), probeTimeoutMs);
-    const { ca } = this.policy;
-    const common = { userAgent: this.#userAgent, ca, freshConnection: true, signal: limit.signal };
+    const common = { userAgent: this.#userAgent, freshConnection: true, signal: limit.signal };
     try {
-      const response = await fetchPinned(address, { ...probeOf(request, withBody), ...common });
+      const response = await fetchPinned(route, { ...probeOf(request, withBody), ...common });
       if (response.status >= 500 || response.status === 429) return came;
       came = "answered";
       if (withBody && response.status === 206 && (await endsShortly(response))) return "finished";
@@ -256,12 +259,6 @@ export class Egress {
       limit.abort();
     }
   }
-}
-
-/** Whether the operator's list names the host, with its port or (for the scheme's own port) without. */
-export function lists(hosts: ReadonlySet<string>, url: URL): boolean {
-  if (hosts.has(url.host)) return true;
-  return url.port === "" && hosts.has(`${url.hostname}:${url.protocol === "https:" ? 443 : 80}`);
 }
 
 function refusal(

@@ -3,44 +3,62 @@ import { rootCertificates } from "node:tls";
 import { errnoOf } from "../std/error.ts";
 import { RegistryError, type Where } from "./error.ts";
 
+/** A way to a host. */
+export interface Route {
+  /** Judged: the connection goes to this very one. */
+  readonly address: string;
+  /** Gives scheme and port in place of the URL's, when the host is not where its name says. */
+  readonly connect: URL | undefined;
+  /** PEM certificates trusted in addition to the system's. */
+  readonly authorities: readonly string[];
+}
+
 export interface PinnedRequest {
-  readonly method: "GET" | "HEAD" | "POST";
+  readonly method: "GET" | "HEAD" | "POST" | "PUT";
   readonly url: URL;
   readonly headers: Readonly<Record<string, string>>;
-  readonly body?: string | undefined;
+  readonly body?: string | Uint8Array<ArrayBuffer> | undefined;
   readonly userAgent: string;
-  /** PEM certificates trusted in addition to the system's. */
-  readonly ca: string | undefined;
   /** Over a connection of its own: one that was used before may be dead without either end knowing. */
   readonly freshConnection: boolean;
   readonly signal: AbortSignal;
 }
 
 /** Asks the very address, under the name of the URL's host (Host and TLS server name). Redirects are not followed. */
-export function fetchPinned(address: string, request: PinnedRequest): Promise<Response> {
-  const { url, ca } = request;
+export function fetchPinned(
+  { address, connect, authorities }: Route,
+  request: PinnedRequest,
+): Promise<Response> {
+  const { url } = request;
   const there = new URL(url);
+  if (connect !== undefined) {
+    there.protocol = connect.protocol;
+    there.port = connect.port;
+  }
   there.hostname = address.includes(":") ? `[${address}]` : address;
   const hostname = url.hostname.replace(/^\[|\]$/g, "");
   const tls = {
     ...(isIP(hostname) === 0 ? { serverName: hostname } : {}),
-    ...(ca === undefined ? {} : { ca: [...rootCertificates, ca] }),
+    ...(authorities.length === 0 ? {} : { ca: [...rootCertificates, ...authorities] }),
   };
   return fetch(there, {
     method: request.method,
-    headers: {
-      "User-Agent": request.userAgent,
-      "Accept-Encoding": "identity",
-      ...request.headers,
-      Host: url.host,
-    },
+    headers: headersOf(request),
     redirect: "manual",
     decompress: false,
     keepalive: !request.freshConnection,
     signal: request.signal,
     ...(request.body === undefined ? {} : { body: request.body }),
-    ...(url.protocol === "https:" ? { tls } : {}),
+    ...(there.protocol === "https:" ? { tls } : {}),
   } as BunFetchRequestInit);
+}
+
+/** Names are one whatever their case: an issuer's library may bring its own User-Agent. */
+function headersOf({ url, userAgent, headers }: PinnedRequest): Headers {
+  const all = new Headers({ "User-Agent": userAgent, "Accept-Encoding": "identity" });
+  for (const [name, value] of Object.entries(headers)) all.set(name, value);
+  all.set("Host", url.host);
+  return all;
 }
 
 /** What a user may do who meant to reach a host that is refused. */

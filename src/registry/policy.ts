@@ -12,6 +12,8 @@ export interface RegistryPolicy {
   readonly privateHosts: ReadonlySet<string>;
   /** Token realm hosts that a registry may name, beside itself and the well-known pairs. */
   readonly realmHosts?: ReadonlyMap<string, readonly string[]>;
+  /** What is different at single hosts, by the host that requests go to (`registry-1.docker.io`, not `docker.io`). */
+  readonly hosts?: ReadonlyMap<string, HostPolicy>;
   /** PEM certificates trusted in addition to the system's. */
   readonly ca?: string;
   /** Until the head of an answer has arrived, per attempt. */
@@ -32,12 +34,27 @@ export interface RegistryPolicy {
   readonly mirrors?: ReadonlyMap<string, readonly Mirror[]>;
 }
 
+/** What the operator says of one host; what is absent is as everywhere. */
+export interface HostPolicy {
+  /**
+   * Scheme, host and port at which it really is. Only the connection goes there: `Host`, TLS server name and every rule
+   * about schemes, credentials and redirects keep to the host's own name. Its address may be private, and with `http:`
+   * it is spoken to in the clear.
+   */
+  readonly connect?: URL;
+  /** PEM certificates trusted for this host, in addition to the others. */
+  readonly ca?: string;
+  /** Requests at once. */
+  readonly connections?: number;
+}
+
 export type ResolvedPolicy = Required<Omit<RegistryPolicy, "ca">> & Pick<RegistryPolicy, "ca">;
 
 /** Fills in the defaults. */
 export function resolvePolicy(policy: RegistryPolicy): ResolvedPolicy {
   return {
     realmHosts: new Map(),
+    hosts: new Map(),
     requestTimeoutMs: 15_000,
     idleTimeoutMs: 30_000,
     totalTimeoutMs: 60_000,
@@ -48,4 +65,18 @@ export function resolvePolicy(policy: RegistryPolicy): ResolvedPolicy {
     mirrors: new Map(),
     ...policy,
   };
+}
+
+/** Whether the operator's list names the host, with its port or (for the scheme's own port) without. */
+export function lists(hosts: ReadonlySet<string>, url: URL): boolean {
+  return hosts.has(url.host) || hosts.has(withPort(url));
+}
+
+/** What the operator says of the host of a URL. */
+export function hostPolicy(policy: ResolvedPolicy, url: URL): HostPolicy {
+  return policy.hosts.get(url.host) ?? policy.hosts.get(withPort(url)) ?? {};
+}
+
+function withPort(url: URL): string {
+  return url.port === "" ? `${url.hostname}:${url.protocol === "https:" ? 443 : 80}` : url.host;
 }

@@ -1,7 +1,6 @@
 import { registryApiHost } from "../reference/reference.ts";
-import { lists } from "./egress.ts";
 import { RegistryError, type Where } from "./error.ts";
-import type { ResolvedPolicy } from "./policy.ts";
+import { lists, type ResolvedPolicy } from "./policy.ts";
 
 /** Registries whose token service is on another host, as their operators document it. */
 const knownRealms: ReadonlyMap<string, readonly string[]> = new Map([
@@ -42,7 +41,7 @@ function isOfRegistry(url: URL, registry: string, policy: ResolvedPolicy): boole
   const own = new URL(`${url.protocol}//${registryApiHost(registry)}`).host;
   if (url.host === own) return true;
   if (url.protocol === "https:" && knownRealms.get(registry)?.includes(url.host)) return true;
-  if (policy.realmHosts.get(registry)?.includes(url.host)) return true;
+  if (lists(new Set(policy.realmHosts.get(registry)), url)) return true;
   // Both on the operator's list of hosts of his own: he runs the registry and its token service.
   const registryUrl = new URL(`${url.protocol}//${registry}`);
   return (

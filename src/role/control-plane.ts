@@ -1,7 +1,7 @@
 import type { Config } from "../config.ts";
 import { ContainerStore } from "../container/store.ts";
 import { WorkerClients } from "../container/worker-client.ts";
-import type { DefaultProvider, IssuerFetch, ProvidersOf } from "../credential/issuer.ts";
+import type { DefaultProvider, ProvidersOf } from "../credential/issuer.ts";
 import { Database } from "../db/database.ts";
 import { EmbeddedPostgres } from "../db/embedded.ts";
 import { ImageStore } from "../image/store.ts";
@@ -13,8 +13,8 @@ import { SecretStore } from "../secret/store.ts";
 import { TokenStore } from "../secret/token-store.ts";
 import { Vault } from "../secret/vault.ts";
 import { hasWorkspaces, WorkspaceStore } from "../secret/workspace-store.ts";
-import { createRegistryClient } from "./listening.ts";
 import { createDefaultProvider, createProvidersOf } from "./providers.ts";
+import { createRegistryClient } from "./registry-client.ts";
 import { type WorkspacePolicies, workspacePolicies } from "./workspace-policy.ts";
 
 /**
@@ -54,7 +54,7 @@ export async function openControlPlane(config: Config, signal: AbortSignal): Pro
     const callToken = (workerId: string, bootNonce: string) => workerCallToken(key, workerId, bootNonce);
     const registry = createRegistryClient(config);
     const policies = workspacePolicies(config, workspaces);
-    const issuers = { fetch: plainFetch, metadataFetch: plainFetch };
+    const issuers = { fetch: registry.issuerFetch, metadataFetch: registry.metadataFetch };
     const providersOf = createProvidersOf({ config, policies, issuers });
     return {
       registry,
@@ -79,5 +79,3 @@ export async function openControlPlane(config: Config, signal: AbortSignal): Pro
     throw error;
   }
 }
-
-const plainFetch: IssuerFetch = (url, init) => fetch(url, init);

@@ -1,10 +1,5 @@
-import { readFileSync } from "node:fs";
 import { type Config, ConfigError } from "../config.ts";
-import { parseRegistry } from "../reference/reference.ts";
-import { RegistryClient } from "../registry/client.ts";
-import type { Mirror } from "../registry/mirror.ts";
 import type { ServerTls } from "../rpc/server.ts";
-import { userAgent } from "../std/version.ts";
 
 export interface ListenSettings {
   readonly host: string;
@@ -35,37 +30,4 @@ export function listenSettings(role: string, settings: Listening, defaultPort: n
 
 export function isLoopback(host: string): boolean {
   return host === "localhost" || host === "::1" || /^127(\.\d{1,3}){3}$/.test(host);
-}
-
-/** A registry client with what the operator allows it. */
-export function createRegistryClient(config: Config): RegistryClient {
-  const { insecure, private: privateHosts, realms, ca_file: caFile } = config.registry;
-  const mirrors = Object.entries(config.registry.mirrors).map(
-    ([registry, urls]) => [parseRegistry(registry), urls.map(mirrorOf)] as const,
-  );
-  const { connections_per_host: connectionsPerHost } = config.registry;
-  return new RegistryClient({
-    policy: {
-      insecureHosts: new Set(insecure.map((host) => host.toLowerCase())),
-      privateHosts: new Set(privateHosts.map((host) => host.toLowerCase())),
-      mirrors: new Map(mirrors),
-      realmHosts: new Map(Object.entries(realms)),
-      ...(caFile === undefined ? {} : { ca: readCa(caFile) }),
-      ...(connectionsPerHost === undefined ? {} : { connectionsPerHost }),
-    },
-    userAgent,
-  });
-}
-
-function mirrorOf(setting: string | { readonly url: string; readonly ns: boolean }): Mirror {
-  const { url, ns } = typeof setting === "string" ? { url: setting, ns: false } : setting;
-  return { url: new URL(url), namespaced: ns };
-}
-
-function readCa(path: string): string {
-  try {
-    return readFileSync(path, "utf8");
-  } catch {
-    throw new ConfigError("invalid", `registry.ca_file: ${path} cannot be read`, { next: "Check the path." });
-  }
 }

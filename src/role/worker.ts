@@ -17,7 +17,8 @@ import { generateBootKey } from "../secret/seal.ts";
 import { writeFileAtomic } from "../std/atomic-file.ts";
 import { logger } from "../std/log.ts";
 import { version } from "../std/version.ts";
-import { createRegistryClient, listenSettings } from "./listening.ts";
+import { listenSettings } from "./listening.ts";
+import { createRegistryClient } from "./registry-client.ts";
 import type { WorkerStores } from "./worker-stores.ts";
 
 /** The role on hosts: mounts images lazily and runs containers on them. */

@@ -64,7 +64,7 @@ export async function openAccess(
   const { registry, grants } = dependencies;
   const { workspaceId, manifestDigest } = access;
   const reference = parseReference(access.imageReference);
-  const provider = await openProvider(dependencies.bootKey, access, reference.registry, onEvent);
+  const provider = await openProvider(dependencies, access, reference.registry, onEvent);
   const repository = registry.repository(reference, provider);
   const grant = {
     workspaceId,
@@ -82,7 +82,7 @@ export async function openAccess(
 }
 
 async function openProvider(
-  bootKey: BootKey,
+  { bootKey, registry: client }: AccessDependencies,
   access: ImageAccess,
   registry: string,
   onEvent: EventSink,
@@ -99,7 +99,7 @@ async function openProvider(
     return anonymousProvider(registry);
   }
   const credential = unmarshalCredentials(await bootKey.open(access.sealedCredentials, access.sealContext));
-  const provider = createProvider(credential);
+  const provider = createProvider(credential, { fetch: client.issuerFetch });
   onEvent("credential", `using the request's ${provider.type} credential for ${provider.registry}`);
   log.info("using credential provider from request for OCI image mount", { ...about, type: provider.type });
   return provider;
