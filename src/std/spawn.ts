@@ -1,6 +1,6 @@
 import { CodedError } from "./error.ts";
 
-export type SpawnErrorCode = "not_found" | "failed" | "timeout";
+export type SpawnErrorCode = "not_found" | "failed" | "timeout" | "too_large";
 
 /** A helper program that could not be started, failed, or ran past its time. */
 export class SpawnError extends CodedError<SpawnErrorCode> {
