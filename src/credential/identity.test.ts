@@ -73,7 +73,7 @@ describe("a credential that names an identity", () => {
     const dependencies = { workspace: workspaceWith(allowed) };
     const provider = createProvider(identityCredential(registry, "prod"), dependencies);
     allowed.delete("prod");
-    expect(provider.authorization()).rejects.toMatchObject({ code: "identity_refused" });
+    await expect(provider.authorization()).rejects.toMatchObject({ code: "identity_refused" });
     expect(codeOf(() => createProvider(identityCredential(registry, "prod"), dependencies))).toBe(
       "identity_refused",
     );

@@ -8,7 +8,10 @@ import { ImageStore } from "../image/store.ts";
 import type { RegistryClient } from "../registry/client.ts";
 import { SchedulerStore } from "../scheduler/store.ts";
 import { workerCallToken } from "../secret/call-token.ts";
-import { KeyFile } from "../secret/kek.ts";
+import { IdentityIssuer } from "../secret/identity-issuer.ts";
+import { IdentityKeyStore } from "../secret/identity-key-store.ts";
+import { IdentityKeys } from "../secret/identity-keys.ts";
+import { type KeyEncryptionKey, KeyFile } from "../secret/kek.ts";
 import { SecretStore } from "../secret/store.ts";
 import { TokenStore } from "../secret/token-store.ts";
 import { Vault } from "../secret/vault.ts";
@@ -35,6 +38,8 @@ export interface ControlPlane {
   /** What a workspace's credentials need to become providers; asked for anew at each use, as it holds what is allowed. */
   readonly providersOf: ProvidersOf;
   readonly defaultProvider: DefaultProvider;
+  /** Signs the workspaces' tokens; undefined where the operator named no issuer. */
+  readonly issuer: IdentityIssuer | undefined;
   close(): Promise<void>;
 }
 
@@ -55,8 +60,10 @@ export async function openControlPlane(config: Config, signal: AbortSignal): Pro
     const registry = createRegistryClient(config);
     const policies = workspacePolicies(config, workspaces);
     const issuers = { fetch: registry.issuerFetch, metadataFetch: registry.metadataFetch };
-    const providersOf = createProvidersOf({ config, policies, issuers });
+    const issuer = createIssuer(config, database, key);
+    const providersOf = createProvidersOf({ config, policies, issuers, issuer });
     return {
+      issuer,
       registry,
       policies,
       providersOf,
@@ -78,4 +85,10 @@ export async function openControlPlane(config: Config, signal: AbortSignal): Pro
     await embedded?.stop();
     throw error;
   }
+}
+
+function createIssuer(config: Config, database: Database, key: KeyEncryptionKey): IdentityIssuer | undefined {
+  const { issuer } = config.identity;
+  if (issuer === undefined) return undefined;
+  return new IdentityIssuer(issuer, new IdentityKeys(new IdentityKeyStore(database), key));
 }

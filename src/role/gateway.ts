@@ -15,9 +15,11 @@ import { translateErrors } from "../rpc/error.ts";
 import { type Server, serve } from "../rpc/server.ts";
 import { askWorkers } from "../scheduler/lazy-status-client.ts";
 import { clusterService } from "../scheduler/service.ts";
+import type { IdentityIssuer } from "../secret/identity-issuer.ts";
 import { secretService } from "../secret/service.ts";
 import type { ControlPlane } from "./control-plane.ts";
 import { listenSettings } from "./listening.ts";
+import { answerWellKnown } from "./well-known.ts";
 
 export const gatewayPort = 7070;
 
@@ -55,7 +57,7 @@ export async function startGateway(
   const server = await serve({
     ...listenSettings("gateway", config.gateway, gatewayPort),
     interceptors: [translateErrors, authenticate((token) => tokens.verify(token))],
-    fallback: answerPlainHttp,
+    fallback: (request, response) => answerPlainHttp(plane.issuer, request, response),
     routes: (router) => {
       router.service(
         ImageService,
@@ -89,7 +91,12 @@ export async function startGateway(
   };
 }
 
-function answerPlainHttp(request: IncomingMessage, response: ServerResponse): void {
+function answerPlainHttp(
+  issuer: IdentityIssuer | undefined,
+  request: IncomingMessage,
+  response: ServerResponse,
+): void {
+  if (issuer !== undefined && answerWellKnown(issuer, request, response)) return;
   const healthy = request.method === "GET" && request.url === "/healthz";
   response.writeHead(healthy ? 200 : 404, { "content-type": "text/plain" });
   response.end(healthy ? "ok\n" : "oci-node serves its API here, not pages\n");

@@ -27,7 +27,7 @@ function made(settings: Settings) {
   const config = makeConfig(settings);
   const policies = workspacePolicies(config, workspaces);
   const issuers = { fetch: unreachable, metadataFetch: unreachable };
-  const providersOf = createProvidersOf({ config, policies, issuers });
+  const providersOf = createProvidersOf({ config, policies, issuers, issuer: undefined });
   return { policies, providersOf, defaultProvider: createDefaultProvider({ policies, providersOf }) };
 }
 

@@ -9,6 +9,7 @@ import type {
   ProvidersOf,
   WorkspaceIdentity,
 } from "../credential/issuer.ts";
+import type { IdentityIssuer } from "../secret/identity-issuer.ts";
 import { createIdentity } from "./identities.ts";
 import type { WorkspacePolicies, WorkspacePolicy } from "./workspace-policy.ts";
 
@@ -25,8 +26,10 @@ export function createProvidersOf(dependencies: {
   readonly config: Config;
   readonly policies: WorkspacePolicies;
   readonly issuers: IdentityDependencies;
+  /** Undefined: workspaces have no tokens. */
+  readonly issuer: IdentityIssuer | undefined;
 }): ProvidersOf {
-  const { config, policies, issuers } = dependencies;
+  const { config, policies, issuers, issuer } = dependencies;
   const made = new Map<string, Identity>();
   const identityNamed = (name: string): Identity => {
     const known = made.get(name);
@@ -42,6 +45,9 @@ export function createProvidersOf(dependencies: {
     const workspace: WorkspaceIdentity = {
       name: policy.name,
       externalId: externalIdOf(workspaceId),
+      ...(issuer === undefined
+        ? {}
+        : { token: (audience: string) => issuer.token({ id: workspaceId, name: policy.name }, audience) }),
       identity(name) {
         assertAllowed(policy, name);
         return identityNamed(name);

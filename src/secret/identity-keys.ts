@@ -1,0 +1,133 @@
+import { randomBytes } from "node:crypto";
+import { calculateJwkThumbprint, exportJWK, exportPKCS8, generateKeyPair, importPKCS8, type JWK } from "jose";
+import { SingleFlight } from "../std/single-flight.ts";
+import { boundTo, decrypt, encrypt, keyBytes } from "./envelope.ts";
+import { SecretError } from "./error.ts";
+import type { IdentityKeyRow, IdentityKeyStore } from "./identity-key-store.ts";
+import type { KeyEncryptionKey } from "./kek.ts";
+
+const dayMs = 24 * 3_600_000;
+/** A key of this age gets a successor. */
+const successorAfterMs = 90 * dayMs;
+/** A successor is published this long before it signs: clouds keep the list of keys that they fetched for so long. */
+const publishedBeforeMs = dayMs;
+/** A key that signs no more is published for this long. */
+const publishedAfterMs = dayMs;
+/** How old what this process knows of the rows may be. */
+const knownForMs = 60_000;
+const nonceBytes = 12;
+
+/** What is to be done with keys of these ages at a moment. The oldest come first. */
+export function planKeys(keys: readonly Pick<IdentityKeyRow, "id" | "createdAt">[], nowMs: number) {
+  const agesMs = keys.map(({ createdAt }) => nowMs - createdAt.getTime());
+  const signsSince = (index: number) => (agesMs[index] ?? 0) - publishedBeforeMs;
+  const signing = Math.max(
+    agesMs.findLastIndex((ageMs) => ageMs >= publishedBeforeMs),
+    0,
+  );
+  const gone = keys.filter((_, index) => index < signing && signsSince(index + 1) >= publishedAfterMs);
+  return {
+    /** Undefined: there is none. */
+    signing: keys[signing]?.id,
+    needsSuccessor: (agesMs.at(-1) ?? Number.POSITIVE_INFINITY) >= successorAfterMs,
+    published: keys.filter((key) => !gone.includes(key)).map(({ id }) => id),
+    gone: gone.map(({ id }) => id),
+  };
+}
+
+/**
+ * The keys (RSA, 2048 bits) that sign the workspaces' tokens. The first is made when one is needed; every 90 days a new
+ * one joins it, signs from the next day on, and the old one leaves a day after that. The private halves are sealed under
+ * the key-encryption key; of several processes one makes a key and all use it.
+ */
+export class IdentityKeys {
+  readonly #store: IdentityKeyStore;
+  readonly #kek: KeyEncryptionKey;
+  readonly #now: () => number;
+  readonly #flight = new SingleFlight<readonly IdentityKeyRow[]>();
+  #known: { readonly rows: readonly IdentityKeyRow[]; readonly atMs: number } | undefined;
+  #opened: { readonly kid: string; readonly key: CryptoKey } | undefined;
+
+  constructor(store: IdentityKeyStore, kek: KeyEncryptionKey, now: () => number = Date.now) {
+    this.#store = store;
+    this.#kek = kek;
+    this.#now = now;
+  }
+
+  /** The key to sign with now. Throws SecretError `undecryptable`. */
+  async signing(): Promise<{ readonly kid: string; readonly key: CryptoKey }> {
+    const rows = await this.#rows();
+    const { signing } = planKeys(rows, this.#now());
+    const row = rows.find(({ id }) => id === signing);
+    if (row === undefined) throw new SecretError("not_found", "there is no key that signs identity tokens");
+    if (this.#opened?.kid !== row.id) this.#opened = { kid: row.id, key: await this.#open(row) };
+    return this.#opened;
+  }
+
+  /** The public halves that verifiers may need now (RFC 7517). */
+  async published(): Promise<JWK[]> {
+    const rows = await this.#rows();
+    const { published } = planKeys(rows, this.#now());
+    return rows
+      .filter(({ id }) => published.includes(id))
+      .map(({ id, publicJwk }) => ({ ...publicJwk, kid: id, use: "sig", alg: "RS256" }));
+  }
+
+  async #rows(): Promise<readonly IdentityKeyRow[]> {
+    const known = this.#known;
+    if (known !== undefined && Math.abs(this.#now() - known.atMs) < knownForMs) return known.rows;
+    return await this.#flight.run("", async () => {
+      const found = await this.#store.list();
+      const rows = planKeys(found, this.#now()).needsSuccessor ? await this.#succeed() : found;
+      this.#known = { rows, atMs: this.#now() };
+      return rows;
+    });
+  }
+
+  async #succeed(): Promise<readonly IdentityKeyRow[]> {
+    return await this.#store.change(async (keys) => {
+      const { needsSuccessor, gone } = planKeys(keys, this.#now());
+      return needsSuccessor ? { add: await this.#make(), remove: gone } : { remove: gone };
+    });
+  }
+
+  async #make(): Promise<IdentityKeyRow> {
+    const pair = await generateKeyPair("RS256", { modulusLength: 2048, extractable: true });
+    const publicJwk = await exportJWK(pair.publicKey);
+    const id = await calculateJwkThumbprint(publicJwk);
+    const pem = Buffer.from(await exportPKCS8(pair.privateKey), "utf8");
+    const dataKey = randomBytes(keyBytes);
+    const wrapped = await this.#kek.wrap(dataKey, aad("data key", id, this.#kek.id));
+    const { nonce, ciphertext } = encrypt(dataKey, pem, aad("private key", id, this.#kek.id));
+    dataKey.fill(0);
+    pem.fill(0);
+    const length = Buffer.alloc(2);
+    length.writeUInt16BE(wrapped.length);
+    const wrappedPrivateKey = Buffer.concat([length, wrapped, nonce, ciphertext]);
+    return { id, publicJwk, wrappedPrivateKey, keyId: this.#kek.id, createdAt: new Date(this.#now()) };
+  }
+
+  async #open({ id, keyId, wrappedPrivateKey }: IdentityKeyRow): Promise<CryptoKey> {
+    if (keyId !== this.#kek.id) {
+      throw new SecretError(
+        "undecryptable",
+        `the identity key ${id} is under key ${keyId}, but the key file holds ${this.#kek.id}`,
+        { next: "Start with the key file that belongs to this database." },
+      );
+    }
+    const sealed = Buffer.from(wrappedPrivateKey);
+    const wrappedEnd = 2 + (sealed.length < 2 ? 0 : sealed.readUInt16BE());
+    const dataKey = await this.#kek.unwrap(sealed.subarray(2, wrappedEnd), aad("data key", id, keyId));
+    const nonce = sealed.subarray(wrappedEnd, wrappedEnd + nonceBytes);
+    const ciphertext = sealed.subarray(wrappedEnd + nonceBytes);
+    const pem = decrypt(dataKey, { nonce, ciphertext }, aad("private key", id, keyId));
+    dataKey.fill(0);
+    const key = await importPKCS8(pem.toString("utf8"), "RS256");
+    pem.fill(0);
+    return key;
+  }
+}
+
+function aad(what: "data key" | "private key", id: string, keyId: string): Uint8Array {
+  return boundTo("oci-node", "v1", "identity key", what, id, keyId);
+}
