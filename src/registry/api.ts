@@ -49,7 +49,7 @@ export class RepositoryApi {
   readonly egress: Egress;
   readonly clock: Clock;
   readonly #root: URL;
-  readonly #session: Session;
+  readonly session: Session;
 
   constructor(where: Where, provider: CredentialProvider, egress: Egress, clock: Clock) {
     this.where = where;
@@ -58,7 +58,7 @@ export class RepositoryApi {
     this.clock = clock;
     this.#root = repositoryRoot(where, egress);
     const name = `${where.registry}/${where.repository}`;
-    this.#session = new Session({ provider, egress, clock, subject: this.#subject(name) });
+    this.session = new Session({ provider, egress, clock, subject: this.#subject(name) });
   }
 
   /** One request with everything that may be needed around it. @throws RegistryError, CredentialError */
@@ -82,7 +82,7 @@ export class RepositoryApi {
   async #authorized(request: ApiRequest, timeoutMs: number): Promise<ApiAnswer> {
     const url = new URL(request.path, this.#root.href);
     for (let round = 0; round < roundsMax; round += 1) {
-      const ticket = await this.#session.ticket(request.signal);
+      const ticket = await this.session.ticket(request.signal);
       request.traffic.requests += 1;
       const answer = await this.egress.send({
         method: request.method,
@@ -99,15 +99,15 @@ export class RepositoryApi {
       if (answer.status === 401) {
         const challenge = answer.headers.get("www-authenticate");
         answer.discard();
-        await this.#session.refusedWith401(challenge, ticket, request.signal);
+        await this.session.refusedWith401(challenge, ticket, request.signal);
         continue;
       }
-      if (answer.status === 403 && (await this.#session.refusedWith403(ticket, request.signal))) {
+      if (answer.status === 403 && this.session.refusedWith403(ticket)) {
         answer.discard();
         continue;
       }
       const followed = await this.#follow({ answer, elsewhere: undefined }, url, request, ticket.header);
-      if (answer.status < 500) this.#session.accepted();
+      if (answer.status < 500) this.session.accepted();
       return this.#accepted(followed, request);
     }
     throw badCredential(this.#subject(request.name));

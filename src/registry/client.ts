@@ -11,6 +11,7 @@ import type { Descriptor } from "./descriptor.ts";
 import { Egress } from "./egress.ts";
 import { RegistryError, type Where } from "./error.ts";
 import { issuerFetch, metadataFetch } from "./issuer-fetch.ts";
+import { type MintedPull, Minter, type MintOptions } from "./mint.ts";
 import { Mirrors } from "./mirror.ts";
 import { type RegistryPolicy, resolvePolicy } from "./policy.ts";
 import type { Repository, ResolvedImage } from "./repository.ts";
@@ -30,6 +31,7 @@ export interface RegistryClientOptions {
 interface Shared {
   readonly api: RepositoryApi;
   readonly blobs: Blobs;
+  readonly minter: Minter;
 }
 
 const repositoriesMax = 500;
@@ -74,6 +76,30 @@ export class RegistryClient {
    * @throws RegistryError `egress_refused` when the credential is for another registry
    */
   repository(reference: Reference, provider: CredentialProvider): Repository {
+    return new RemoteRepository(reference, provider, this.#sharedFor(reference, provider));
+  }
+
+  /**
+   * What somebody else may pull the reference's repository with for a while, got with the credential: the token service's
+   * token, or what the credential's issuer made. `undefined` where the registry takes only the credential itself. Cached,
+   * and proved by a HEAD of the reference's manifest when it was made.
+   *
+   * @throws RegistryError `unauthorized`, `denied`, `expired`, `not_found`, …; CredentialError
+   */
+  mintPull(
+    reference: Reference,
+    provider: CredentialProvider,
+    signal: AbortSignal,
+    options: MintOptions = {},
+  ): Promise<MintedPull | undefined> {
+    const shared = this.#sharedFor(reference, provider);
+    const repository = new RemoteRepository(reference, provider, shared);
+    const wanted = reference.digest ?? reference.tag ?? "latest";
+    if (provider.type === "public") return Promise.resolve(undefined);
+    return shared.minter.mint((limit) => repository.headManifest(wanted, limit), signal, options);
+  }
+
+  #sharedFor(reference: Reference, provider: CredentialProvider): Shared {
     const where = { registry: reference.registry, repository: reference.repository };
     if (provider.registry !== reference.registry) {
       throw new RegistryError(
@@ -85,10 +111,6 @@ export class RegistryClient {
         },
       );
     }
-    return new RemoteRepository(reference, provider, this.#sharedOf(where, provider));
-  }
-
-  #sharedOf(where: Where, provider: CredentialProvider): Shared {
     const key = `${provider.fingerprint} ${where.registry}/${where.repository}`;
     const known = this.#shared.get(key);
     this.#shared.delete(key);
@@ -101,7 +123,9 @@ export class RegistryClient {
 
   #newShared(where: Where, provider: CredentialProvider): Shared {
     const api = new RepositoryApi(where, provider, this.#egress, this.#clock);
-    return { api, blobs: new Blobs(api, this.#mirrors) };
+    const { totalTimeoutMs } = this.#egress.policy;
+    const minter = new Minter(api.session, where, this.#clock, totalTimeoutMs);
+    return { api, blobs: new Blobs(api, this.#mirrors), minter };
   }
 }
 

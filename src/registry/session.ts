@@ -1,3 +1,4 @@
+import { CredentialError } from "../credential/error.ts";
 import type { CredentialProvider, RegistryAuthorization } from "../credential/provider.ts";
 import { SingleFlight } from "../std/single-flight.ts";
 import { waitFor } from "../std/wait.ts";
@@ -6,15 +7,9 @@ import { type Challenge, parseChallenges } from "./challenge.ts";
 import type { Egress } from "./egress.ts";
 import { RegistryError } from "./error.ts";
 import { badCredential, noPullRight, type Subject } from "./problem.ts";
-import { checkRealm } from "./realm.ts";
 import { type Clock, withRetry } from "./retry.ts";
+import { chooseScheme, type Scheme } from "./scheme.ts";
 import { type BearerToken, exchangeToken, type TokenRequest } from "./token.ts";
-
-/** How the registry wants to be asked, as its challenge said. */
-type Scheme =
-  | { readonly kind: "unknown" }
-  | { readonly kind: "basic" }
-  | { readonly kind: "bearer"; readonly request: TokenRequest };
 
 /** A header to send, and which generation of the session it is of. */
 export interface Ticket {
@@ -24,21 +19,30 @@ export interface Ticket {
   readonly freshUntilMs: number;
 }
 
+/** What a request would carry now, and its end, as far as it has one. */
+export interface Carried {
+  readonly authorization: RegistryAuthorization;
+  readonly endsAtMs: number | undefined;
+  /** Whether the registry's token service made it, for this repository. */
+  readonly exchanged: boolean;
+}
+
 interface KeptToken extends BearerToken {
   readonly madeAtMs: number;
 }
 
+interface Refused {
+  readonly error: RegistryError | CredentialError;
+  readonly untilMs: number;
+}
+
 /** After a refusal nobody asks again for so long: failed logins lock accounts (Docker Hub). */
 const refusedForMs = 5_000;
-/** A token made for a request is not refused for its age until then, whatever life was said. */
+/** What was made for a request is not refused for its age until then, whatever life was said. */
 const newForMs = 5_000;
 /** A credential that has worked may be refused by mistake: the first few times the pause is shorter. */
 const doubtedForMs = 900;
 const doubtsMax = 5;
-/** A credential that was renewed so lately is not refused for its age. */
-const freshForMs = 60_000;
-const pullScope = /^repository:[a-z0-9._/-]{1,255}:pull$/;
-const scopesMax = 3;
 
 export interface SessionOptions {
   readonly provider: CredentialProvider;
@@ -59,21 +63,28 @@ export class Session {
   readonly #subject: Subject;
   readonly #egress: Egress;
   readonly #clock: Clock;
-  readonly #flights = new SingleFlight<void>();
+  readonly #exchanges = new SingleFlight<void>();
+  readonly #renewals = new SingleFlight<RegistryAuthorization>();
   #scheme: Scheme = { kind: "unknown" };
   #token: KeptToken | undefined;
   #generation = 0;
-  #renewProvider = false;
+  /** The provider's last authorization was refused: the next comes from its issuer. */
+  #providerRefused = false;
   #renewedAtMs = Number.NEGATIVE_INFINITY;
   /** Refusals since the credential worked; endless while it never did. */
   #refusals = Number.POSITIVE_INFINITY;
-  #refused: { readonly error: RegistryError; readonly untilMs: number } | undefined;
+  #refused: Refused | undefined;
 
   constructor(options: SessionOptions) {
     this.#provider = options.provider;
     this.#subject = options.subject;
     this.#egress = options.egress;
     this.#clock = options.clock;
+  }
+
+  /** Whether the registry has said how it wants to be asked. */
+  get agreed(): boolean {
+    return this.#scheme.kind !== "unknown";
   }
 
   /** The header for the next request. @throws RegistryError, CredentialError */
@@ -83,13 +94,8 @@ export class Session {
     if (this.#refused !== undefined) throw this.#refused.error;
     const before = this.#generation;
     const authorization = await this.#authorization(signal);
-    const ticket = { generation: before, freshUntilMs: this.#renewedAtMs + freshForMs };
-    if (authorization.kind === "bearer")
-      return { ...ticket, header: `Bearer ${authorization.token.expose()}` };
-    if (this.#scheme.kind === "basic" && authorization.kind === "basic") {
-      return { ...ticket, header: basicHeader(authorization) };
-    }
-    return { ...ticket, header: undefined };
+    const freshUntilMs = this.#renewedAtMs + this.#newFor(authorization);
+    return { header: this.#directHeader(authorization), generation: before, freshUntilMs };
   }
 
   /**
@@ -99,24 +105,35 @@ export class Session {
   async refusedWith401(field: string | null, ticket: Ticket, signal: AbortSignal): Promise<void> {
     if (ticket.generation !== this.#generation) return;
     const challenges = parseChallenges(field);
-    if (ticket.header === undefined) {
-      this.#scheme = await this.#chooseScheme(challenges, signal);
-      this.#generation += 1;
-      return;
+    if (this.#scheme.kind === "unknown") {
+      const authorization = await this.#authorization(signal);
+      if (ticket.generation !== this.#generation) return;
+      // A bearer token was not guessed: there is no other way to send it.
+      const scheme =
+        authorization.kind === "bearer"
+          ? this.#scheme
+          : chooseScheme(challenges, authorization, this.#subject, this.#egress.policy);
+      if (scheme === undefined) throw this.#refuse(challenges);
+      this.#scheme = scheme;
+      const sentSo = ticket.header !== undefined && scheme.kind !== "bearer";
+      if (!sentSo) {
+        this.#generation += 1;
+        return;
+      }
     }
-    if (this.#isFresh(ticket) || !(await this.#canRenew(signal))) throw this.#refuse(challenges);
-    this.#renew();
+    if (this.#isFresh(ticket) || !this.#canRenew) throw this.#refuse(challenges);
+    this.renew();
   }
 
   /**
-   * The registry answered 403 without a word on why. An expired ECR token looks so: once, when the credential's issuer
-   * can make a new one, that is tried. Returns whether to ask again.
+   * The registry refused without a word on why: 403 is what an expired ECR token gets, and what a leased one may get. Once,
+   * when the credential's issuer can make a new one, that is tried. Returns whether to ask again.
    */
-  async refusedWith403(ticket: Ticket, signal: AbortSignal): Promise<boolean> {
-    if (ticket.header === undefined || this.#isFresh(ticket)) return false;
+  refusedWith403(ticket: Ticket): boolean {
+    if (ticket.header === undefined) return false;
     if (ticket.generation !== this.#generation) return true;
-    if (this.#scheme.kind !== "basic" || !(await this.#canRenew(signal))) return false;
-    this.#renew();
+    if (this.#isFresh(ticket) || this.#scheme.kind === "bearer" || !this.#provider.renewable) return false;
+    this.renew();
     return true;
   }
 
@@ -125,57 +142,66 @@ export class Session {
     this.#refusals = 0;
   }
 
-  #isFresh(ticket: Ticket): boolean {
-    return this.#clock.now() < ticket.freshUntilMs;
-  }
-
-  #renew(): void {
+  /** Whatever is kept is not to be used again: what comes next is made anew, once for all who ask. */
+  renew(): void {
     this.#token = undefined;
-    this.#renewProvider = true;
+    // A token service says itself when what it is given is too old.
+    this.#providerRefused = this.#provider.renewable && this.#scheme.kind !== "bearer";
     this.#renewedAtMs = this.#clock.now();
     this.#generation += 1;
   }
 
-  /** A new bearer token can always be had; a password only where an issuer makes it and says when it ends. */
-  async #canRenew(signal: AbortSignal): Promise<boolean> {
-    if (this.#scheme.kind === "bearer") return true;
-    const authorization = await this.#provider.authorization(signal);
-    return authorization.kind === "basic" && authorization.expiresAt !== undefined;
-  }
-
-  async #chooseScheme(challenges: readonly Challenge[], signal: AbortSignal): Promise<Scheme> {
-    const authorization = await this.#authorization(signal);
-    const basic = challenges.some((challenge) => challenge.scheme === "basic");
-    const bearer = challenges.find(
-      (challenge) => challenge.scheme === "bearer" && challenge.parameters.has("realm"),
-    );
-    if (bearer !== undefined) {
-      try {
-        return { kind: "bearer", request: this.#tokenRequest(bearer, authorization) };
-      } catch (error) {
-        if (!basic || authorization.kind !== "basic") throw error;
-      }
+  /**
+   * What requests carry, for handing it on; `undefined` as long as the registry has not been asked, or wants nothing.
+   *
+   * @throws RegistryError, CredentialError
+   */
+  async carried(signal: AbortSignal): Promise<Carried | undefined> {
+    if (this.#scheme.kind === "bearer") {
+      await this.ticket(signal);
+      const token = this.#token;
+      if (token === undefined) return undefined;
+      const endsAtMs = token.madeAtMs + token.lifeMs;
+      const authorization = { kind: "bearer", token: token.value, expiresAt: new Date(endsAtMs) } as const;
+      return { authorization, endsAtMs, exchanged: true };
     }
-    if (basic && authorization.kind === "basic") return { kind: "basic" };
-    throw this.#refuse(challenges);
+    const authorization = await this.#authorization(signal);
+    if (this.#directHeader(authorization) === undefined) return undefined;
+    const endsAtMs = "expiresAt" in authorization ? authorization.expiresAt?.getTime() : undefined;
+    return { authorization, endsAtMs, exchanged: false };
   }
 
-  #tokenRequest(challenge: Challenge, authorization: RegistryAuthorization): TokenRequest {
-    const { where } = this.#subject;
-    const carriesCredential = authorization.kind !== "anonymous";
-    const realm = checkRealm(
-      challenge.parameters.get("realm") ?? "",
-      where,
-      this.#egress.policy,
-      carriesCredential,
-    );
-    const needed = `repository:${where.repository}:pull`;
-    // What was challenged comes first: some token services read one scope only. More than pulling is never asked for.
-    const challenged = (challenge.parameters.get("scope") ?? "")
-      .split(" ")
-      .filter((scope) => pullScope.test(scope));
-    const scopes = [...new Set([...challenged.slice(0, scopesMax), needed])];
-    return { realm, service: challenge.parameters.get("service"), scopes };
+  /** Has the issuer make the next authorization before the last has ended. That it fails does no harm before that end. */
+  async renewEarly(signal: AbortSignal): Promise<void> {
+    if (this.#scheme.kind === "bearer" || !this.#provider.renewable) return;
+    await waitFor(
+      this.#renewals.run("provider", () => this.#renewal()),
+      signal,
+    ).catch(() => signal.throwIfAborted());
+  }
+
+  /** What goes into requests as the provider gives it; `undefined` when it has to be exchanged or asked for first. */
+  #directHeader(authorization: RegistryAuthorization): string | undefined {
+    if (authorization.kind === "bearer") return `Bearer ${authorization.token.expose()}`;
+    if (authorization.kind !== "basic") return undefined;
+    return this.#scheme.kind === "basic" || authorization.preemptive === true
+      ? basicHeader(authorization)
+      : undefined;
+  }
+
+  #isFresh(ticket: Ticket): boolean {
+    return this.#clock.now() < ticket.freshUntilMs;
+  }
+
+  #newFor(authorization: RegistryAuthorization): number {
+    const endsAt = "expiresAt" in authorization ? authorization.expiresAt?.getTime() : undefined;
+    const lifeMs = endsAt === undefined ? Number.POSITIVE_INFINITY : endsAt - this.#renewedAtMs;
+    return lifeMs > 0 ? Math.min(newForMs, lifeMs / 2) : newForMs;
+  }
+
+  /** A new bearer token can always be had; what a provider gives only where an issuer makes it. */
+  get #canRenew(): boolean {
+    return this.#scheme.kind === "bearer" || this.#provider.renewable;
   }
 
   async #bearerTicket(request: TokenRequest, signal: AbortSignal): Promise<Ticket> {
@@ -185,7 +211,7 @@ export class Session {
     try {
       if (this.#refused !== undefined) throw this.#refused.error;
       await waitFor(
-        this.#flights.run("token", () => this.#exchange(request)),
+        this.#exchanges.run("token", () => this.#exchange(request)),
         signal,
       );
     } catch (error) {
@@ -207,15 +233,14 @@ export class Session {
 
   /** Shared by all who wait, so it has a time of its own instead of anybody's signal. */
   async #exchange(request: TokenRequest): Promise<void> {
-    const { policy } = this.#egress;
-    const signal = AbortSignal.timeout(policy.totalTimeoutMs);
     try {
-      const rule = { ...policy, inLine: true };
-      const token = await withRetry(rule, this.#clock, signal, async (timeoutMs, againAfterMs) => {
-        const authorization = await this.#authorization(signal);
-        const { now } = this.#clock;
-        const limits = { signal, timeoutMs, order: { againAfterMs } };
-        return exchangeToken(this.#egress, request, authorization, this.#subject, now, limits);
+      const madeAnew = this.#providerRefused;
+      const token = await this.#exchangeOnce(request).catch((error: unknown) => {
+        const refused = error instanceof RegistryError && error.code === "unauthorized";
+        if (!refused || madeAnew || !this.#provider.renewable) throw error;
+        // What the issuer gave was refused: it may have ended. One made anew is not refused for its age.
+        this.#providerRefused = true;
+        return this.#exchangeOnce(request);
       });
       this.#token = { ...token, madeAtMs: this.#clock.now() };
       this.#generation += 1;
@@ -225,7 +250,19 @@ export class Session {
     }
   }
 
-  /** Compared before each use: a credential goes to its own registry only. */
+  #exchangeOnce(request: TokenRequest): Promise<BearerToken> {
+    const { policy } = this.#egress;
+    const signal = AbortSignal.timeout(policy.totalTimeoutMs);
+    const rule = { ...policy, inLine: true };
+    return withRetry(rule, this.#clock, signal, async (timeoutMs, againAfterMs) => {
+      const authorization = await this.#authorization(signal);
+      const { now } = this.#clock;
+      const limits = { signal, timeoutMs, order: { againAfterMs } };
+      return exchangeToken(this.#egress, request, authorization, this.#subject, now, limits);
+    });
+  }
+
+  /** Compared before each use: a credential goes to its own registry only. One asks the issuer anew for all who wait. */
   async #authorization(signal: AbortSignal): Promise<RegistryAuthorization> {
     const { where } = this.#subject;
     if (this.#provider.registry !== where.registry) {
@@ -238,9 +275,23 @@ export class Session {
         },
       );
     }
-    const refresh = this.#renewProvider;
-    this.#renewProvider = false;
-    return this.#provider.authorization(signal, { refresh });
+    try {
+      if (!this.#providerRefused) return await this.#provider.authorization(signal);
+      return await waitFor(
+        this.#renewals.run("provider", () => this.#renewal()),
+        signal,
+      );
+    } catch (error) {
+      if (error instanceof CredentialError) this.#keepRefusal(error);
+      throw error;
+    }
+  }
+
+  async #renewal(): Promise<RegistryAuthorization> {
+    const limit = AbortSignal.timeout(this.#egress.policy.totalTimeoutMs);
+    const renewed = await this.#provider.authorization(limit, { refresh: true });
+    this.#providerRefused = false;
+    return renewed;
   }
 
   #refuse(challenges: readonly Challenge[]): RegistryError {
@@ -252,9 +303,9 @@ export class Session {
     return error;
   }
 
-  #keepRefusal(error: RegistryError): void {
+  #keepRefusal(error: RegistryError | CredentialError): void {
     this.#refusals += 1;
-    const pauseMs = this.#refusals <= doubtsMax ? doubtedForMs : refusedForMs;
-    this.#refused = { error, untilMs: this.#clock.now() + pauseMs };
+    const doubted = this.#refusals <= doubtsMax || error.code === "provider_unreachable";
+    this.#refused = { error, untilMs: this.#clock.now() + (doubted ? doubtedForMs : refusedForMs) };
   }
 }

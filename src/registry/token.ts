@@ -5,6 +5,7 @@ import type { Answer } from "./answer.ts";
 import { basicHeader } from "./authorization.ts";
 import type { Egress, EgressRequest } from "./egress.ts";
 import { RegistryError } from "./error.ts";
+import { jwtEndsAt } from "./jwt.ts";
 import { badCredential, problemOf, type Subject } from "./problem.ts";
 
 /** A token service's request: where, for what. */
@@ -115,13 +116,9 @@ function parseToken(body: Uint8Array, subject: Subject, nowMs: number): BearerTo
   return { value: new Redacted(value), lifeMs: Math.min(seconds, longestLifeSeconds) * 1000 };
 }
 
-/** Azure names no `expires_in`: its tokens are JWTs and say it themselves. Read, not verified: they are not for us. */
+/** Azure names no `expires_in`: its tokens are JWTs and say it themselves. */
 function jwtLifeSeconds(token: string, nowMs: number): number | undefined {
-  const payload = token.split(".")[1];
-  if (payload === undefined) return undefined;
-  const { exp } = (parseJson(Buffer.from(payload, "base64url")) ?? {}) as { exp?: unknown };
-  if (typeof exp !== "number") return undefined;
-  const seconds = exp - nowMs / 1000;
+  const seconds = ((jwtEndsAt(token) ?? nowMs) - nowMs) / 1000;
   return seconds > 0 ? seconds : undefined;
 }
 

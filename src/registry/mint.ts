@@ -1,0 +1,126 @@
+import { parseEcrHost } from "../credential/ecr-host.ts";
+import { CredentialError } from "../credential/error.ts";
+import type { RegistryAuthorization } from "../credential/provider.ts";
+import { SingleFlight } from "../std/single-flight.ts";
+import { waitFor } from "../std/wait.ts";
+import { isPassing, type Where } from "./error.ts";
+import { grantedBy } from "./grant.ts";
+import type { Clock } from "./retry.ts";
+import type { Carried, Session } from "./session.ts";
+
+/** What somebody else needs to pull one repository for a while, in place of the credential. */
+export interface MintedPull {
+  readonly authorization: RegistryAuthorization;
+  readonly validUntil: Date;
+  /** What can be done with it, in words: `pull acme/app`, `every repository of account 111111111111`. */
+  readonly scope: string;
+}
+
+export interface MintOptions {
+  /** The registry refused the last one. */
+  readonly anew?: boolean;
+}
+
+/** Asks for the very manifest, so that what is handed out is known to be good for it. */
+export type Prove = (signal: AbortSignal) => Promise<unknown>;
+
+interface Kept {
+  readonly minted: MintedPull;
+  readonly madeAtMs: number;
+  readonly renewAtMs: number;
+}
+
+/** One that is so new was not refused for its age, and whoever says so speaks of the one before it. */
+const newForMs = 5_000;
+/** An issuer's clock that is behind ours makes authorizations that have ended; they are good for as long as nothing is said. */
+const unsaidLifeMs = 60_000;
+
+/**
+ * Pull authorizations for one repository, got with one credential and proved by asking for a manifest. Kept until half of
+ * their life is over, one exchange at once, whoever waits.
+ */
+export class Minter {
+  readonly #session: Session;
+  readonly #where: Where;
+  readonly #clock: Clock;
+  readonly #totalTimeoutMs: number;
+  readonly #flights = new SingleFlight<MintedPull | undefined>();
+  #kept: Kept | undefined;
+
+  constructor(session: Session, where: Where, clock: Clock, totalTimeoutMs: number) {
+    this.#session = session;
+    this.#where = where;
+    this.#clock = clock;
+    this.#totalTimeoutMs = totalTimeoutMs;
+  }
+
+  /**
+   * `undefined` when the registry takes nothing but the credential itself, or nothing at all.
+   *
+   * @throws RegistryError, CredentialError
+   */
+  mint(prove: Prove, signal: AbortSignal, { anew = false }: MintOptions): Promise<MintedPull | undefined> {
+    const kept = this.#kept;
+    const nowMs = this.#clock.now();
+    if (kept !== undefined && nowMs < (anew ? kept.madeAtMs + newForMs : kept.renewAtMs)) {
+      return Promise.resolve(kept.minted);
+    }
+    // Several wait for it, so it has a time of its own instead of anybody's signal.
+    const call = () => this.#make(prove, AbortSignal.timeout(this.#totalTimeoutMs), anew);
+    return waitFor(this.#flights.run(anew ? "anew" : "next", call), signal);
+  }
+
+  async #make(prove: Prove, signal: AbortSignal, anew: boolean): Promise<MintedPull | undefined> {
+    const kept = this.#kept;
+    try {
+      if (kept === undefined && this.#session.agreed && (await this.#isUnending(signal))) return undefined;
+      if (anew) this.#session.renew();
+      else if (kept !== undefined) await this.#session.renewEarly(signal);
+      await prove(signal);
+      const carried = await this.#session.carried(signal);
+      return carried === undefined ? this.#forget() : this.#keep(carried);
+    } catch (error) {
+      if (anew || kept === undefined || !isAway(error)) throw error;
+      if (this.#clock.now() >= kept.minted.validUntil.getTime()) throw error;
+      return kept.minted;
+    }
+  }
+
+  /** A password without an end, as seen before: nothing needs to be asked for to know. */
+  async #isUnending(signal: AbortSignal): Promise<boolean> {
+    const carried = await this.#session.carried(signal);
+    return carried !== undefined && carried.endsAtMs === undefined;
+  }
+
+  #keep(carried: Carried): MintedPull | undefined {
+    const { authorization, endsAtMs, exchanged } = carried;
+    if (endsAtMs === undefined) return this.#forget();
+    const madeAtMs = this.#clock.now();
+    const validUntilMs = Math.max(endsAtMs, madeAtMs + (exchanged ? 0 : unsaidLifeMs));
+    const minted = {
+      authorization: authorization.kind === "basic" ? { ...authorization, preemptive: true } : authorization,
+      validUntil: new Date(validUntilMs),
+      scope: exchanged ? grantedBy(authorization, this.#where) : accountOf(this.#where),
+    };
+    this.#kept = { minted, madeAtMs, renewAtMs: madeAtMs + (validUntilMs - madeAtMs) / 2 };
+    return minted;
+  }
+
+  #forget(): undefined {
+    this.#kept = undefined;
+    return undefined;
+  }
+}
+
+/** What an issuer made is the account's: registries of clouds know no narrower one. */
+function accountOf({ registry }: Where): string {
+  const ecr = parseEcrHost(registry);
+  if (ecr !== undefined)
+    return `every repository of account ${ecr.account} in ${ecr.region} that the keys may pull`;
+  return `every repository on ${registry} that its account may pull`;
+}
+
+/** Whoever should make the next cannot be reached; refusing it is something else. */
+function isAway(error: unknown): boolean {
+  return isPassing(error) || (error instanceof CredentialError && error.code === "provider_unreachable");
+}
