@@ -151,6 +151,14 @@ describe("identities", () => {
     expect(refusal(`[identities.x]\n${lines}\n`).message).toContain(`identities.x.${field}: `);
   });
 
+  test("a plugin's patterns are those of the kubelet", () => {
+    const plugin = (pattern: string) =>
+      `[identities.x]\ntype = "plugin"\ncommand = ["/bin/plugin"]\nmatch_images = ["${pattern}"]\n`;
+    expect(refusal(plugin("not a pattern")).message).toContain(
+      "identities.x.match_images.0: must be a pattern",
+    );
+  });
+
   test("the issuer is an https URL that clouds can compare letter by letter", () => {
     for (const bad of [
       "http://id.test",

@@ -3,6 +3,8 @@ import { hostname } from "node:os";
 import { join, resolve } from "node:path";
 import { z } from "zod";
 import { identityProblems } from "./config-identities.ts";
+import { pluginApiVersions } from "./credential/plugin-answer.ts";
+import { parseImagePattern } from "./credential/plugin-match.ts";
 import {
   defaultIndexLimits,
   type IndexLimits,
@@ -134,7 +136,14 @@ const identity = z.discriminatedUnion("type", [
     command: z.array(z.string()).nonempty(),
     env: z.record(z.string(), z.string()).default({}),
     /** As in the kubelet's CredentialProviderConfig. */
-    match_images: z.array(z.string()).nonempty(),
+    match_images: z
+      .array(
+        z
+          .string()
+          .refine((text) => parseImagePattern(text) !== undefined, "must be a pattern such as *.acme.test"),
+      )
+      .nonempty(),
+    api_version: z.enum(pluginApiVersions).default(pluginApiVersions[0]),
     timeout: patience.default(30_000),
   }),
 ]);

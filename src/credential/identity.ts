@@ -38,7 +38,7 @@ export function identityProvider(
 ): CredentialProvider {
   const name = identityName(credential.credentials);
   const workspace = workspaceFor(name, dependencies);
-  const provider = workspace.identity(name).provider(credential.registry);
+  const provider = workspace.identity(name).provider(credential.registry, dependencies.repository);
   return {
     registry: credential.registry,
     type: "identity",

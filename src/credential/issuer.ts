@@ -17,8 +17,13 @@ export interface AwsKeys {
 /** One of the operator's own identities: an instance's role, a metadata server, a plugin. */
 export interface Identity {
   readonly name: string;
-  /** The provider of this identity for a registry. @throws CredentialError `registry_mismatch` */
-  provider(registry: string): CredentialProvider;
+  /**
+   * The provider of this identity for a registry.
+   *
+   * @param repository where it is known; only a plugin asks for it
+   * @throws CredentialError `registry_mismatch`
+   */
+  provider(registry: string, repository?: string): CredentialProvider;
   /** The keys from which a tenant's role may be assumed; only of identities of AWS. */
   readonly awsKeys?: (signal?: AbortSignal) => Promise<AwsKeys>;
 }
@@ -78,6 +83,8 @@ export interface ProviderDependencies {
   readonly ecrEndpoint?: string;
   /** Absent where no control plane stands behind (`mount`, `index`, workers): no roles, no federation, no identities. */
   readonly workspace?: WorkspaceIdentity;
+  /** What is to be pulled, where it is known: a plugin may answer for one repository alone. */
+  readonly repository?: string;
   /** Where issued authorizations are kept; by default one store for the process. */
   readonly issued?: IssuedAuthorizations;
 }

@@ -79,7 +79,12 @@ export async function buildImage(
   const provider =
     access.credential === undefined
       ? anonymousProvider(reference.registry)
-      : provedAnew(createProvider(access.credential, await dependencies.providersOf(workspaceId)));
+      : provedAnew(
+          createProvider(access.credential, {
+            ...(await dependencies.providersOf(workspaceId)),
+            repository: reference.repository,
+          }),
+        );
   onProgress({ step: "resolve", message: `resolving ${shown} ${access.description}` });
   const repository = dependencies.registry.repository(reference, provider);
   const resolved = await withHint(access, dependencies, workspaceId, () =>

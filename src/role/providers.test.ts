@@ -96,3 +96,28 @@ describe("what a workspace's providers get", () => {
     }
   });
 });
+
+describe("the default identity of a workspace", () => {
+  test("is the one that the operator set, where it is for the registry", async () => {
+    const { defaultProvider } = made(allowing);
+    const standard = await defaultProvider("1", "eu.acme.test");
+    expect(standard).toMatchObject({
+      name: "prod",
+      provider: { type: "identity", registry: "eu.acme.test" },
+    });
+    expect(await defaultProvider("1", "ghcr.io")).toBeUndefined();
+  });
+
+  test("is none where he set none", async () => {
+    expect(await made(allowing).defaultProvider("3", "eu.acme.test")).toBeUndefined();
+  });
+
+  test("is made once for all workspaces, so that its issuer is asked once", async () => {
+    const { providersOf } = made({
+      ...allowing,
+      workspaces: { acme: { identities: ["prod"] }, other: { identities: ["prod"] } },
+    });
+    const [one, other] = await Promise.all([providersOf("1"), providersOf("3")]);
+    expect(one.workspace?.identity("prod")).toBe(other.workspace?.identity("prod") as never);
+  });
+});
