@@ -13,6 +13,7 @@ interface Known {
 }
 
 const addressLifeMs = 30_000;
+const findTimeoutMs = 2_000;
 const namesMax = 1000;
 
 /** Looks host names up, and keeps what was found for a while: for longer when the resolver is away. */
@@ -21,11 +22,30 @@ export class Addresses {
   readonly #now: () => number;
   readonly #timeoutMs: number;
   readonly #known = new Map<string, Known>();
+  readonly #unknownUntilMs = new Map<string, number>();
 
   constructor(resolve: ResolveHost | undefined, now: () => number, timeoutMs: number) {
     this.#resolve = resolve ?? systemAddresses;
     this.#now = now;
     this.#timeoutMs = timeoutMs;
+  }
+
+  /**
+   * The addresses as far as they can be had in a short time, for where nobody depends on them: `undefined` when the name is
+   * not found here. @throws the signal's reason when it aborts
+   */
+  async find(url: URL, signal: AbortSignal): Promise<readonly string[] | undefined> {
+    const name = url.hostname;
+    if (this.#now() < (this.#unknownUntilMs.get(name) ?? 0)) return undefined;
+    const limit = AbortSignal.timeout(findTimeoutMs);
+    try {
+      return await this.of(url, { registry: name, repository: "" }, AbortSignal.any([signal, limit]));
+    } catch {
+      signal.throwIfAborted();
+      if (this.#unknownUntilMs.size >= namesMax) this.#unknownUntilMs.clear();
+      this.#unknownUntilMs.set(name, this.#now() + addressLifeMs);
+      return undefined;
+    }
   }
 
   /** @throws RegistryError `unreachable`; the signal's reason when it aborts */

@@ -1,19 +1,17 @@
-import { isPublicAddress } from "./address.ts";
 import { Addresses, type ResolveHost } from "./addresses.ts";
 import { Answer } from "./answer.ts";
-import { RegistryError, type Where } from "./error.ts";
+import { RegistryError } from "./error.ts";
 import { Host, type HostTime, type Turn } from "./host.ts";
-import { fetchPinned, insecureHint, type Route, translateFetchError } from "./pinned-fetch.ts";
+import { fetchPinned, translateFetchError } from "./pinned-fetch.ts";
 import { Patience, type Place, type Probe } from "./place.ts";
 import { hostPolicy, lists, type ResolvedPolicy } from "./policy.ts";
 import { endsShortly, probeOf } from "./probe.ts";
+import { checkDestination, type Destination, findRoutes, type Route } from "./route.ts";
 
-export interface EgressRequest {
+export interface EgressRequest extends Destination {
   readonly method: "GET" | "HEAD" | "POST" | "PUT";
-  readonly url: URL;
   readonly headers: Readonly<Record<string, string>>;
   readonly body?: string | Uint8Array<ArrayBuffer>;
-  readonly where: Where;
   readonly signal: AbortSignal;
   /** Until the head must be there, the wait for its turn included; the policy's total time when absent. */
   readonly timeoutMs?: number;
@@ -22,8 +20,6 @@ export interface EgressRequest {
   readonly order?: Order | undefined;
   /** Between two chunks of the body; the policy's limit when absent. */
   readonly idleTimeoutMs?: number;
-  /** The URL is the operator's own: plain HTTP and private addresses are as he wrote it. Never for what others name. */
-  readonly trusted?: boolean;
 }
 
 /** How a request stands to others at its host. */
@@ -43,7 +39,6 @@ export interface EgressOptions {
   readonly now: () => number;
 }
 
-const addressesMax = 3;
 const hostsMax = 1000;
 const probeTimeoutMs = 2_000;
 const busyCheckMs = 1_000;
@@ -53,7 +48,8 @@ const busyCheckMs = 1_000;
  *
  * HTTPS only, no user information, the host's address looked up once, judged, and pinned: the request goes to the very
  * address that was judged, under the host's name (Host and TLS server name). Plain HTTP and private addresses are for
- * hosts that the operator listed; where he says that a host is elsewhere, the connection goes there. Redirects are never followed here. When a request goes, and when it is given up and sent
+ * hosts that the operator listed; where he says that a host is elsewhere, the connection goes there, and where he has a proxy
+ * the proxy makes it ({@link findRoutes}). Redirects are never followed here. When a request goes, and when it is given up and sent
  * once more, is its {@link Host}'s to say.
  */
 export class Egress {
@@ -80,7 +76,7 @@ export class Egress {
   async send(request: EgressRequest): Promise<Answer> {
     const { signal, url } = request;
     signal.throwIfAborted();
-    this.#check(request);
+    checkDestination(request, this.policy);
     const host = this.#hostOf(url);
     const timeoutMs = request.timeoutMs ?? this.policy.totalTimeoutMs;
     const ended = new AbortController();
@@ -101,7 +97,7 @@ export class Egress {
     let again = order?.againAfterMs !== undefined;
     let pauseMs = order?.againAfterMs ?? 0;
     for (let freshConnection = false; ; freshConnection = true) {
-      const routes = await this.#routes(request, signal);
+      const routes = await findRoutes(request, this.policy, this.#addresses, signal);
       const probe: Probe = (withBody) => this.#probe(request, routes[0], withBody);
       const background = order?.background === true;
       const place = await this.#enter(host, { background, again, pauseMs, patience, probe }, request, signal);
@@ -145,31 +141,6 @@ export class Egress {
     const host = new Host({ connections, trialEveryMs, silentAfterMs }, this.#time);
     this.#hosts.set(url.host, host);
     return host;
-  }
-
-  #check({ url, where, trusted }: EgressRequest): void {
-    if (url.username !== "" || url.password !== "")
-      throw refusal(where, `${where.registry} leads to an address with a user name in it`);
-    if (url.protocol === "https:") return;
-    if (url.protocol !== "http:")
-      throw refusal(where, `${where.registry} leads to an address that is not HTTPS`);
-    if (trusted === true || this.isInsecure(url)) return;
-    throw refusal(where, `${url.host} would be spoken to without encryption`, insecureHint(url));
-  }
-
-  /** The ways to the host, at least one: its addresses that were judged good, or where the operator says that it is. */
-  async #routes(request: EgressRequest, signal: AbortSignal): Promise<readonly [Route, ...Route[]]> {
-    const { url, where } = request;
-    const { connect, ca } = hostPolicy(this.policy, url);
-    const all = await this.#addresses.of(connect ?? url, where, signal);
-    const trusted = request.trusted === true || this.isInsecure(url) || lists(this.policy.privateHosts, url);
-    const permitted = trusted || connect !== undefined ? all : all.filter(isPublicAddress);
-    const authorities = [this.policy.ca, ca].filter((pem) => pem !== undefined);
-    const [first, ...more] = permitted
-      .slice(0, addressesMax)
-      .map((address) => ({ address, connect, authorities }));
-    if (first !== undefined) return [first, ...more];
-    throw refusal(where, `${url.host} has no address on the public internet`, insecureHint(url));
   }
 
   /** A host with several addresses is tried at the next one when a connection cannot be made. */
@@ -228,12 +199,12 @@ export class Egress {
         done,
         place,
         signal,
-        translate: (error) => translateFetchError(error, url, where),
+        translate: (error) => translateFetchError(error, request, route),
       });
     } catch (error) {
       for (const one of [signal, place.signal]) one.removeEventListener("abort", abort);
       if (headSignal.aborted) throw headSignal.reason;
-      throw late ? tooLate(request, headTimeoutMs, 0) : translateFetchError(error, url, where);
+      throw late ? tooLate(request, headTimeoutMs, 0) : translateFetchError(error, request, route);
     } finally {
       clearTimeout(timer);
       headSignal.removeEventListener("abort", abort);
@@ -259,14 +230,6 @@ export class Egress {
       limit.abort();
     }
   }
-}
-
-function refusal(
-  where: Where,
-  message: string,
-  next = "Use a registry with public HTTPS addresses.",
-): RegistryError {
-  return new RegistryError("egress_refused", message, where, { next });
 }
 
 function tooLate({ url, where }: EgressRequest, timeoutMs: number, failures: number): RegistryError {

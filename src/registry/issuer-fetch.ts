@@ -57,7 +57,7 @@ async function ask(
   url: URL,
   where: Where,
   init: RequestInit,
-  trusted: boolean,
+  metadata: boolean,
 ): Promise<Response> {
   const request = new Request("https://issuer.invalid", { ...init, signal: null });
   const { method } = request;
@@ -70,7 +70,8 @@ async function ask(
     ...(init.body == null ? {} : { body: new Uint8Array(await request.arrayBuffer()) }),
     where,
     signal: init.signal ? AbortSignal.any([init.signal, limit]) : limit,
-    trusted,
+    trusted: metadata,
+    direct: metadata,
   });
   const { status, headers } = answer;
   const body = await answer.bytes(bodySizeBytesMax);

@@ -1,17 +1,8 @@
 import { isIP } from "node:net";
 import { rootCertificates } from "node:tls";
-import { errnoOf } from "../std/error.ts";
+import { errnoOf, messageOf } from "../std/error.ts";
 import { RegistryError, type Where } from "./error.ts";
-
-/** A way to a host. */
-export interface Route {
-  /** Judged: the connection goes to this very one. */
-  readonly address: string;
-  /** Gives scheme and port in place of the URL's, when the host is not where its name says. */
-  readonly connect: URL | undefined;
-  /** PEM certificates trusted in addition to the system's. */
-  readonly authorities: readonly string[];
-}
+import type { Destination, Route } from "./route.ts";
 
 export interface PinnedRequest {
   readonly method: "GET" | "HEAD" | "POST" | "PUT";
@@ -24,23 +15,14 @@ export interface PinnedRequest {
   readonly signal: AbortSignal;
 }
 
-/** Asks the very address, under the name of the URL's host (Host and TLS server name). Redirects are not followed. */
-export function fetchPinned(
-  { address, connect, authorities }: Route,
-  request: PinnedRequest,
-): Promise<Response> {
+/**
+ * Asks the very address, under the name of the URL's host (Host and TLS server name), or lets the proxy make the connection.
+ * Redirects are not followed. The proxies of the environment are nobody's business here: what the operator has of them is
+ * in the route.
+ */
+export function fetchPinned(route: Route, request: PinnedRequest): Promise<Response> {
   const { url } = request;
-  const there = new URL(url);
-  if (connect !== undefined) {
-    there.protocol = connect.protocol;
-    there.port = connect.port;
-  }
-  there.hostname = address.includes(":") ? `[${address}]` : address;
-  const hostname = url.hostname.replace(/^\[|\]$/g, "");
-  const tls = {
-    ...(isIP(hostname) === 0 ? { serverName: hostname } : {}),
-    ...(authorities.length === 0 ? {} : { ca: [...rootCertificates, ...authorities] }),
-  };
+  const there = route.proxy === undefined ? placeOf(url, route.address, route.connect) : url;
   return fetch(there, {
     method: request.method,
     headers: headersOf(request),
@@ -48,9 +30,28 @@ export function fetchPinned(
     decompress: false,
     keepalive: !request.freshConnection,
     signal: request.signal,
+    proxy: route.proxy !== undefined && { url: route.proxy.expose().href, respectNoProxy: false },
     ...(request.body === undefined ? {} : { body: request.body }),
-    ...(there.protocol === "https:" ? { tls } : {}),
+    ...(there.protocol === "https:" ? { tls: tlsOf(url, route.authorities) } : {}),
   } as BunFetchRequestInit);
+}
+
+function placeOf(url: URL, address: string, connect: URL | undefined): URL {
+  const there = new URL(url);
+  if (connect !== undefined) {
+    there.protocol = connect.protocol;
+    there.port = connect.port;
+  }
+  there.hostname = address.includes(":") ? `[${address}]` : address;
+  return there;
+}
+
+function tlsOf(url: URL, authorities: readonly string[]): object {
+  const hostname = url.hostname.replace(/^\[|\]$/g, "");
+  return {
+    ...(isIP(hostname) === 0 ? { serverName: hostname } : {}),
+    ...(authorities.length === 0 ? {} : { ca: [...rootCertificates, ...authorities] }),
+  };
 }
 
 /** Names are one whatever their case: an issuer's library may bring its own User-Agent. */
@@ -70,9 +71,10 @@ const tlsCodes =
   /^(CERT_|ERR_TLS|ERR_SSL|ERR_BORINGSSL|DEPTH_ZERO|SELF_SIGNED|UNABLE_TO_|HOSTNAME_MISMATCH|EPROTO$|OUT_OF_VALIDITY|INVALID_)/;
 
 /** The platform's messages hold the whole URL, presigned or not: only its error code goes on. */
-export function translateFetchError(error: unknown, url: URL, where: Where): unknown {
+export function translateFetchError(error: unknown, { url, where }: Destination, { proxy }: Route): unknown {
   if (error instanceof RegistryError) return error;
   const code = errnoOf(error) ?? "connection lost";
+  if (code === "ERR_PROXY_TUNNEL") return refusedByProxy(messageOf(error), url, where);
   if (tlsCodes.test(code)) {
     return new RegistryError("tls", `the secure connection to ${url.host} failed (${code})`, where, {
       next:
@@ -81,7 +83,27 @@ export function translateFetchError(error: unknown, url: URL, where: Where): unk
           : `Check the certificate of ${url.host}; a private authority's certificate belongs in the node's configuration.`,
     });
   }
-  return new RegistryError("unreachable", `${url.host} cannot be reached (${code})`, where, {
-    next: "Check that the registry is up and that this machine reaches it, then try again.",
+  const through = proxy === undefined ? "" : " through the node's proxy";
+  return new RegistryError("unreachable", `${url.host} cannot be reached${through} (${code})`, where, {
+    next:
+      proxy === undefined
+        ? "Check that the registry is up and that this machine reaches it, then try again."
+        : "Check that the registry is up, and that this machine reaches the proxy of its configuration or environment.",
   });
+}
+
+/** Of what a proxy says only the status is repeated. */
+function refusedByProxy(message: string, url: URL, where: Where): RegistryError {
+  const status = /\b[1-5]\d\d\b/.exec(message)?.[0] ?? "no status";
+  return new RegistryError(
+    "unreachable",
+    `the node's proxy does not connect to ${url.host} (${status})`,
+    where,
+    {
+      next:
+        status === "407"
+          ? "Check the proxy's user name and password in the node's configuration or environment."
+          : `Have the proxy allow ${url.host}, or have the operator set proxy = "none" for it.`,
+    },
+  );
 }

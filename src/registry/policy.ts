@@ -1,4 +1,5 @@
 import type { Mirror } from "./mirror.ts";
+import { noProxies, type Proxies, type ProxyUrl } from "./proxy.ts";
 
 /**
  * What the operator allows the registry client to do. Never a tenant's choice.
@@ -14,6 +15,8 @@ export interface RegistryPolicy {
   readonly realmHosts?: ReadonlyMap<string, readonly string[]>;
   /** What is different at single hosts, by the host that requests go to (`registry-1.docker.io`, not `docker.io`). */
   readonly hosts?: ReadonlyMap<string, HostPolicy>;
+  /** None when absent: the environment is not looked at. */
+  readonly proxies?: Proxies;
   /** PEM certificates trusted in addition to the system's. */
   readonly ca?: string;
   /** Until the head of an answer has arrived, per attempt. */
@@ -44,6 +47,8 @@ export interface HostPolicy {
   readonly connect?: URL;
   /** PEM certificates trusted for this host, in addition to the others. */
   readonly ca?: string;
+  /** For this host alone, in place of the others'. */
+  readonly proxy?: ProxyUrl | "none";
   /** Requests at once. */
   readonly connections?: number;
 }
@@ -55,6 +60,7 @@ export function resolvePolicy(policy: RegistryPolicy): ResolvedPolicy {
   return {
     realmHosts: new Map(),
     hosts: new Map(),
+    proxies: noProxies,
     requestTimeoutMs: 15_000,
     idleTimeoutMs: 30_000,
     totalTimeoutMs: 60_000,

@@ -2,12 +2,13 @@ import { describe, expect, test } from "bun:test";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { inspect } from "node:util";
 import { makeConfig, type Settings } from "../config.ts";
 import type { RegistryPolicy } from "../registry/policy.ts";
 import { registryPolicy } from "./registry-client.ts";
 
-const policyOf = (registry: Settings["registry"]): RegistryPolicy =>
-  registryPolicy(makeConfig({ registry }).registry);
+const policyOf = (registry: Settings["registry"], env: Record<string, string> = {}): RegistryPolicy =>
+  registryPolicy(makeConfig({ registry }).registry, env);
 
 describe("the registry section", () => {
   test("adds what is said of one host to what is said of all", () => {
@@ -56,7 +57,24 @@ describe("the registry section", () => {
     }
   });
 
+  test("takes the environment's proxies only where it says nothing of proxies itself", () => {
+    const env = { HTTPS_PROXY: "http://env:1", NO_PROXY: "a.lan" };
+    const shown = (policy: RegistryPolicy) => [policy.proxies?.https?.expose().href, policy.proxies?.except];
+    expect(shown(policyOf({}, env))).toEqual(["http://env:1/", ["a.lan"]]);
+    expect(shown(policyOf({ proxy: "http://set:1" }, env))).toEqual(["http://set:1/", []]);
+    expect(shown(policyOf({ proxy: "none" }, env))).toEqual([undefined, []]);
+    expect(() => policyOf({}, { HTTPS_PROXY: "socks5://me:secret@p" })).toThrow(
+      /^the environment's HTTPS_PROXY is not/,
+    );
+    const { hosts } = policyOf({
+      hosts: { "a.lan": { proxy: "http://me:secret@p:1" }, "b.lan": { proxy: "none" } },
+    });
+    expect(hosts?.get("b.lan")).toEqual({ proxy: "none" });
+    expect(inspect(hosts, { depth: 9 })).not.toContain("secret");
+  });
+
   test.each([
+    ["connect and proxy", { hosts: { "a.lan": { connect: "http://127.0.0.1:1", proxy: "http://p:1" } } }],
     ["registry.hosts", { hosts: { "https://a.lan": {} } }],
     ["registry.hosts", { hosts: { "a.lan/team": {} } }],
     ["registry.hosts", { hosts: { "0x7f.1": {} } }],

@@ -4,16 +4,26 @@ import { normalizeRegistry, registryApiHost } from "../reference/reference.ts";
 import { RegistryClient } from "../registry/client.ts";
 import type { Mirror } from "../registry/mirror.ts";
 import type { HostPolicy, RegistryPolicy } from "../registry/policy.ts";
+import { noProxies, type Proxies, proxiesFromEnvironment, proxyForAll } from "../registry/proxy.ts";
 import { messageOf } from "../std/error.ts";
+import { Redacted } from "../std/redacted.ts";
 import { userAgent } from "../std/version.ts";
 
 /** What of the configuration a registry client goes by. */
 export type RegistrySettings = Pick<Config, "registry" | "identities">;
 
-/** A registry client with what the operator allows it. @throws ConfigError, by the name of the setting */
-export function createRegistryClient(config: RegistrySettings): RegistryClient {
+type Environment = Readonly<Record<string, string | undefined>>;
+
+/**
+ * A registry client with what the operator allows it. The environment is read now, for its proxies, and then no more.
+ * @throws ConfigError, by the name of the setting
+ */
+export function createRegistryClient(
+  config: RegistrySettings,
+  env: Environment = process.env,
+): RegistryClient {
   return new RegistryClient({
-    policy: registryPolicy(config.registry),
+    policy: registryPolicy(config.registry, env),
     metadataHosts: Object.values(config.identities).flatMap((identity) =>
       identity.type === "aws" && identity.container_credentials_uri !== undefined
         ? [identity.container_credentials_uri]
@@ -24,7 +34,7 @@ export function createRegistryClient(config: RegistrySettings): RegistryClient {
 }
 
 /** The `[registry]` section as the registry room knows it; what is said of one host is added to what is said of all. */
-export function registryPolicy(settings: Config["registry"]): RegistryPolicy {
+export function registryPolicy(settings: Config["registry"], env: Environment): RegistryPolicy {
   const { insecure, private: privateHosts, realms, ca_file: caFile } = settings;
   const { connections_per_host: connectionsPerHost } = settings;
   const hosts = normalized("registry.hosts", settings.hosts);
@@ -47,18 +57,36 @@ export function registryPolicy(settings: Config["registry"]): RegistryPolicy {
     ]),
     realmHosts: realmHosts(normalized("registry.realms", realms), hosts),
     hosts: new Map([...hosts].map(([name, host]) => [registryApiHost(name), hostPolicyOf(name, host)])),
+    proxies: proxiesOf(settings.proxy, env),
     ...(caFile === undefined ? {} : { ca: readCa("registry.ca_file", caFile) }),
     ...(connectionsPerHost === undefined ? {} : { connectionsPerHost }),
   };
 }
 
 function hostPolicyOf(name: string, settings: RegistryHostSettings): HostPolicy {
-  const { connect, ca_file: caFile, connections } = settings;
+  const { connect, ca_file: caFile, connections, proxy } = settings;
+  if (connect !== undefined && proxy !== undefined && proxy !== "none")
+    throw new ConfigError("invalid", `registry.hosts."${name}": connect and proxy are both set`, {
+      next: "Set one of them: what is elsewhere is reached directly.",
+    });
   return {
+    ...(proxy === undefined ? {} : { proxy: proxy === "none" ? proxy : new Redacted(new URL(proxy)) }),
     ...(connect === undefined ? {} : { connect: new URL(connect) }),
     ...(caFile === undefined ? {} : { ca: readCa(`registry.hosts."${name}".ca_file`, caFile) }),
     ...(connections === undefined ? {} : { connections }),
   };
+}
+
+function proxiesOf(setting: string | undefined, env: Environment): Proxies {
+  if (setting === "none") return noProxies;
+  if (setting !== undefined) return proxyForAll(new URL(setting));
+  try {
+    return proxiesFromEnvironment(env);
+  } catch (error) {
+    throw new ConfigError("invalid", `the environment's ${messageOf(error)} is not the URL of a proxy`, {
+      next: 'Write it as http://HOST:PORT, or set [registry] proxy, to "none" for no proxy at all.',
+    });
+  }
 }
 
 /** A registry and the host that its requests go to are two names of Docker Hub's only. */
