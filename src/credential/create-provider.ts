@@ -1,5 +1,6 @@
 import { parseRegistry } from "../reference/reference.ts";
 import type { Redacted } from "../std/redacted.ts";
+import { azureProvider, isExchanged } from "./azure.ts";
 import { detectCredentialType } from "./detect.ts";
 import { ecrProvider } from "./ecr.ts";
 import { type Environment, parseCredentialsFromEnv } from "./environment.ts";
@@ -62,6 +63,7 @@ export function createProvider(
   const needed = { registry, type, credentials: keysOf(family, credential.credentials) };
   if (type === "aws") return ecrProvider(needed, dependencies);
   if (type === "gcp") return googleProvider(needed, dependencies);
+  if (type === "azure" && isExchanged(needed.credentials)) return azureProvider(needed, dependencies);
   if (type === "identity") return identityProvider(needed, dependencies);
   if (type === "token") return fixedProvider(needed, tokenOf(needed.credentials));
   const names = family.needs.flat();

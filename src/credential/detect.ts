@@ -29,16 +29,33 @@ const userNameKeys = [
 export function principalOf(registry: string, type: CredentialType, credentials: CredentialMap): string {
   if (type === "public") return "anonymous";
   if (type === "aws") return parseEcrHost(registry)?.account ?? "default";
-  if (type === "gcp") return serviceAccountEmail(credentials) ?? "default";
+  if (type === "gcp") return googleAccount(credentials) ?? "default";
   if (type === "token") return "default";
   if (type === "identity") return `identity:${identityName(credentials)}`;
   const family = chooseFamily(registry, credentials);
   const key = userNameKeys.find((name) => family?.needs.some((oneOf) => oneOf.includes(name)));
-  return key === undefined ? "default" : (credentials[key]?.expose() ?? "default");
+  const name = key === undefined ? undefined : credentials[key]?.expose();
+  return keyAccount(name, credentials) ?? name ?? "default";
 }
 
-function serviceAccountEmail(credentials: CredentialMap): string | undefined {
-  const json = credentials[googleKeyFileKey]?.expose();
+/** Of the user names by which Google takes a service account's key: the account that the key is of. */
+function keyAccount(userName: string | undefined, credentials: CredentialMap): string | undefined {
+  if (userName !== "_json_key" && userName !== "_json_key_base64") return undefined;
+  const { PASSWORD, REGISTRY_PASSWORD, DOCKER_PASSWORD } = credentials;
+  const key = (PASSWORD ?? REGISTRY_PASSWORD ?? DOCKER_PASSWORD)?.expose() ?? "";
+  return emailIn(userName === "_json_key" ? key : Buffer.from(key, "base64").toString("utf8"));
+}
+
+/** The account that is acted as, else the key's own, else the provider by which Google believes the workspace. */
+function googleAccount(credentials: CredentialMap): string | undefined {
+  return (
+    credentials["GCP_SERVICE_ACCOUNT"]?.expose() ??
+    emailIn(credentials[googleKeyFileKey]?.expose()) ??
+    credentials["GCP_WORKLOAD_IDENTITY_PROVIDER"]?.expose()
+  );
+}
+
+function emailIn(json: string | undefined): string | undefined {
   if (json === undefined) return undefined;
   try {
     const email: unknown = (JSON.parse(json) as { client_email?: unknown }).client_email;

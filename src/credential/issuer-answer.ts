@@ -37,7 +37,7 @@ export interface IssuedToken {
   readonly expiresAt: Date | undefined;
 }
 
-const pausesMs = [200, 800];
+const pausesMs = [150, 450];
 const tokenLengthMax = 16 * 1024;
 const lifeSecondsMax = 7 * 24 * 3600;
 

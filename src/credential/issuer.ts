@@ -48,16 +48,6 @@ export interface WorkspaceIdentity {
   identity(name: string): Identity;
 }
 
-/** What an identity of the operator's asks with. */
-export interface IdentityDependencies {
-  /** To issuers in the world. */
-  readonly fetch: IssuerFetch;
-  /** To the metadata services of the machine, and to nothing else. */
-  readonly metadataFetch: IssuerFetch;
-  readonly issued?: IssuedAuthorizations;
-  readonly now?: () => number;
-}
-
 /** What the providers of a workspace's credentials need. */
 export type ProvidersOf = (workspaceId: string) => Promise<ProviderDependencies>;
 

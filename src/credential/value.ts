@@ -15,9 +15,25 @@ export function credentialMap(values: Readonly<Record<string, string>>): Credent
   const map: Record<string, Redacted<string>> = {};
   for (const [key, value] of Object.entries(values)) {
     assertKnownKey(key);
-    map[key] = new Redacted(checkedValue(key, value));
+    map[key] = new Redacted(checkedValue(key, keyOfGoogle(key, value, values)));
   }
   return map;
+}
+
+const userNameOf: Readonly<Record<string, string>> = {
+  PASSWORD: "USERNAME",
+  REGISTRY_PASSWORD: "REGISTRY_USERNAME",
+  DOCKER_PASSWORD: "DOCKER_USERNAME",
+};
+
+/**
+ * Google's registries take a service account's key as a password: its JSON beside the user name `_json_key`, in base64
+ * beside `_json_key_base64` (Artifact Registry, "Configure authentication to Docker"). Files of either have line breaks.
+ */
+function keyOfGoogle(key: string, value: string, values: Readonly<Record<string, string>>): string {
+  const userName = values[userNameOf[key] ?? ""];
+  if (userName === "_json_key") return onOneLine(key, value);
+  return userName === "_json_key_base64" ? value.replace(/\s+/g, "") : value;
 }
 
 function checkedValue(key: string, value: string): string {
@@ -47,7 +63,9 @@ function onOneLine(key: string, value: string): string {
   } catch {
     // Fall through to the one error for everything that is no JSON object.
   }
+  const path =
+    key === googleKeyFileKey ? `, or name it where the command runs: ${key}=/path/to/key.json` : "";
   throw new CredentialError("bad_value", `${key} is not the JSON of a service account`, {
-    next: `Pass the key file's content, or name it where the command runs: ${key}=/path/to/key.json.`,
+    next: `Pass the key file's content${path}.`,
   });
 }
