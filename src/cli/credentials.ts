@@ -1,17 +1,17 @@
-import { readFileSync } from "node:fs";
-import { homedir } from "node:os";
-import { join } from "node:path";
-import { credentialsFromDockerConfig } from "../credential/docker-config.ts";
-import { parseCredentialsFile, readCallerCredentials } from "../credential/environment.ts";
+import type { CredentialTarget } from "../credential/docker-config.ts";
+import { type Environment, parseCredentialsFile, readCallerCredentials } from "../credential/environment.ts";
 import type { CredentialMap } from "../credential/provider.ts";
-import { errnoOf } from "../std/error.ts";
+import { describeShortLived } from "../credential/short-lived.ts";
 import { CliError } from "./context.ts";
+import { credentialsFrom, readText } from "./credential-source.ts";
+import { note } from "./output.ts";
 
 /** The three ways to hand credentials over; at most one may be used. Values are never arguments. */
 export interface CredentialFlags {
   readonly creds?: string | undefined;
   readonly credsFile?: string | undefined;
-  readonly credsFrom?: "docker" | undefined;
+  readonly credsFrom?: string | undefined;
+  readonly json?: boolean | undefined;
 }
 
 export const credentialFlags = {
@@ -30,48 +30,47 @@ export const credentialFlags = {
     placeholder: "FILE",
   },
   credsFrom: {
-    kind: "enum",
-    values: ["docker"],
+    kind: "parsed",
+    parse: String,
     optional: true,
-    brief: "Take the credentials that `docker login` saved",
+    brief:
+      "Take the credentials that another program keeps: docker[:FILE] and podman[:FILE] (helpers are run), " +
+      "kubernetes:FILE (a pull Secret); - as FILE is standard input",
+    placeholder: "SOURCE",
   },
 } as const;
 
 /** Reads the credentials that the flags name; `undefined` when none does. */
 export async function readCredentials(
   flags: CredentialFlags,
-  registry: string,
-  env: Record<string, string | undefined> = process.env,
+  target: CredentialTarget,
+  env: Environment = process.env,
 ): Promise<CredentialMap | undefined> {
   const given = [flags.creds, flags.credsFile, flags.credsFrom].filter((flag) => flag !== undefined);
   if (given.length === 0) return undefined;
   if (given.length > 1) {
     throw new CliError("usage", "only one of --creds, --creds-file and --creds-from can be given");
   }
-  if (flags.creds !== undefined) {
-    const keys = flags.creds
-      .split(",")
-      .map((key) => key.trim())
-      .filter((key) => key !== "");
-    if (keys.length === 0)
-      throw new CliError("usage", "--creds names no variable", { next: "Write --creds KEY,KEY." });
-    return await readCallerCredentials(env, keys);
+  const credentials = await readGiven(flags, target, env);
+  const ends = describeShortLived(target.registry, credentials);
+  if (ends !== undefined && flags.json !== true) {
+    note(`note: this is ${ends}; what is to run later needs the keys that such tokens are made with`);
   }
-  if (flags.credsFile === "-") return parseCredentialsFile(await Bun.stdin.text());
-  if (flags.credsFile !== undefined) return parseCredentialsFile(readText(flags.credsFile, "--creds-file"));
-  const directory = env["DOCKER_CONFIG"] || join(homedir(), ".docker");
-  return credentialsFromDockerConfig(
-    registry,
-    readText(join(directory, "config.json"), "--creds-from docker"),
-  );
+  return credentials;
 }
 
-function readText(path: string, flag: string): string {
-  try {
-    return readFileSync(path, "utf8");
-  } catch (error) {
-    throw new CliError("failed", `${flag}: ${path} cannot be read (${errnoOf(error) ?? "failed"})`, {
-      next: "Check the path and its permissions.",
-    });
-  }
+async function readGiven(
+  { creds, credsFile, credsFrom }: CredentialFlags,
+  target: CredentialTarget,
+  env: Environment,
+): Promise<CredentialMap> {
+  if (credsFrom !== undefined) return await credentialsFrom(credsFrom, target, env);
+  if (credsFile !== undefined) return parseCredentialsFile(await readText(credsFile, "--creds-file"));
+  const keys = (creds ?? "")
+    .split(",")
+    .map((key) => key.trim())
+    .filter((key) => key !== "");
+  if (keys.length === 0)
+    throw new CliError("usage", "--creds names no variable", { next: "Write --creds KEY,KEY." });
+  return await readCallerCredentials(env, keys);
 }

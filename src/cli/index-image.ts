@@ -36,7 +36,7 @@ export const index = command<IndexFlags, [string]>({
     const reference = parseReference(text);
     const repository = openRepository(
       reference,
-      await readCredentials(flags, reference.registry),
+      await readCredentials(flags, reference),
       flags.insecureRegistry ?? [],
     );
     const progress = createProgress(flags.json);

@@ -91,7 +91,7 @@ export const mount = command<MountFlags, [string, string]>({
   ),
   async run(flags, text, directory) {
     const reference = parseReference(text);
-    const credentials = await readCredentials(flags, reference.registry);
+    const credentials = await readCredentials(flags, reference);
     const request: ServeMountRequest = {
       reference: formatReference(reference),
       directory: mountPaths(directory).directory,

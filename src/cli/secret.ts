@@ -1,8 +1,9 @@
 import { createClient } from "@connectrpc/connect";
 import { buildRouteMap } from "@stricli/core";
+import type { CredentialTarget } from "../credential/docker-config.ts";
 import { credentialsToWire } from "../credential/wire.ts";
 import { SecretService } from "../gen/oci_node/v1/secret_service_pb.ts";
-import { normalizeRegistry, parseRegistry } from "../reference/reference.ts";
+import { normalizeRegistry, parseReference } from "../reference/reference.ts";
 import { command, words } from "./action.ts";
 import { CliError, connectTransport } from "./context.ts";
 import { type CredentialFlags, credentialFlags, readCredentials } from "./credentials.ts";
@@ -14,11 +15,11 @@ interface ValueFlags extends CredentialFlags {
 }
 
 /** Values come by `--creds…`, else as KEY=value lines on standard input. */
-async function readValues(flags: CredentialFlags, registry: string) {
-  const fromFlags = await readCredentials(flags, registry);
+async function readValues(flags: CredentialFlags, target: CredentialTarget) {
+  const fromFlags = await readCredentials(flags, target);
   if (fromFlags !== undefined) return fromFlags;
   if (process.stdin.isTTY === true) note("KEY=value lines, then Ctrl-D:");
-  return (await readCredentials({ credsFile: "-" }, registry)) ?? {};
+  return (await readCredentials({ credsFile: "-" }, target)) ?? {};
 }
 
 const create = command<ValueFlags & { name?: string }, [string]>({
@@ -35,8 +36,9 @@ const create = command<ValueFlags & { name?: string }, [string]>({
   },
   positional: words({ placeholder: "REGISTRY", brief: "Registry host, or an image reference in it" }),
   async run(flags, text) {
-    const registry = text.includes("/") ? parseRegistry(text) : normalizeRegistry(text);
-    const credentials = credentialsToWire(await readValues(flags, registry));
+    const target = text.includes("/") ? parseReference(text) : { registry: normalizeRegistry(text) };
+    const { registry } = target;
+    const credentials = credentialsToWire(await readValues(flags, target));
     const client = createClient(SecretService, connectTransport());
     const { secret } = await client.createSecret({ name: flags.name ?? "", registry, credentials });
     if (secret === undefined) throw new CliError("failed", "the node made no secret");
@@ -53,7 +55,9 @@ const update = command<ValueFlags, [string]>({
   async run(flags, name) {
     const client = createClient(SecretService, connectTransport());
     const current = await client.getSecret({ name });
-    const credentials = credentialsToWire(await readValues(flags, current.secret?.registry ?? ""));
+    const credentials = credentialsToWire(
+      await readValues(flags, { registry: current.secret?.registry ?? "" }),
+    );
     const { secret, changed } = await client.updateSecret({ name, credentials });
     if (flags.json) printJson({ ...(secret === undefined ? {} : secretShape(secret)), changed });
     else
