@@ -9,6 +9,7 @@ import {
   indexInto,
   limitsOf,
   openRepository,
+  registryAccess,
   type StandaloneFlags,
   standaloneFlags,
 } from "./standalone.ts";
@@ -37,7 +38,7 @@ export const index = command<IndexFlags, [string]>({
     const repository = openRepository(
       reference,
       await readCredentials(flags, reference),
-      flags.insecureRegistry ?? [],
+      registryAccess(flags),
     );
     const progress = createProgress(flags.json);
     const leaving = new AbortController();

@@ -15,14 +15,14 @@ import { sleep } from "../std/wait.ts";
 import { CliError } from "./context.ts";
 import { describeFailure } from "./failure.ts";
 import { isMountPoint, mountPaths, writeMountState } from "./mount-state.ts";
-import { indexInto, openRepository } from "./standalone.ts";
+import { indexInto, openRepository, type RegistryAccess } from "./standalone.ts";
 
 /** What a serving process is told, on standard input: credentials never stand in arguments or the environment. */
 export const serveMountSchema = z.object({
   reference: z.string(),
   directory: z.string(),
   credentials: z.record(z.string(), z.string()),
-  insecureRegistries: z.array(z.string()),
+  access: z.custom<RegistryAccess>(),
   platform: z.string().optional(),
   limits: z.custom<IndexLimits>(),
   indexStore: z.string(),
@@ -96,11 +96,7 @@ export async function serveMount(
   try {
     await mounts.clearStale();
     const reference = parseReference(request.reference);
-    const repository = openRepository(
-      reference,
-      credentialsFromWire(request.credentials),
-      request.insecureRegistries,
-    );
+    const repository = openRepository(reference, credentialsFromWire(request.credentials), request.access);
     const image = await mounts.acquire({
       workspace: "mount",
       index: await openIndex(request, repository, on.onProgress, signal),

@@ -15,7 +15,7 @@ import { type CredentialFlags, credentialFlags, readCredentials } from "./creden
 import { type ServeMountMessage, type ServeMountRequest, serveMount, serverLogPath } from "./mount-server.ts";
 import { isMountPoint, isServing, mountPaths, readMountState } from "./mount-state.ts";
 import { createProgress, note, type Progress, printJson, printLine } from "./output.ts";
-import { cacheHome, limitsOf, type StandaloneFlags, standaloneFlags } from "./standalone.ts";
+import { cacheHome, limitsOf, registryAccess, type StandaloneFlags, standaloneFlags } from "./standalone.ts";
 
 interface MountFlags extends CredentialFlags, StandaloneFlags {
   readonly json: boolean;
@@ -96,7 +96,7 @@ export const mount = command<MountFlags, [string, string]>({
       reference: formatReference(reference),
       directory: mountPaths(directory).directory,
       credentials: credentials === undefined ? {} : credentialsToWire(credentials),
-      insecureRegistries: [...(flags.insecureRegistry ?? [])],
+      access: registryAccess(flags),
       ...(flags.platform === undefined ? {} : { platform: flags.platform }),
       limits: limitsOf(flags),
       indexStore: resolve(flags.indexStore ?? join(cacheHome(), "index")),

@@ -1,6 +1,6 @@
 import { homedir } from "node:os";
-import { join } from "node:path";
-import { makeConfig } from "../config.ts";
+import { join, resolve } from "node:path";
+import { type Config, makeConfig, readSettings } from "../config.ts";
 import { createProvider } from "../credential/create-provider.ts";
 import { detectCredentialType } from "../credential/detect.ts";
 import { anonymousProvider, type CredentialMap } from "../credential/provider.ts";
@@ -11,18 +11,26 @@ import type { IndexLimits } from "../index/limits.ts";
 import { IndexStore } from "../index/store.ts";
 import { hostPlatform, parsePlatform } from "../reference/platform.ts";
 import type { Reference } from "../reference/reference.ts";
-import { RegistryClient } from "../registry/client.ts";
+import { proxyVariables } from "../registry/proxy.ts";
 import type { Repository } from "../registry/repository.ts";
-import { userAgent } from "../std/version.ts";
+import { createRegistryClient } from "../role/registry-client.ts";
 
 /** How the commands that need no server reach a registry. */
 export interface StandaloneFlags {
+  readonly config?: string;
   readonly insecureRegistry?: readonly string[];
   readonly platform?: string;
   readonly limit?: readonly string[];
 }
 
 export const standaloneFlags = {
+  config: {
+    kind: "parsed",
+    parse: String,
+    optional: true,
+    brief: "Configuration file (TOML), of which the [registry] section is used",
+    placeholder: "FILE",
+  },
   insecureRegistry: {
     kind: "parsed",
     parse: String,
@@ -64,20 +72,38 @@ export function cacheHome(env: Record<string, string | undefined> = process.env)
   return join(env["XDG_CACHE_HOME"] || join(homedir(), ".cache"), "oci-node");
 }
 
-/** A repository of an image, asked with the credentials given, or without any. */
+/** How registries are reached from here, in a form that another process can be told. */
+export interface RegistryAccess {
+  readonly registry: Config["registry"];
+  /** The proxy's variables of the caller's environment, which the other process does not have. */
+  readonly proxyVariables: Readonly<Record<string, string>>;
+}
+
+/** What the flags say, on top of the configuration file that they name. @throws ConfigError */
+export function registryAccess(flags: StandaloneFlags): RegistryAccess {
+  const settings = flags.config === undefined ? {} : readSettings(flags.config);
+  const { registry } = makeConfig(settings, flags.config);
+  const absolute = <T extends { ca_file?: string | undefined }>(of: T): T =>
+    of.ca_file === undefined ? of : { ...of, ca_file: resolve(of.ca_file) };
+  const hosts = Object.entries(registry.hosts).map(([name, host]) => [name, absolute(host)]);
+  return {
+    registry: absolute({
+      ...registry,
+      insecure: [...registry.insecure, ...(flags.insecureRegistry ?? [])],
+      hosts: Object.fromEntries(hosts),
+    }),
+    proxyVariables: proxyVariables(process.env),
+  };
+}
+
+/** A repository of an image, asked with the credentials given, or without any. @throws ConfigError */
 export function openRepository(
   reference: Reference,
   credentials: CredentialMap | undefined,
-  insecureHosts: readonly string[],
+  access: RegistryAccess,
 ): Repository {
   const { registry } = reference;
-  const client = new RegistryClient({
-    policy: {
-      insecureHosts: new Set(insecureHosts.map((host) => host.toLowerCase())),
-      privateHosts: new Set(),
-    },
-    userAgent,
-  });
+  const client = createRegistryClient({ registry: access.registry, identities: {} }, access.proxyVariables);
   const provider =
     credentials === undefined || Object.keys(credentials).length === 0
       ? anonymousProvider(registry)

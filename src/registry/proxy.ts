@@ -14,6 +14,14 @@ export interface Proxies {
 
 export const noProxies: Proxies = { https: undefined, http: undefined, except: [] };
 
+const variables = ["HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY"];
+
+/** Of an environment what {@link proxiesFromEnvironment} reads, for a process that is given nothing else of it. */
+export function proxyVariables(env: Readonly<Record<string, string | undefined>>): Record<string, string> {
+  const names = variables.flatMap((name) => [name.toLowerCase(), name]);
+  return Object.fromEntries(names.flatMap((name) => (env[name] === undefined ? [] : [[name, env[name]]])));
+}
+
 const loopback = new BlockList();
 loopback.addSubnet("127.0.0.0", 8, "ipv4");
 loopback.addAddress("::1", "ipv6");
