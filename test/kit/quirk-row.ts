@@ -1,0 +1,40 @@
+import { busyboxImage } from "./busybox-image.ts";
+import type { LocalImage } from "./oci-layout.ts";
+import { noise } from "./odd-image.ts";
+import type { BlobHost } from "./quirk-blobs.ts";
+import type { QuirkRegistry } from "./quirk-registry.ts";
+
+/** One registry of the world, as a {@link import("./quirk-net.ts").QuirkNet} plays it, and how it is asked. */
+export interface Row {
+  /** As users write it. */
+  readonly reference: string;
+  /** The credential, in the caller's variables. */
+  readonly env: Readonly<Record<string, string>>;
+  readonly registry: QuirkRegistry;
+  readonly blobs?: BlobHost;
+  /** After so long, everything that it issues is over. */
+  readonly lifeSeconds: number;
+}
+
+const farBytes = 5 * 1024 * 1024;
+const fileBytes = 200_000;
+
+/**
+ * A small image with a layer of its own, whose two files `/data/one` and `/data/two` are further apart than what one
+ * read brings.
+ */
+export function rowImage(seed: number): Promise<LocalImage> {
+  return busyboxImage({
+    extra: [
+      { path: "data/one", data: noise(fileBytes, seed) },
+      { path: "data/between", data: noise(farBytes, seed + 1) },
+      { path: "data/two", data: noise(fileBytes, seed + 2) },
+    ],
+  });
+}
+
+/** What `md5sum` prints of a file of {@link rowImage}. */
+export function md5Of(file: "one" | "two", seed: number): string {
+  const bytes = noise(fileBytes, file === "one" ? seed : seed + 2);
+  return new Bun.CryptoHasher("md5").update(bytes).digest("hex");
+}

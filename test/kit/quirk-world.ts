@@ -1,0 +1,125 @@
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import type { CliResult } from "./node.ts";
+import { TestNode } from "./node.ts";
+import type { QuirkNet } from "./quirk-net.ts";
+import { md5Of, type Row, rowImage } from "./quirk-row.ts";
+import type { Container, Image } from "./world.ts";
+
+/** A container that has read its first file and will read the second when it is asked to stop. */
+export interface Reader {
+  readonly image: Image;
+  readonly id: string;
+  readonly seed: number;
+}
+
+const program = `trap 'md5sum /data/two && exit 0; exit 1' TERM
+md5sum /data/one
+sleep 1000 & wait`;
+
+/** A node that takes the hosts of a {@link QuirkNet} for the Internet. Fetches nothing but what is read. */
+export class QuirkWorld {
+  readonly net: QuirkNet;
+  readonly node: TestNode;
+  readonly #dir: string;
+
+  private constructor(net: QuirkNet, node: TestNode, dir: string) {
+    this.net = net;
+    this.node = node;
+    this.#dir = dir;
+  }
+
+  /** Call it when every host has its routes. `hosts`: more settings of hosts; `more`: more of the file. */
+  static async start(
+    net: QuirkNet,
+    options: { hosts?: Record<string, object>; insecure?: readonly string[]; more?: string } = {},
+  ): Promise<QuirkWorld> {
+    const dir = await mkdtemp(join(tmpdir(), "oci-node-quirks-"));
+    const path = join(dir, "config.toml");
+    const hosts = { ...net.settings(), ...options.hosts };
+    await writeFile(path, configuration(hosts, options.insecure ?? [], options.more ?? ""), { mode: 0o600 });
+    try {
+      return new QuirkWorld(net, await TestNode.start({ args: ["--config", path] }), dir);
+    } catch (error) {
+      await rm(dir, { recursive: true, force: true });
+      throw error;
+    }
+  }
+
+  /** The first half of a container's life: built with the row's credential, started, one file read. */
+  async read(row: Row, seed: number, reference = row.reference): Promise<Reader> {
+    row.registry.add(repositoryOf(reference), "1", await rowImage(seed));
+    return this.begin({ reference, env: row.env }, seed);
+  }
+
+  /** The same with an image that is there already. */
+  async begin({ reference, env }: Pick<Row, "reference" | "env">, seed: number): Promise<Reader> {
+    const flags = ["--index-only", ...keys({ env })];
+    const image = await this.node.json<Image>(["image", "build", reference, ...flags], { env });
+    const id = await this.node.ok(["run", "-d", image.id, "--", "sh", "-c", program]);
+    const follow = this.node.start(["logs", "-f", id]);
+    try {
+      await follow.waitFor(new RegExp(md5Of("one", seed)));
+    } finally {
+      await follow.stop("SIGKILL");
+    }
+    return { image, id, seed };
+  }
+
+  /** The second half: the other file, which nobody has fetched yet; then the end. */
+  async readOn({ id, seed }: Reader): Promise<Container> {
+    await this.node.ok(["stop", "--timeout", "30", id]);
+    const output = await this.node.ok(["logs", id]);
+    if (!output.includes(md5Of("two", seed))) {
+      const { reason, events } = await this.node.json<Container>(["inspect", id]);
+      const told = [reason, ...events.map(({ message }) => message)].join("\n");
+      throw new Error(`the container did not read on: ${output}\n${told}`);
+    }
+    return this.node.json<Container>(["inspect", id]);
+  }
+
+  /** A build as a user types it, whatever comes of it. */
+  build(row: Pick<Row, "reference" | "env">): Promise<CliResult> {
+    return this.node.cli(["image", "build", row.reference, "--index-only", ...keys(row)], {
+      env: row.env,
+      timeoutMs: 100_000,
+    });
+  }
+
+  async stop(): Promise<void> {
+    try {
+      await this.node.stop();
+    } finally {
+      await this.net.stop();
+      await rm(this.#dir, { recursive: true, force: true });
+    }
+  }
+}
+
+function keys({ env }: Pick<Row, "env">): string[] {
+  const names = Object.keys(env);
+  return names.length === 0 ? [] : ["--creds", names.join(",")];
+}
+
+/** `acme/app` of `ghcr.io/acme/app:1`. */
+function repositoryOf(reference: string): string {
+  return reference.replace(/^[^/]+\//, "").replace(/:[^:/]+$/, "");
+}
+
+function configuration(hosts: Record<string, object>, insecure: readonly string[], more: string): string {
+  const sections = Object.entries(hosts).map(([name, settings]) => {
+    const lines = Object.entries(settings).map(([key, value]) => `${key} = ${JSON.stringify(value)}`);
+    return [`[registry.hosts.${JSON.stringify(name)}]`, ...lines].join("\n");
+  });
+  return [
+    "[worker]",
+    "background_fetch = false",
+    "traces = false",
+    "[registry]",
+    `insecure = ${JSON.stringify(insecure)}`,
+    ...sections,
+    more,
+    "",
+  ].join("\n");
+}
