@@ -2,6 +2,7 @@ import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Program } from "./program.ts";
+import type { S3Store } from "./s3-store.ts";
 import { TokenServer } from "./token-server.ts";
 
 export interface Account {
@@ -21,6 +22,8 @@ export interface RegistryOptions {
   readonly tokenSeconds?: number;
   /** Puts something before the token server and gives its address, which the registry then names to clients. */
   readonly tokenFront?: (tokenServer: string) => Promise<string>;
+  /** Keeps its blobs there and redirects to it; default: a folder of its own, and it sends them itself. */
+  readonly store?: S3Store;
 }
 
 /** Debian's docker-registry in a process of its own, over plain HTTP on loopback, with its storage in a folder of its own. */
@@ -149,7 +152,12 @@ async function registryConfig(
   return {
     version: "0.1",
     log: { level: "info", accesslog: { disabled: false } },
-    storage: { filesystem: { rootdirectory: join(dir, "storage") }, delete: { enabled: true } },
+    storage: {
+      ...(options.store === undefined
+        ? { filesystem: { rootdirectory: join(dir, "storage") } }
+        : { s3: options.store.settings }),
+      delete: { enabled: true },
+    },
     http: { addr: options.listen ?? "127.0.0.1:0", relativeurls: true, secret: "test" },
     ...(options.auth === "none" ? {} : { auth }),
   };
