@@ -1,8 +1,8 @@
 import { parseRegistry } from "../reference/reference.ts";
 import type { Redacted } from "../std/redacted.ts";
+import { awsProvider } from "./aws-provider.ts";
 import { azureProvider, isExchanged } from "./azure.ts";
 import { detectCredentialType } from "./detect.ts";
-import { ecrProvider } from "./ecr.ts";
 import { type Environment, parseCredentialsFromEnv } from "./environment.ts";
 import { CredentialError } from "./error.ts";
 import { chooseFamily, keysOf } from "./family.ts";
@@ -61,7 +61,7 @@ export function createProvider(
   }
   if (family === undefined) return anonymousProvider(registry);
   const needed = { registry, type, credentials: keysOf(family, credential.credentials) };
-  if (type === "aws") return ecrProvider(needed, dependencies);
+  if (type === "aws") return awsProvider(needed, dependencies);
   if (type === "gcp") return googleProvider(needed, dependencies);
   if (type === "azure" && isExchanged(needed.credentials)) return azureProvider(needed, dependencies);
   if (type === "identity") return identityProvider(needed, dependencies);

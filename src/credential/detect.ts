@@ -24,11 +24,13 @@ const userNameKeys = [
 
 /**
  * Whose credential it is, so that two accounts on one registry stay apart and a rotated key does not: the AWS account
- * of the host, the user name, a service account's e-mail, an identity's name; a bare token says nothing: all of them are `default`.
+ * of the host or the role, the user name, a service account's e-mail, an identity's name; a bare token says nothing: all of them are `default`.
  */
 export function principalOf(registry: string, type: CredentialType, credentials: CredentialMap): string {
   if (type === "public") return "anonymous";
-  if (type === "aws") return parseEcrHost(registry)?.account ?? "default";
+  if (type === "aws") {
+    return credentials["AWS_ROLE_ARN"]?.expose() ?? parseEcrHost(registry)?.account ?? "default";
+  }
   if (type === "gcp") return googleAccount(credentials) ?? "default";
   if (type === "token") return "default";
   if (type === "identity") return `identity:${identityName(credentials)}`;

@@ -1,4 +1,4 @@
-import { parseEcrHost } from "./ecr-host.ts";
+import { parseEcrRegistry } from "./ecr-host.ts";
 import { CredentialError } from "./error.ts";
 import { type CredentialKey, googleKeyFileKey } from "./key.ts";
 import type { CredentialMap, CredentialType } from "./provider.ts";
@@ -20,8 +20,7 @@ const isHost =
   (registry: string): boolean =>
     names.some((name) => registry === name || registry.endsWith(`.${name}`));
 
-const isEcr = (registry: string): boolean =>
-  registry === "public.ecr.aws" || parseEcrHost(registry) !== undefined;
+const isEcr = (registry: string): boolean => parseEcrRegistry(registry) !== undefined;
 /** Google's registries: Artifact Registry and Container Registry. */
 export const isGoogle = isHost("gcr.io", "pkg.dev");
 /** Azure's registries, of all its clouds. */

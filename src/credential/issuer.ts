@@ -1,4 +1,5 @@
 import type { Redacted } from "../std/redacted.ts";
+import type { EcrRegistry } from "./ecr-host.ts";
 import { CredentialError } from "./error.ts";
 import { IssuedAuthorizations } from "./issued.ts";
 import type { CredentialProvider, RegistryCredential } from "./provider.ts";
@@ -24,8 +25,12 @@ export interface Identity {
    * @throws CredentialError `registry_mismatch`
    */
   provider(registry: string, repository?: string): CredentialProvider;
-  /** The keys from which a tenant's role may be assumed; only of identities of AWS. */
-  readonly awsKeys?: (signal?: AbortSignal) => Promise<AwsKeys>;
+  /**
+   * The keys from which a tenant's role may be assumed; only of identities of AWS.
+   *
+   * @param near whose STS is asked, where one has to be; absent: that of the partition's first region
+   */
+  readonly awsKeys?: (signal?: AbortSignal, near?: EcrRegistry) => Promise<AwsKeys>;
 }
 
 /** What one of the operator's identities is made with. */
@@ -69,8 +74,6 @@ export type DefaultProvider = (workspaceId: string, registry: string) => Promise
 export interface ProviderDependencies {
   readonly fetch?: IssuerFetch;
   readonly now?: () => number;
-  /** In place of `https://api.ecr.REGION.amazonaws.com`. The operator's and the tests' choice, never a tenant's. */
-  readonly ecrEndpoint?: string;
   /** Absent where no control plane stands behind (`mount`, `index`, workers): no roles, no federation, no identities. */
   readonly workspace?: WorkspaceIdentity;
   /** What is to be pulled, where it is known: a plugin may answer for one repository alone. */
