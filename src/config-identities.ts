@@ -26,7 +26,7 @@ interface Problem {
 const needs: Readonly<Record<string, readonly string[]>> = {
   "aws container": ["container_credentials_uri"],
   "aws web_identity": ["web_identity_token_file", "role_arn"],
-  "azure workload": ["client_id", "tenant_id", "token_file"],
+  "azure workload": ["client_id", "tenant_id"],
 };
 
 /** What fields that belong together lack or contradict. */

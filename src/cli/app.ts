@@ -3,6 +3,7 @@ import { version } from "../std/version.ts";
 import { inspect, logs, ps, stop } from "./container.ts";
 import { dev } from "./dev.ts";
 import { doctor } from "./doctor.ts";
+import { identity } from "./identity.ts";
 import { imageRoutes } from "./image.ts";
 import { index } from "./index-image.ts";
 import { mount, umount } from "./mount.ts";
@@ -22,6 +23,7 @@ export const application = buildApplication<CommandContext>(
       stop,
       inspect,
       secret: secretRoutes,
+      identity,
       worker: workerRoutes,
       index,
       mount,

@@ -4,7 +4,7 @@ import { type Image, ImageService } from "../gen/oci_node/v1/image_service_pb.ts
 import { parsePlatform } from "../reference/platform.ts";
 import { formatReference, type Reference } from "../reference/reference.ts";
 import { CliError, connectTransport } from "./context.ts";
-import { type CredentialFlags, credentialFlags, readCredentials } from "./credentials.ts";
+import { type CredentialFlags, credentialFlags, identityFlag, readCredentials } from "./credentials.ts";
 import { createProgress } from "./output.ts";
 
 /** How the commands that may build an image say with which credentials, and for which platform. */
@@ -17,6 +17,7 @@ export interface BuildFlags extends CredentialFlags {
 
 export const buildFlags = {
   ...credentialFlags,
+  ...identityFlag,
   secret: {
     kind: "parsed",
     parse: String,

@@ -1,16 +1,19 @@
 import type { CredentialTarget } from "../credential/docker-config.ts";
 import { type Environment, parseCredentialsFile, readCallerCredentials } from "../credential/environment.ts";
+import { identityCredential } from "../credential/identity.ts";
 import type { CredentialMap } from "../credential/provider.ts";
 import { describeShortLived } from "../credential/short-lived.ts";
 import { CliError } from "./context.ts";
 import { credentialsFrom, readText } from "./credential-source.ts";
 import { note } from "./output.ts";
 
-/** The three ways to hand credentials over; at most one may be used. Values are never arguments. */
+/** The ways to hand credentials over; at most one may be used. Values are never arguments. */
 export interface CredentialFlags {
   readonly creds?: string | undefined;
   readonly credsFile?: string | undefined;
   readonly credsFrom?: string | undefined;
+  /** Only of commands that have a node behind them: {@link identityFlag}. */
+  readonly identity?: string | undefined;
   readonly json?: boolean | undefined;
 }
 
@@ -40,16 +43,31 @@ export const credentialFlags = {
   },
 } as const;
 
+export const identityFlag = {
+  identity: {
+    kind: "parsed",
+    parse: String,
+    optional: true,
+    brief: "One of the operator's identities, where he allowed it: see `oci-node identity`",
+    placeholder: "NAME",
+  },
+} as const;
+
 /** Reads the credentials that the flags name; `undefined` when none does. */
 export async function readCredentials(
   flags: CredentialFlags,
   target: CredentialTarget,
   env: Environment = process.env,
 ): Promise<CredentialMap | undefined> {
-  const given = [flags.creds, flags.credsFile, flags.credsFrom].filter((flag) => flag !== undefined);
+  const given = [flags.creds, flags.credsFile, flags.credsFrom, flags.identity].filter(
+    (flag) => flag !== undefined,
+  );
   if (given.length === 0) return undefined;
   if (given.length > 1) {
-    throw new CliError("usage", "only one of --creds, --creds-file and --creds-from can be given");
+    throw new CliError(
+      "usage",
+      "only one of --creds, --creds-file, --creds-from and --identity can be given",
+    );
   }
   const credentials = await readGiven(flags, target, env);
   const ends = describeShortLived(target.registry, credentials);
@@ -60,10 +78,11 @@ export async function readCredentials(
 }
 
 async function readGiven(
-  { creds, credsFile, credsFrom }: CredentialFlags,
+  { creds, credsFile, credsFrom, identity }: CredentialFlags,
   target: CredentialTarget,
   env: Environment,
 ): Promise<CredentialMap> {
+  if (identity !== undefined) return identityCredential(target.registry, identity).credentials;
   if (credsFrom !== undefined) return await credentialsFrom(credsFrom, target, env);
   if (credsFile !== undefined) return parseCredentialsFile(await readText(credsFile, "--creds-file"));
   const keys = (creds ?? "")

@@ -12,7 +12,7 @@ import { parseSize } from "../std/size.ts";
 import { command } from "./action.ts";
 import { buildFlags, buildImage } from "./build.ts";
 import { CliError, connectTransport } from "./context.ts";
-import { type CredentialFlags, credentialFlags } from "./credentials.ts";
+import { type CredentialFlags, credentialFlags, identityFlag } from "./credentials.ts";
 import { note, printJson, printLine } from "./output.ts";
 import { containerShape, hasEnded } from "./shape.ts";
 
@@ -40,6 +40,7 @@ export const run = command<RunFlags, string[]>({
     "built first, and with credentials any reference is, as by `image build`.",
   flags: {
     ...credentialFlags,
+    ...identityFlag,
     secret: buildFlags.secret,
     eager: { kind: "boolean", default: false, brief: "Fetch the whole image before the start" },
     detach: { kind: "boolean", default: false, brief: "Print the container's id and return" },
@@ -109,7 +110,7 @@ async function queue(
     return container;
   };
   const build = async () => (await buildImage(parseReference(text), flags)).id;
-  const withCredentials = [flags.creds, flags.credsFile, flags.credsFrom, flags.secret].some(
+  const withCredentials = [flags.creds, flags.credsFile, flags.credsFrom, flags.identity, flags.secret].some(
     (flag) => flag !== undefined,
   );
   if (isImageId(text)) {

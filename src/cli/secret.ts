@@ -6,7 +6,7 @@ import { SecretService } from "../gen/oci_node/v1/secret_service_pb.ts";
 import { normalizeRegistry, parseReference } from "../reference/reference.ts";
 import { command, words } from "./action.ts";
 import { CliError, connectTransport } from "./context.ts";
-import { type CredentialFlags, credentialFlags, readCredentials } from "./credentials.ts";
+import { type CredentialFlags, credentialFlags, identityFlag, readCredentials } from "./credentials.ts";
 import { ago, note, printJson, printLine, printTable } from "./output.ts";
 import { dateOf, secretShape } from "./shape.ts";
 
@@ -26,6 +26,7 @@ const create = command<ValueFlags & { name?: string }, [string]>({
   brief: "Keep registry credentials for a registry",
   flags: {
     ...credentialFlags,
+    ...identityFlag,
     name: {
       kind: "parsed",
       parse: String,

@@ -11,12 +11,13 @@ import { workerCallToken } from "../secret/call-token.ts";
 import { IdentityIssuer } from "../secret/identity-issuer.ts";
 import { IdentityKeyStore } from "../secret/identity-key-store.ts";
 import { IdentityKeys } from "../secret/identity-keys.ts";
+import type { DescribeIdentity } from "../secret/identity-service.ts";
 import { type KeyEncryptionKey, KeyFile } from "../secret/kek.ts";
 import { SecretStore } from "../secret/store.ts";
 import { TokenStore } from "../secret/token-store.ts";
 import { Vault } from "../secret/vault.ts";
 import { hasWorkspaces, WorkspaceStore } from "../secret/workspace-store.ts";
-import { createDefaultProvider, createProvidersOf } from "./providers.ts";
+import { createDefaultProvider, createDescription, createProvidersOf } from "./providers.ts";
 import { createRegistryClient } from "./registry-client.ts";
 import { type WorkspacePolicies, workspacePolicies } from "./workspace-policy.ts";
 
@@ -38,6 +39,7 @@ export interface ControlPlane {
   /** What a workspace's credentials need to become providers; asked for anew at each use, as it holds what is allowed. */
   readonly providersOf: ProvidersOf;
   readonly defaultProvider: DefaultProvider;
+  readonly describeIdentity: DescribeIdentity;
   /** Signs the workspaces' tokens; undefined where the operator named no issuer. */
   readonly issuer: IdentityIssuer | undefined;
   close(): Promise<void>;
@@ -67,6 +69,7 @@ export async function openControlPlane(config: Config, signal: AbortSignal): Pro
       registry,
       policies,
       providersOf,
+      describeIdentity: createDescription({ config, policies }),
       defaultProvider: createDefaultProvider({ policies, providersOf }),
       workspaces,
       tokens: new TokenStore(database),

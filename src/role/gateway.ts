@@ -4,6 +4,7 @@ import type { Config } from "../config.ts";
 import { ContainerChanges } from "../container/changes.ts";
 import { containerService } from "../container/service.ts";
 import { ContainerService } from "../gen/oci_node/v1/container_service_pb.ts";
+import { CredentialService } from "../gen/oci_node/v1/credential_service_pb.ts";
 import { ImageService } from "../gen/oci_node/v1/image_service_pb.ts";
 import { ClusterService } from "../gen/oci_node/v1/scheduler_service_pb.ts";
 import { SecretService } from "../gen/oci_node/v1/secret_service_pb.ts";
@@ -16,6 +17,7 @@ import { type Server, serve } from "../rpc/server.ts";
 import { askWorkers } from "../scheduler/lazy-status-client.ts";
 import { clusterService } from "../scheduler/service.ts";
 import type { IdentityIssuer } from "../secret/identity-issuer.ts";
+import { getWorkspaceIdentity } from "../secret/identity-service.ts";
 import { secretService } from "../secret/service.ts";
 import type { ControlPlane } from "./control-plane.ts";
 import { listenSettings } from "./listening.ts";
@@ -67,6 +69,9 @@ export async function startGateway(
         }),
       );
       router.service(SecretService, secretService(vault, plane.providersOf));
+      router.service(CredentialService, {
+        getWorkspaceIdentity: getWorkspaceIdentity(plane.describeIdentity),
+      });
       router.service(ClusterService, clusterService(scheduling));
       router.service(
         ContainerService,

@@ -1,4 +1,5 @@
 import type { IdentitySettings } from "../config.ts";
+import { azureIdentity } from "../credential/azure-identity.ts";
 import { CredentialError } from "../credential/error.ts";
 import { googleIdentity } from "../credential/google-identity.ts";
 import type { Identity, IdentityDependencies } from "../credential/issuer.ts";
@@ -29,7 +30,18 @@ export function createIdentity(
         },
         dependencies,
       );
-    default:
+    case "azure":
+      return azureIdentity(
+        name,
+        {
+          source: settings.source,
+          clientId: settings.client_id,
+          tenantId: settings.tenant_id,
+          tokenFile: settings.token_file,
+        },
+        dependencies,
+      );
+    case "aws":
       throw new CredentialError(
         "identity_refused",
         `the identity ${name} is of type ${settings.type}, which this version cannot use`,

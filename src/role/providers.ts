@@ -9,7 +9,8 @@ import type {
   ProvidersOf,
   WorkspaceIdentity,
 } from "../credential/issuer.ts";
-import type { IdentityIssuer } from "../secret/identity-issuer.ts";
+import { type IdentityIssuer, subjectOf } from "../secret/identity-issuer.ts";
+import type { DescribeIdentity } from "../secret/identity-service.ts";
 import { createIdentity } from "./identities.ts";
 import type { WorkspacePolicies, WorkspacePolicy } from "./workspace-policy.ts";
 
@@ -54,6 +55,28 @@ export function createProvidersOf(dependencies: {
       },
     };
     return { fetch: issuers.fetch, workspace };
+  };
+}
+
+/** Tells a workspace who it is to clouds, and which identities it may use. */
+export function createDescription(dependencies: {
+  readonly config: Config;
+  readonly policies: WorkspacePolicies;
+}): DescribeIdentity {
+  const { config, policies } = dependencies;
+  return async (workspaceId) => {
+    const { name, identities, default_identity: standard } = await policies(workspaceId);
+    return {
+      workspace: name,
+      externalId: externalIdOf(workspaceId),
+      issuer: config.identity.issuer,
+      subject: subjectOf(name),
+      identities: identities.map((identity) => ({
+        name: identity,
+        type: config.identities[identity]?.type ?? "",
+        default: identity === standard,
+      })),
+    };
   };
 }
 
