@@ -146,10 +146,10 @@ function assertionRefusal(
   if (number === "700024") {
     return {
       what: `Entra finds the token that was shown for ${name} too old or too new`,
-      next: "Set this machine's clock right.",
+      next: "Set this machine's clock right; a token in a file must be written anew before it ends.",
     };
   }
-  if (!/^(?:70021\d{0,2}|7002\d{3}|700027|50027|5013\d)$/.test(number ?? "")) return undefined;
+  if (!/^(?:70021\d?|7002\d{3}|70025|700027|50013|50027|50166)$/.test(number ?? "")) return undefined;
   return {
     what: `Entra does not believe the token that was shown for ${name}: ${sayClaims(assertion)}`,
     next: "Add a federated credential with exactly these to the application; Entra must reach the issuer's keys.",
