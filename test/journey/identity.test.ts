@@ -1,0 +1,188 @@
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { chmod, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { busyboxImage } from "../kit/busybox-image.ts";
+import { TestNode } from "../kit/node.ts";
+import { push } from "../kit/push.ts";
+import { TestRegistry } from "../kit/registry.ts";
+import { TokenExchange } from "../kit/token-exchange.ts";
+import { type Image, refusal, type Secret } from "../kit/world.ts";
+
+const issuer = "https://id.example.test/node";
+const pool = "projects/123/locations/global/workloadIdentityPools/oci-node/providers/oci-node";
+const google = "europe-docker.pkg.dev";
+const account = { username: "oauth2accesstoken", password: "ya29.an-access-token-of-the-tests" };
+
+let folder: string;
+let registry: TestRegistry;
+let open: TestRegistry;
+let exchange: TokenExchange;
+let node: TestNode;
+/** Runs of the plugin, a line each. */
+let runs: string;
+
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), "oci-node-identity-"));
+  runs = join(folder, "runs");
+  registry = await TestRegistry.start({ auth: "htpasswd", accounts: [account] });
+  open = await TestRegistry.start({ auth: "none" });
+  const audience = `https://iam.googleapis.com/${pool}`;
+  exchange = new TokenExchange({ issuer, subject: "workspace:default", audience }, account.password);
+  const image = await busyboxImage();
+  await push(image, registry, "acme/images/app:1");
+  await push(image, open, "public/app:1");
+  await writeFile(join(folder, "plugin"), plugin());
+  await chmod(join(folder, "plugin"), 0o755);
+  await writeFile(join(folder, "config.toml"), configuration(), { mode: 0o600 });
+  node = await TestNode.start({
+    insecureRegistries: [registry.host, open.host],
+    args: ["--config", join(folder, "config.toml")],
+  });
+  exchange.issuerOrigin = node.url;
+}, 120_000);
+afterAll(async () => {
+  await node?.stop();
+  await exchange?.stop();
+  await registry?.stop();
+  await open?.stop();
+  await rm(folder, { recursive: true, force: true });
+}, 60_000);
+
+/** A credential provider plugin that gives the registry's account. */
+function plugin(): string {
+  const answer = {
+    apiVersion: "credentialprovider.kubelet.k8s.io/v1",
+    kind: "CredentialProviderResponse",
+    cacheKeyType: "Registry",
+    cacheDuration: "1h",
+    auth: { [registry.host]: account },
+  };
+  return `#!/bin/sh\ncat >> ${runs}\necho >> ${runs}\ncat <<'END'\n${JSON.stringify(answer)}\nEND\n`;
+}
+
+function configuration(): string {
+  const identity = (pattern: string) =>
+    `type = "plugin"\ncommand = ["${join(folder, "plugin")}"]\nmatch_images = ["${pattern}"]`;
+  return `
+[registry.hosts."${google}"]
+connect = "http://${registry.host}"
+[registry.hosts."sts.googleapis.com"]
+connect = "${exchange.origin}"
+[identity]
+issuer = "${issuer}"
+[identities.prod]
+${identity(registry.host)}
+[identities.dev]
+${identity(registry.host)}
+[workspaces.default]
+identities = ["prod"]
+default_identity = "prod"
+`;
+}
+
+const secrets = () => node.json<Secret[]>(["secret", "ls"]);
+const pluginRuns = async () =>
+  (await readFile(runs, "utf8").catch(() => "")).split("\n").filter((line) => line !== "");
+
+describe("where a build has no credential", () => {
+  test("the workspace's default identity is used and said, and is kept as a secret that holds a name only", async () => {
+    const reference = `${registry.host}/acme/images/app:1`;
+    const built = await node.cli(["image", "build", reference]);
+    expect(built.stderr).toContain(`resolving ${reference} with the identity prod, the workspace's default`);
+    expect(built.code).toBe(0);
+    const [run = ""] = await pluginRuns();
+    expect(JSON.parse(run)).toMatchObject({ image: `${registry.host}/acme/images/app` });
+    const image = await node.json<Image>(["image", "build", reference]);
+    const [secret] = (await secrets()).filter(({ name }) => name === image.secretName);
+    expect(secret).toMatchObject({ type: "identity", principal: "identity:prod", version: 1 });
+  });
+
+  test("and the default identity is for other registries, the registry is asked without one", async () => {
+    const built = await node.cli(["image", "build", `${open.host}/public/app:1`]);
+    expect(built.stderr).toContain("without credentials");
+    expect(built.code).toBe(0);
+    const refused = refusal(await node.cli(["image", "build", `${google}/acme/images/app:1`]));
+    expect(refused).toContain("without credentials");
+    expect(refused).toContain("--creds");
+  });
+});
+
+describe("a credential that is refused", () => {
+  test("is not followed by the default identity", async () => {
+    const before = (await pluginRuns()).length;
+    const result = await node.cli(
+      ["image", "build", `${registry.host}/acme/images/app:1`, "--creds", "USERNAME,PASSWORD"],
+      { env: { USERNAME: account.username, PASSWORD: "a wrong password" } },
+    );
+    expect(refusal(result, ["a wrong password"])).toContain(registry.host);
+    expect(result.stderr).not.toContain("identity");
+    expect(await pluginRuns()).toHaveLength(before);
+  });
+});
+
+describe("an identity by name", () => {
+  test("is refused where the operator did not allow it, at a build and for a secret, with what he has to write", async () => {
+    const before = await secrets();
+    for (const args of [
+      ["image", "build", `${registry.host}/acme/images/app:1`, "--identity", "dev"],
+      ["run", `${registry.host}/acme/images/app:1`, "--identity", "dev"],
+      ["secret", "create", registry.host, "--identity", "dev"],
+      ["secret", "create", registry.host, "--identity", "no-such"],
+    ]) {
+      const result = await node.cli(args);
+      const told = refusal({ ...result, code: result.code === 125 ? 1 : result.code });
+      expect(told).toContain(`the workspace default may not use the identity ${args.at(-1)}`);
+      expect(told).toContain(`[workspaces.default] identities = ["${args.at(-1)}"]`);
+    }
+    expect(await secrets()).toEqual(before);
+  });
+
+  test("is a credential like any other where he did", async () => {
+    const name = await node.ok(["secret", "create", registry.host, "--identity", "prod", "--name", "mine"]);
+    const image = await node.json<Image>([
+      "image",
+      "build",
+      `${registry.host}/acme/images/app:1`,
+      "--secret",
+      name,
+    ]);
+    expect(image.registry).toBe(registry.host);
+    await node.ok(["secret", "rm", "--force", name]);
+  });
+});
+
+describe("a workspace's own token", () => {
+  test("opens a cloud that verifies it with what the gateway publishes", async () => {
+    const image = await node.json<Image>(
+      ["image", "build", `${google}/acme/images/app:1`, "--creds", "GCP_WORKLOAD_IDENTITY_PROVIDER"],
+      { env: { GCP_WORKLOAD_IDENTITY_PROVIDER: pool } },
+    );
+    expect(exchange.outcomes).toEqual([""]);
+    expect(exchange.claims[0]).toMatchObject({ iss: issuer, sub: "workspace:default" });
+    expect(image.registry).toBe(google);
+    const [secret] = (await secrets()).filter(({ name }) => name === image.secretName);
+    expect(secret).toMatchObject({ type: "gcp", version: 1 });
+  });
+
+  test("is told by `identity`, with the policies that trust it", async () => {
+    const shown = await node.json(["identity"]);
+    expect(shown).toMatchObject({
+      workspace: "default",
+      issuer,
+      subject: "workspace:default",
+      identities: [{ name: "prod", type: "plugin", default: true }],
+    });
+    expect(String(shown["externalId"])).toMatch(/^oci-node:[0-9a-f-]{36}$/);
+    expect(shown["externalId"]).toBe(`oci-node:${exchange.claims[0]?.["workspace_id"]}`);
+    const text = await node.ok(["identity"]);
+    expect(text).toContain("identities   prod (plugin, default)");
+    expect(text).toContain('"id.example.test/node:sub": "workspace:default"');
+    expect(text).toContain(`--issuer-uri=${issuer} `);
+  });
+
+  test("and no password or access token is in the node's log", () => {
+    expect(node.log).not.toContain(account.password);
+    expect(node.log).not.toContain("eyJ");
+  });
+});
