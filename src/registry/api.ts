@@ -1,10 +1,13 @@
 import type { CredentialProvider } from "../credential/provider.ts";
 import { registryApiHost } from "../reference/reference.ts";
+import { logger } from "../std/log.ts";
 import type { Answer } from "./answer.ts";
 import type { Egress, Order } from "./egress.ts";
 import { RegistryError, type Where } from "./error.ts";
+import type { FailedLogins } from "./failed-logins.ts";
 import { lists } from "./policy.ts";
 import { badCredential, problemOf, type Subject } from "./problem.ts";
+import { isLow, type PullLimit, parsePullLimit } from "./pull-limit.ts";
 import { type Clock, withRetry } from "./retry.ts";
 import { Session } from "./session.ts";
 
@@ -36,6 +39,7 @@ export interface ApiAnswer {
   readonly elsewhere: URL | undefined;
 }
 
+const log = logger("registry");
 const roundsMax = 4;
 const redirectsMax = 5;
 const redirects: ReadonlySet<number> = new Set([301, 302, 303, 307, 308]);
@@ -50,15 +54,27 @@ export class RepositoryApi {
   readonly clock: Clock;
   readonly #root: URL;
   readonly session: Session;
+  #pullLimit: PullLimit | undefined;
 
-  constructor(where: Where, provider: CredentialProvider, egress: Egress, clock: Clock) {
+  constructor(
+    where: Where,
+    provider: CredentialProvider,
+    egress: Egress,
+    clock: Clock,
+    failedLogins: FailedLogins,
+  ) {
     this.where = where;
     this.withCredential = provider.type !== "public";
     this.egress = egress;
     this.clock = clock;
     this.#root = repositoryRoot(where, egress);
     const name = `${where.registry}/${where.repository}`;
-    this.session = new Session({ provider, egress, clock, subject: this.#subject(name) });
+    this.session = new Session({ provider, egress, clock, failedLogins, subject: this.#subject(name) });
+  }
+
+  /** What the registry said last of how often it may still be asked; `undefined`: nothing so far. */
+  get pullLimit(): PullLimit | undefined {
+    return this.#pullLimit;
   }
 
   /** One request with everything that may be needed around it. @throws RegistryError, CredentialError */
@@ -102,12 +118,14 @@ export class RepositoryApi {
         await this.session.refusedWith401(challenge, ticket, request.signal);
         continue;
       }
-      if (answer.status === 403 && this.session.refusedWith403(ticket)) {
+      const { status } = answer;
+      if ((status === 400 || status === 403) && this.session.refusedSilently(status, ticket)) {
         answer.discard();
         continue;
       }
+      this.#noteLimit(answer.headers);
       const followed = await this.#follow({ answer, elsewhere: undefined }, url, request, ticket.header);
-      if (answer.status < 500) this.session.accepted();
+      if (status < 500) this.session.accepted(ticket, status);
       return this.#accepted(followed, request);
     }
     throw badCredential(this.#subject(request.name));
@@ -115,7 +133,19 @@ export class RepositoryApi {
 
   async #accepted(followed: ApiAnswer, request: ApiRequest): Promise<ApiAnswer> {
     if (request.accept.includes(followed.answer.status)) return followed;
-    throw await problemOf(followed.answer, this.#subject(request.name), this.clock.now());
+    throw await problemOf(followed.answer, this.#subject(request.name), this.clock.now(), this.#pullLimit);
+  }
+
+  #noteLimit(headers: Headers): void {
+    const limit = parsePullLimit(headers, this.where.registry);
+    if (limit === undefined) return;
+    const wasLow = this.#pullLimit !== undefined && isLow(this.#pullLimit);
+    this.#pullLimit = limit;
+    if (wasLow || !isLow(limit)) return;
+    const { registry, repository } = this.where;
+    const { remaining, windowSeconds, countedBy } = limit;
+    const fields = { registry, repository, limit: limit.limit, remaining, windowSeconds, countedBy };
+    log.warn("few pulls are left at the registry", fields);
   }
 
   /** Follows redirects by hand: within the registry with the header, elsewhere without. */

@@ -10,10 +10,13 @@ import type { BlobSourceStats, ReadOptions } from "./blob-source.ts";
 import type { Descriptor } from "./descriptor.ts";
 import { Egress } from "./egress.ts";
 import { RegistryError, type Where } from "./error.ts";
+import { type FailedLogins, processFailedLogins } from "./failed-logins.ts";
 import { issuerFetch, metadataFetch } from "./issuer-fetch.ts";
+import { KnownManifests } from "./known-manifests.ts";
 import { type MintedPull, Minter, type MintOptions } from "./mint.ts";
 import { Mirrors } from "./mirror.ts";
 import { type RegistryPolicy, resolvePolicy } from "./policy.ts";
+import type { PullLimit } from "./pull-limit.ts";
 import type { Repository, ResolvedImage } from "./repository.ts";
 import { Resolver } from "./resolve.ts";
 import type { Clock } from "./retry.ts";
@@ -24,6 +27,8 @@ export interface RegistryClientOptions {
   readonly userAgent?: string;
   readonly clock?: Clock;
   readonly resolveHost?: ResolveHost;
+  /** By default those of the process. */
+  readonly failedLogins?: FailedLogins;
   /** Origins of metadata services that the operator's identities name, beside the usual ones. */
   readonly metadataHosts?: readonly string[];
 }
@@ -32,6 +37,7 @@ interface Shared {
   readonly api: RepositoryApi;
   readonly blobs: Blobs;
   readonly minter: Minter;
+  readonly known: KnownManifests;
 }
 
 const repositoriesMax = 500;
@@ -55,10 +61,13 @@ export class RegistryClient {
   readonly #egress: Egress;
   readonly #clock: Clock;
   readonly #mirrors: Mirrors;
+  readonly #failedLogins: FailedLogins;
+  readonly #known = new KnownManifests();
   readonly #shared = new Map<string, Shared>();
 
   constructor(options: RegistryClientOptions) {
     this.#clock = options.clock ?? systemClock;
+    this.#failedLogins = options.failedLogins ?? processFailedLogins;
     this.#egress = new Egress({
       policy: resolvePolicy(options.policy),
       userAgent: options.userAgent ?? "oci-node",
@@ -122,10 +131,10 @@ export class RegistryClient {
   }
 
   #newShared(where: Where, provider: CredentialProvider): Shared {
-    const api = new RepositoryApi(where, provider, this.#egress, this.#clock);
+    const api = new RepositoryApi(where, provider, this.#egress, this.#clock, this.#failedLogins);
     const { totalTimeoutMs } = this.#egress.policy;
     const minter = new Minter(api.session, where, this.#clock, totalTimeoutMs);
-    return { api, blobs: new Blobs(api, this.#mirrors), minter };
+    return { api, blobs: new Blobs(api, this.#mirrors), minter, known: this.#known };
   }
 }
 
@@ -140,7 +149,9 @@ class RemoteRepository implements Repository {
     this.reference = reference;
     this.provider = provider;
     this.#shared = shared;
-    this.#resolver = new Resolver(shared.api, this.#traffic, (blob, signal) => this.blob(blob, signal));
+    this.#resolver = new Resolver(shared.api, this.#traffic, shared.known, (blob, signal) =>
+      this.blob(blob, signal),
+    );
   }
 
   headManifest(tagOrDigest: string, signal: AbortSignal): Promise<Descriptor> {
@@ -190,5 +201,9 @@ class RemoteRepository implements Repository {
 
   traffic(): BlobSourceStats {
     return { ...this.#traffic };
+  }
+
+  pullLimit(): PullLimit | undefined {
+    return this.#shared.api.pullLimit;
   }
 }

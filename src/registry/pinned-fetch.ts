@@ -3,6 +3,7 @@ import { rootCertificates } from "node:tls";
 import { errnoOf, messageOf } from "../std/error.ts";
 import { RegistryError, type Where } from "./error.ts";
 import type { Destination, Route } from "./route.ts";
+import { isTlsCode, tlsProblem } from "./tls-problem.ts";
 
 export interface PinnedRequest {
   readonly method: "GET" | "HEAD" | "POST" | "PUT";
@@ -67,22 +68,12 @@ export function insecureHint(url: URL): string {
   return `If ${url.host} is yours and meant to be reached so, start the node with --insecure-registry ${url.host}.`;
 }
 
-const tlsCodes =
-  /^(CERT_|ERR_TLS|ERR_SSL|ERR_BORINGSSL|DEPTH_ZERO|SELF_SIGNED|UNABLE_TO_|HOSTNAME_MISMATCH|EPROTO$|OUT_OF_VALIDITY|INVALID_)/;
-
 /** The platform's messages hold the whole URL, presigned or not: only its error code goes on. */
 export function translateFetchError(error: unknown, { url, where }: Destination, { proxy }: Route): unknown {
   if (error instanceof RegistryError) return error;
   const code = errnoOf(error) ?? "connection lost";
   if (code === "ERR_PROXY_TUNNEL") return refusedByProxy(messageOf(error), url, where);
-  if (tlsCodes.test(code)) {
-    return new RegistryError("tls", `the secure connection to ${url.host} failed (${code})`, where, {
-      next:
-        code === "EPROTO"
-          ? insecureHint(url)
-          : `Check the certificate of ${url.host}; a private authority's certificate belongs in the node's configuration.`,
-    });
-  }
+  if (isTlsCode(code)) return tlsProblem(code, url.host, where, insecureHint(url));
   const through = proxy === undefined ? "" : " through the node's proxy";
   return new RegistryError("unreachable", `${url.host} cannot be reached${through} (${code})`, where, {
     next:

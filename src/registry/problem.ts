@@ -1,5 +1,6 @@
 import type { Answer } from "./answer.ts";
 import { RegistryError, type Where } from "./error.ts";
+import { describeLimit, type PullLimit, parsePullLimit } from "./pull-limit.ts";
 import { parseRetryAfter } from "./retry.ts";
 
 const errorBodySizeBytesMax = 64 * 1024;
@@ -15,44 +16,33 @@ export interface Subject {
 
 /**
  * The error of an answer that is not what was asked for. Consumes the body, and takes nothing from it but the
- * distribution specification's error code: its messages are the registry's, not ours.
+ * distribution specification's error code and whether something has ended: its messages are the registry's, not ours.
+ *
+ * @param limit what the registry said earlier of how often it may be asked
  */
-export async function problemOf(answer: Answer, subject: Subject, nowMs: number): Promise<RegistryError> {
-  const code = await errorCode(answer);
+export async function problemOf(
+  answer: Answer,
+  subject: Subject,
+  nowMs: number,
+  limit?: PullLimit,
+): Promise<RegistryError> {
+  const { code, expired } = await saidBy(answer);
   const said = code === undefined ? `${answer.status}` : `${answer.status} ${code}`;
-  const { where, name } = subject;
+  const { where, name, withCredential } = subject;
+  if (expired && withCredential && answer.status < 500) return expiredCredential(subject);
   switch (answer.status) {
     case 401:
-      return code === "DENIED" && subject.withCredential ? noPullRight(subject) : badCredential(subject);
+      return code === "DENIED" && withCredential ? noPullRight(subject) : badCredential(subject);
     case 403:
       return noPullRight(subject);
     case 404:
-      return new RegistryError(
-        "not_found",
-        `${name} does not exist (${where.registry} answered ${said})`,
-        where,
-        {
-          next: subject.withCredential
-            ? "Check the name, the tag and the case; some registries answer so when the credential has no pull right."
-            : "Check the name, the tag and the case; a private image needs --creds.",
-        },
-      );
+      return notFound(subject, said);
     case 408:
       return new RegistryError("timeout", `${where.registry} gave up waiting (${said})`, where, {
         next: "Try again.",
       });
     case 429:
-      return new RegistryError(
-        "rate_limited",
-        `${where.registry} limits how often ${name} may be asked for`,
-        where,
-        {
-          retryAfterMs: parseRetryAfter(answer.headers.get("retry-after"), nowMs),
-          next: subject.withCredential
-            ? "Wait, then try again; the registry's plan sets the limit."
-            : "Wait, or pass --creds: registries limit anonymous pulls most.",
-        },
-      );
+      return rateLimited(answer.headers, subject, nowMs, limit);
     default:
       if (answer.status >= 500) {
         return new RegistryError("unreachable", `${where.registry} failed (${said})`, where, {
@@ -77,28 +67,106 @@ export function badCredential({ where, name, withCredential }: Subject): Registr
       });
 }
 
-/** The credential is good, its account may not do this. */
+/** The credential was good, and its time is over. @param end when it says that itself */
+export function expiredCredential(
+  { where, name }: Subject,
+  end?: { readonly endedAtMs: number; readonly nowMs: number },
+): RegistryError {
+  const ended =
+    end === undefined
+      ? ""
+      : ` (it ended at ${isoSeconds(end.endedAtMs)}, now it is ${isoSeconds(end.nowMs)})`;
+  return new RegistryError("expired", `the credential for ${name} has expired${ended}`, where, {
+    next:
+      `Make a new one for ${where.registry} and give that` +
+      `${end === undefined ? "" : ", and check this machine's clock"}; keys from which we make such tokens ourselves do not end so.`,
+  });
+}
+
+/** The credential is good, its account may not do this. Many registries say the same of what does not exist. */
 export function noPullRight({ where, name, withCredential }: Subject): RegistryError {
   return new RegistryError(
     "denied",
-    `${where.registry} does not allow ${withCredential ? "this credential" : "anybody"} to pull ${name}`,
+    `${where.registry} does not allow ${withCredential ? "this credential" : "anybody"} to pull ${name}, or there is no such image`,
     where,
     {
       next: withCredential
         ? "Give the account the right to pull this repository, or use another account; check the name as well."
-        : "Pass --creds with the keys of an account that may pull it.",
+        : "Pass --creds with the keys of an account that may pull it, and check the name.",
     },
   );
 }
 
-async function errorCode(answer: Answer): Promise<string | undefined> {
+function notFound({ where, name, withCredential }: Subject, said: string): RegistryError {
+  return new RegistryError(
+    "not_found",
+    `${name} does not exist (${where.registry} answered ${said})`,
+    where,
+    {
+      next: withCredential
+        ? "Check the name, the tag and the case; some registries answer so when the credential has no pull right."
+        : "Check the name, the tag and the case; a private image needs --creds.",
+    },
+  );
+}
+
+function rateLimited(
+  headers: Headers,
+  { where, name, withCredential }: Subject,
+  nowMs: number,
+  before: PullLimit | undefined,
+): RegistryError {
+  const retryAfterMs = parseRetryAfter(headers.get("retry-after"), nowMs);
+  const limit = parsePullLimit(headers, where.registry) ?? before;
+  const known = limit === undefined ? "" : ` (${describeLimit(limit)})`;
+  const when =
+    retryAfterMs === undefined
+      ? "Wait, then try again"
+      : `Try again at ${isoSeconds(nowMs + retryAfterMs)}, in ${describeWait(retryAfterMs)}`;
+  return new RegistryError(
+    "rate_limited",
+    `${where.registry} limits how often ${name} may be asked for${known}`,
+    where,
+    {
+      retryAfterMs,
+      next: withCredential
+        ? `${when}; the account's plan sets the limit.`
+        : `${when}, or pass --creds: registries limit anonymous pulls most.`,
+    },
+  );
+}
+
+function isoSeconds(timeMs: number): string {
+  return new Date(timeMs).toISOString().replace(/\.\d+Z$/, "Z");
+}
+
+function describeWait(timeMs: number): string {
+  const seconds = Math.ceil(timeMs / 1000);
+  return seconds < 120 ? `${seconds} s` : `${Math.ceil(seconds / 60)} min`;
+}
+
+/** What of an answer's body counts: the specification's error code, and whether it is that something has ended. */
+export interface Said {
+  readonly code: string | undefined;
+  readonly expired: boolean;
+}
+
+/** How Amazon ECR says it: with a code that means something else. Recognized, never repeated. */
+const expiredText = /\bauthorization token has expired\b/i;
+
+/** Consumes the body. */
+export async function saidBy(answer: Answer): Promise<Said> {
   try {
     const body = JSON.parse(Buffer.from(await answer.bytes(errorBodySizeBytesMax)).toString("utf8")) as {
-      errors?: { code?: unknown }[];
+      errors?: { code?: unknown; message?: unknown }[];
+      message?: unknown;
     };
-    const code = body.errors?.[0]?.code;
-    return typeof code === "string" && /^[A-Z][A-Z_]{0,40}$/.test(code) ? code : undefined;
+    const { code, message = body.message } = body.errors?.[0] ?? {};
+    return {
+      code: typeof code === "string" && /^[A-Z][A-Z_]{0,40}$/.test(code) ? code : undefined,
+      expired: typeof message === "string" && expiredText.test(message),
+    };
   } catch {
-    return undefined;
+    return { code: undefined, expired: false };
   }
 }

@@ -3,6 +3,7 @@ import { anonymousProvider, type CredentialProvider } from "../credential/provid
 import { credentialMap } from "../credential/value.ts";
 import { parseReference } from "../reference/reference.ts";
 import { RegistryClient, type RegistryClientOptions } from "./client.ts";
+import { FailedLogins } from "./failed-logins.ts";
 import type { RegistryPolicy } from "./policy.ts";
 import type { Repository } from "./repository.ts";
 import type { Clock } from "./retry.ts";
@@ -42,6 +43,7 @@ export function repositoryAt(host: string, options: QuirkOptions = {}): Reposito
   const { policy, password, provider, ...rest } = options;
   const client = new RegistryClient({
     clock: virtualClock(),
+    failedLogins: new FailedLogins(),
     ...rest,
     policy: { insecureHosts: new Set([host]), privateHosts: new Set(), trialEveryMs: 5, ...policy },
   });

@@ -4,6 +4,7 @@ import type { Reference } from "../reference/reference.ts";
 import type { BlobSource, BlobSourceStats, ReadOptions } from "./blob-source.ts";
 import type { Descriptor } from "./descriptor.ts";
 import type { ImageConfig } from "./image-config.ts";
+import type { PullLimit } from "./pull-limit.ts";
 
 /** An image for one platform, with everything about it verified but the layers' bytes. */
 export interface ResolvedImage {
@@ -40,6 +41,8 @@ export interface Repository {
   doubtBlob(descriptor: Descriptor): void;
   /** Requests made and blob bytes received so far for this repository with this credential. */
   traffic(): BlobSourceStats;
+  /** What the registry said last of how often it may still be asked for manifests (Docker Hub). */
+  pullLimit(): PullLimit | undefined;
 }
 
 /** The layers of a repository, for the rooms that read them. Counts what is asked for from now on. */

@@ -5,6 +5,7 @@ import type { ApiAnswer, RepositoryApi, Traffic } from "./api.ts";
 import { acceptedManifests, type Descriptor } from "./descriptor.ts";
 import { RegistryError } from "./error.ts";
 import { type ImageConfig, imageConfigSchema } from "./image-config.ts";
+import type { Fetched, KnownManifests } from "./known-manifests.ts";
 import { listPlatforms, type Manifest, parseManifest, pickPlatform } from "./manifest.ts";
 import type { ResolvedImage } from "./repository.ts";
 
@@ -12,31 +13,34 @@ const manifestSizeBytesMax = 4 * 1024 * 1024;
 /** An index of indexes of images, and no deeper. */
 const depthMax = 3;
 
-interface Fetched {
-  readonly descriptor: Descriptor;
-  readonly bytes: Uint8Array;
-  readonly manifest: Manifest;
-}
-
 /** From a tag or digest to an image: manifests fetched, verified and followed. */
 export class Resolver {
   readonly #api: RepositoryApi;
   readonly #traffic: Traffic;
+  readonly #known: KnownManifests;
   readonly #blob: (blob: Descriptor, signal: AbortSignal) => Promise<Uint8Array>;
 
   constructor(
     api: RepositoryApi,
     traffic: Traffic,
+    known: KnownManifests,
     blob: (blob: Descriptor, signal: AbortSignal) => Promise<Uint8Array>,
   ) {
     this.#api = api;
     this.#traffic = traffic;
+    this.#known = known;
     this.#blob = blob;
   }
 
   /** The descriptor behind a tag or digest by HEAD, or by GET where a registry's HEAD says too little. */
   async head(tagOrDigest: string, signal: AbortSignal): Promise<Descriptor> {
-    const { answer } = await this.#ask("HEAD", tagOrDigest, signal, [200, 400, 405, 501]);
+    const headed = await this.#head(tagOrDigest, signal);
+    return headed ?? (await this.#fetch(tagOrDigest, signal)).descriptor;
+  }
+
+  /** `undefined` where the registry's HEAD says too little. A refusal (403) says why only to a GET. */
+  async #head(tagOrDigest: string, signal: AbortSignal): Promise<Descriptor | undefined> {
+    const { answer } = await this.#ask("HEAD", tagOrDigest, signal, [200, 400, 403, 405, 501]);
     const digest = answer.headers.get("docker-content-digest");
     const mediaType = contentType(answer.headers);
     const size = answer.length;
@@ -52,19 +56,19 @@ export class Resolver {
       this.#checkDigest(tagOrDigest, digest);
       return { mediaType, digest, size };
     }
-    return (await this.#fetch(tagOrDigest, signal)).descriptor;
+    return undefined;
   }
 
   /** The image of a reference for a platform. */
   async resolve(reference: Reference, platform: Platform, signal: AbortSignal): Promise<ResolvedImage> {
     const name = formatReference(reference);
-    let fetched = await this.#fetch(reference.digest ?? reference.tag ?? "latest", signal);
+    let fetched = await this.#first(reference.digest ?? reference.tag ?? "latest", signal);
     for (let depth = 1; fetched.manifest.kind === "index"; depth += 1) {
       if (depth >= depthMax) throw this.#problem("protocol", `${name} is an index of indexes of indexes`);
       const chosen = pickPlatform(fetched.manifest.entries, platform) ?? onlyNested(fetched.manifest);
       if (chosen === undefined)
         throw this.#noSuchPlatform(name, platform, listPlatforms(fetched.manifest.entries));
-      fetched = await this.#fetch(chosen.digest, signal, chosen);
+      fetched = this.#kept(chosen.digest) ?? (await this.#fetch(chosen.digest, signal, chosen));
     }
     const { config, layers } = fetched.manifest;
     const configBytes = await this.#blob(config, signal);
@@ -74,6 +78,23 @@ export class Resolver {
     }
     const { descriptor: manifest, bytes: manifestBytes } = fetched;
     return { manifest, config, layers, manifestBytes, configBytes, imageConfig };
+  }
+
+  /** A GET is counted as a pull, where pulls are; a HEAD proves access and says whether a GET is needed at all. */
+  async #first(tagOrDigest: string, signal: AbortSignal): Promise<Fetched> {
+    if (!this.#counted) return await this.#fetch(tagOrDigest, signal);
+    const headed = await this.#head(tagOrDigest, signal);
+    if (headed === undefined) return await this.#fetch(tagOrDigest, signal);
+    return this.#kept(headed.digest) ?? (await this.#fetch(headed.digest, signal));
+  }
+
+  /** Whether the registry counts pulls: Docker Hub does, others that say so. */
+  get #counted(): boolean {
+    return this.#api.where.registry === "docker.io" || this.#api.pullLimit !== undefined;
+  }
+
+  #kept(digest: string): Fetched | undefined {
+    return this.#counted ? this.#known.get(this.#api.where, digest) : undefined;
   }
 
   async #fetch(tagOrDigest: string, signal: AbortSignal, expected?: Descriptor): Promise<Fetched> {
@@ -93,7 +114,9 @@ export class Resolver {
     const { registry, repository } = this.#api.where;
     const name = `${registry}/${repository}${isDigest(tagOrDigest) ? "@" : ":"}${tagOrDigest}`;
     const manifest = parseManifest(bytes, type, name, this.#api.where);
-    return { descriptor: { mediaType: manifest.mediaType, digest, size: bytes.length }, bytes, manifest };
+    const descriptor = { mediaType: manifest.mediaType, digest, size: bytes.length };
+    if (this.#counted) this.#known.keep(this.#api.where, { descriptor, bytes, manifest });
+    return { descriptor, bytes, manifest };
   }
 
   #ask(

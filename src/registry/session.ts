@@ -1,15 +1,20 @@
 import { CredentialError } from "../credential/error.ts";
 import type { CredentialProvider, RegistryAuthorization } from "../credential/provider.ts";
+import { registryApiHost } from "../reference/reference.ts";
 import { SingleFlight } from "../std/single-flight.ts";
 import { waitFor } from "../std/wait.ts";
 import { basicHeader } from "./authorization.ts";
+import { BoundProvider } from "./bound-provider.ts";
 import { type Challenge, parseChallenges } from "./challenge.ts";
 import type { Egress } from "./egress.ts";
 import { RegistryError } from "./error.ts";
+import { Exchanger } from "./exchange.ts";
+import { type FailedLogins, type Login, loginOf } from "./failed-logins.ts";
+import { accessOf } from "./grant.ts";
 import { badCredential, noPullRight, type Subject } from "./problem.ts";
-import { type Clock, withRetry } from "./retry.ts";
+import type { Clock } from "./retry.ts";
 import { chooseScheme, type Scheme } from "./scheme.ts";
-import { type BearerToken, exchangeToken, type TokenRequest } from "./token.ts";
+import type { BearerToken, TokenRequest } from "./token.ts";
 
 /** A header to send, and which generation of the session it is of. */
 export interface Ticket {
@@ -17,6 +22,8 @@ export interface Ticket {
   readonly generation: number;
   /** Until then a refusal is not for its age. It may have waited for its turn at the host. */
   readonly freshUntilMs: number;
+  /** The user name and the password that the header holds. */
+  readonly login?: Login | undefined;
 }
 
 /** What a request would carry now, and its end, as far as it has one. */
@@ -36,7 +43,7 @@ interface Refused {
   readonly untilMs: number;
 }
 
-/** After a refusal nobody asks again for so long: failed logins lock accounts (Docker Hub). */
+/** After a refusal nobody asks again for so long. */
 const refusedForMs = 5_000;
 /** What was made for a request is not refused for its age until then, whatever life was said. */
 const newForMs = 5_000;
@@ -49,6 +56,7 @@ export interface SessionOptions {
   readonly subject: Subject;
   readonly egress: Egress;
   readonly clock: Clock;
+  readonly failedLogins: FailedLogins;
 }
 
 /**
@@ -59,27 +67,29 @@ export interface SessionOptions {
  * the first to be refused makes a new one.
  */
 export class Session {
-  readonly #provider: CredentialProvider;
+  readonly #provider: BoundProvider;
   readonly #subject: Subject;
   readonly #egress: Egress;
   readonly #clock: Clock;
+  readonly #failedLogins: FailedLogins;
+  readonly #exchanger: Exchanger;
   readonly #exchanges = new SingleFlight<void>();
-  readonly #renewals = new SingleFlight<RegistryAuthorization>();
   #scheme: Scheme = { kind: "unknown" };
   #token: KeptToken | undefined;
   #generation = 0;
-  /** The provider's last authorization was refused: the next comes from its issuer. */
-  #providerRefused = false;
   #renewedAtMs = Number.NEGATIVE_INFINITY;
   /** Refusals since the credential worked; endless while it never did. */
   #refusals = Number.POSITIVE_INFINITY;
   #refused: Refused | undefined;
 
   constructor(options: SessionOptions) {
-    this.#provider = options.provider;
-    this.#subject = options.subject;
-    this.#egress = options.egress;
-    this.#clock = options.clock;
+    const { subject, egress, clock, failedLogins } = options;
+    this.#subject = subject;
+    this.#egress = egress;
+    this.#clock = clock;
+    this.#failedLogins = failedLogins;
+    this.#provider = new BoundProvider(options.provider, subject, clock.now, egress.policy.totalTimeoutMs);
+    this.#exchanger = new Exchanger({ provider: this.#provider, subject, egress, clock, failedLogins });
   }
 
   /** Whether the registry has said how it wants to be asked. */
@@ -92,10 +102,14 @@ export class Session {
     if (this.#refused !== undefined && this.#clock.now() >= this.#refused.untilMs) this.#refused = undefined;
     if (this.#scheme.kind === "bearer") return this.#bearerTicket(this.#scheme.request, signal);
     if (this.#refused !== undefined) throw this.#refused.error;
-    const before = this.#generation;
+    const generation = this.#generation;
     const authorization = await this.#authorization(signal);
+    const header = this.#directHeader(authorization);
     const freshUntilMs = this.#renewedAtMs + this.#newFor(authorization);
-    return { header: this.#directHeader(authorization), generation: before, freshUntilMs };
+    const { where } = this.#subject;
+    const login = header === undefined ? undefined : loginOf(registryApiHost(where.registry), authorization);
+    if (login !== undefined) this.#failedLogins.check(login, where, this.#clock.now());
+    return { header, generation, freshUntilMs, login };
   }
 
   /**
@@ -113,7 +127,7 @@ export class Session {
         authorization.kind === "bearer"
           ? this.#scheme
           : chooseScheme(challenges, authorization, this.#subject, this.#egress.policy);
-      if (scheme === undefined) throw this.#refuse(challenges);
+      if (scheme === undefined) throw this.#refuse(challenges, ticket);
       this.#scheme = scheme;
       const sentSo = ticket.header !== undefined && scheme.kind !== "bearer";
       if (!sentSo) {
@@ -121,32 +135,38 @@ export class Session {
         return;
       }
     }
-    if (this.#isFresh(ticket) || !this.#canRenew) throw this.#refuse(challenges);
+    const renewable = this.#scheme.kind === "bearer" || this.#provider.renewable;
+    if (this.#isFresh(ticket) || !renewable) throw this.#refuse(challenges, ticket);
     this.renew();
   }
 
   /**
-   * The registry refused without a word on why: 403 is what an expired ECR token gets, and what a leased one may get. Once,
-   * when the credential's issuer can make a new one, that is tried. Returns whether to ask again.
+   * The registry refused without a word on why: an expired ECR token gets 403, one of ECR Public 400, and a leased token
+   * either. Once, when the credential's issuer can make a new one, that is tried. Returns whether to ask again.
    */
-  refusedWith403(ticket: Ticket): boolean {
+  refusedSilently(status: 400 | 403, ticket: Ticket): boolean {
     if (ticket.header === undefined) return false;
+    const { registry } = this.#subject.where;
+    if (status === 400 && registry !== "public.ecr.aws") return false;
     if (ticket.generation !== this.#generation) return true;
-    if (this.#isFresh(ticket) || this.#scheme.kind === "bearer" || !this.#provider.renewable) return false;
+    const exchanged = this.#scheme.kind === "bearer";
+    if (this.#isFresh(ticket) || (exchanged ? status === 403 : !this.#provider.renewable)) return false;
     this.renew();
     return true;
   }
 
-  /** The registry took a ticket. */
-  accepted(): void {
+  /** The registry took a ticket, whatever it then said. */
+  accepted(ticket: Ticket, status: number): void {
     this.#refusals = 0;
+    const believed = status < 400 || status === 404 || status === 416;
+    if (ticket.login !== undefined && believed) this.#failedLogins.worked(ticket.login);
   }
 
   /** Whatever is kept is not to be used again: what comes next is made anew, once for all who ask. */
   renew(): void {
     this.#token = undefined;
     // A token service says itself when what it is given is too old.
-    this.#providerRefused = this.#provider.renewable && this.#scheme.kind !== "bearer";
+    if (this.#scheme.kind !== "bearer") this.#provider.refuse();
     this.#renewedAtMs = this.#clock.now();
     this.#generation += 1;
   }
@@ -171,13 +191,9 @@ export class Session {
     return { authorization, endsAtMs, exchanged: false };
   }
 
-  /** Has the issuer make the next authorization before the last has ended. That it fails does no harm before that end. */
+  /** Has the issuer make the next authorization before the last has ended, where requests carry that. */
   async renewEarly(signal: AbortSignal): Promise<void> {
-    if (this.#scheme.kind === "bearer" || !this.#provider.renewable) return;
-    await waitFor(
-      this.#renewals.run("provider", () => this.#renewal()),
-      signal,
-    ).catch(() => signal.throwIfAborted());
+    if (this.#scheme.kind !== "bearer") await this.#provider.renewEarly(signal);
   }
 
   /** What goes into requests as the provider gives it; `undefined` when it has to be exchanged or asked for first. */
@@ -197,11 +213,6 @@ export class Session {
     const endsAt = "expiresAt" in authorization ? authorization.expiresAt?.getTime() : undefined;
     const lifeMs = endsAt === undefined ? Number.POSITIVE_INFINITY : endsAt - this.#renewedAtMs;
     return lifeMs > 0 ? Math.min(newForMs, lifeMs / 2) : newForMs;
-  }
-
-  /** A new bearer token can always be had; what a provider gives only where an issuer makes it. */
-  get #canRenew(): boolean {
-    return this.#scheme.kind === "bearer" || this.#provider.renewable;
   }
 
   async #bearerTicket(request: TokenRequest, signal: AbortSignal): Promise<Ticket> {
@@ -231,76 +242,45 @@ export class Session {
     return { header: `Bearer ${token.value.expose()}`, generation: this.#generation, freshUntilMs };
   }
 
-  /** Shared by all who wait, so it has a time of its own instead of anybody's signal. */
   async #exchange(request: TokenRequest): Promise<void> {
     try {
-      const madeAnew = this.#providerRefused;
-      const token = await this.#exchangeOnce(request).catch((error: unknown) => {
-        const refused = error instanceof RegistryError && error.code === "unauthorized";
-        if (!refused || madeAnew || !this.#provider.renewable) throw error;
-        // What the issuer gave was refused: it may have ended. One made anew is not refused for its age.
-        this.#providerRefused = true;
-        return this.#exchangeOnce(request);
-      });
+      const token = await this.#exchanger.token(request);
       this.#token = { ...token, madeAtMs: this.#clock.now() };
       this.#generation += 1;
     } catch (error) {
-      if (error instanceof RegistryError && error.code === "unauthorized") this.#keepRefusal(error);
+      const refused =
+        error instanceof RegistryError && ["unauthorized", "expired", "denied"].includes(error.code);
+      if (refused || error instanceof CredentialError) this.#keepRefusal(error);
       throw error;
     }
   }
 
-  #exchangeOnce(request: TokenRequest): Promise<BearerToken> {
-    const { policy } = this.#egress;
-    const signal = AbortSignal.timeout(policy.totalTimeoutMs);
-    const rule = { ...policy, inLine: true };
-    return withRetry(rule, this.#clock, signal, async (timeoutMs, againAfterMs) => {
-      const authorization = await this.#authorization(signal);
-      const { now } = this.#clock;
-      const limits = { signal, timeoutMs, order: { againAfterMs } };
-      return exchangeToken(this.#egress, request, authorization, this.#subject, now, limits);
-    });
-  }
-
-  /** Compared before each use: a credential goes to its own registry only. One asks the issuer anew for all who wait. */
   async #authorization(signal: AbortSignal): Promise<RegistryAuthorization> {
-    const { where } = this.#subject;
-    if (this.#provider.registry !== where.registry) {
-      throw new RegistryError(
-        "egress_refused",
-        `the credential is for ${this.#provider.registry}, not for ${where.registry}`,
-        where,
-        {
-          next: `Give a credential for ${where.registry}.`,
-        },
-      );
-    }
     try {
-      if (!this.#providerRefused) return await this.#provider.authorization(signal);
-      return await waitFor(
-        this.#renewals.run("provider", () => this.#renewal()),
-        signal,
-      );
+      return await this.#provider.authorization(signal);
     } catch (error) {
       if (error instanceof CredentialError) this.#keepRefusal(error);
       throw error;
     }
   }
 
-  async #renewal(): Promise<RegistryAuthorization> {
-    const limit = AbortSignal.timeout(this.#egress.policy.totalTimeoutMs);
-    const renewed = await this.#provider.authorization(limit, { refresh: true });
-    this.#providerRefused = false;
-    return renewed;
-  }
-
-  #refuse(challenges: readonly Challenge[]): RegistryError {
-    const insufficient = challenges.some((one) => one.parameters.get("error") === "insufficient_scope");
-    const denied = insufficient && this.#subject.withCredential;
-    const error = denied ? noPullRight(this.#subject) : badCredential(this.#subject);
+  #refuse(challenges: readonly Challenge[], { login }: Ticket): RegistryError {
+    const error = this.#lacksRight(challenges) ? noPullRight(this.#subject) : badCredential(this.#subject);
     this.#token = undefined;
+    // Those that were sent at the same time count as one: what is told is how often it was tried.
+    const first = this.#refused === undefined || this.#clock.now() >= this.#refused.untilMs;
+    if (login !== undefined && first) this.#failedLogins.refused(login, this.#clock.now());
     this.#keepRefusal(error);
     return error;
+  }
+
+  /** The token service believed the credential and granted less than was asked for: by the challenge, or the token itself. */
+  #lacksRight(challenges: readonly Challenge[]): boolean {
+    if (!this.#subject.withCredential) return false;
+    if (challenges.some(({ parameters }) => parameters.get("error") === "insufficient_scope")) return true;
+    if (this.#scheme.kind !== "bearer" || this.#token === undefined) return false;
+    const access = accessOf(this.#token.value.expose());
+    return access !== undefined && !access.some(({ name }) => name === this.#subject.where.repository);
   }
 
   #keepRefusal(error: RegistryError | CredentialError): void {

@@ -6,18 +6,21 @@ import { basicHeader } from "./authorization.ts";
 import type { Egress, EgressRequest } from "./egress.ts";
 import { RegistryError } from "./error.ts";
 import { jwtEndsAt } from "./jwt.ts";
-import { badCredential, problemOf, type Subject } from "./problem.ts";
+import { badCredential, expiredCredential, noPullRight, problemOf, type Subject, saidBy } from "./problem.ts";
 
 /** A token service's request: where, for what. */
 export interface TokenRequest {
   readonly realm: URL;
   readonly service: string | undefined;
   readonly scopes: readonly string[];
+  /** Whether a refresh token is asked for as well, to use in place of the password from then on. */
+  readonly offline?: boolean;
 }
 
 export interface BearerToken {
   readonly value: Redacted<string>;
   readonly lifeMs: number;
+  readonly refreshToken?: Redacted<string>;
 }
 
 /** Who waits, how long, and whether it is a second try. */
@@ -31,7 +34,19 @@ const clientId = "oci-node";
 const tokenSchema = z.object({
   token: z.string().optional(),
   access_token: z.string().optional(),
-  expires_in: z.number().positive().optional().catch(undefined),
+  /** Some write the number as text. */
+  expires_in: z
+    .union([
+      z.number(),
+      z
+        .string()
+        .regex(/^\d{1,9}$/)
+        .transform(Number),
+    ])
+    .pipe(z.number().positive())
+    .optional()
+    .catch(undefined),
+  refresh_token: z.string().min(1).optional().catch(undefined),
 });
 
 /**
@@ -57,7 +72,11 @@ export async function exchangeToken(
     answer.discard();
     answer = await get(how, { kind: "basic", username: "<token>", password: authorization.token });
   }
-  if (answer.status === 200) return parseToken(await answer.bytes(bodySizeBytesMax), subject, now());
+  if (answer.status === 200) {
+    // Whoever was not asked for a refresh token sends none that we keep, unless it takes the place of the one sent.
+    const renewing = authorization.kind === "refresh" || request.offline === true;
+    return parseToken(await answer.bytes(bodySizeBytesMax), subject, now(), renewing);
+  }
   throw await refusalOf(answer, request, subject, now());
 }
 
@@ -76,6 +95,7 @@ function get(
   if (request.service !== undefined) url.searchParams.set("service", request.service);
   for (const scope of request.scopes) url.searchParams.append("scope", scope);
   url.searchParams.set("client_id", clientId);
+  if (request.offline === true) url.searchParams.set("offline_token", "true");
   if (authorization.kind === "basic" && authorization.username !== "<token>") {
     url.searchParams.set("account", authorization.username);
   }
@@ -98,7 +118,7 @@ function post({ egress, request, subject, limits }: How, token: Redacted<string>
   });
 }
 
-function parseToken(body: Uint8Array, subject: Subject, nowMs: number): BearerToken {
+function parseToken(body: Uint8Array, subject: Subject, nowMs: number, renewing: boolean): BearerToken {
   const parsed = tokenSchema.safeParse(parseJson(body));
   const value = parsed.data?.token || parsed.data?.access_token;
   if (value === undefined || !/^[\x21-\x7e]+$/.test(value)) {
@@ -113,7 +133,12 @@ function parseToken(body: Uint8Array, subject: Subject, nowMs: number): BearerTo
     );
   }
   const seconds = parsed.data?.expires_in ?? jwtLifeSeconds(value, nowMs) ?? defaultLifeSeconds;
-  return { value: new Redacted(value), lifeMs: Math.min(seconds, longestLifeSeconds) * 1000 };
+  const refresh = renewing ? parsed.data?.refresh_token : undefined;
+  return {
+    value: new Redacted(value),
+    lifeMs: Math.min(seconds, longestLifeSeconds) * 1000,
+    ...(refresh === undefined ? {} : { refreshToken: new Redacted(refresh) }),
+  };
 }
 
 /** Azure names no `expires_in`: its tokens are JWTs and say it themselves. */
@@ -149,10 +174,7 @@ async function refusalOf(
     );
   }
   // 400 is what OAuth2 says to a bad refresh token (`invalid_grant`), 403 what some say to a bad password.
-  if ([400, 401, 403].includes(answer.status)) {
-    answer.discard();
-    return badCredential(subject);
-  }
+  if ([400, 401, 403].includes(answer.status)) return await refusedLogin(answer, subject);
   if (answer.status === 404) {
     answer.discard();
     return new RegistryError(
@@ -165,4 +187,17 @@ async function refusalOf(
     );
   }
   return problemOf(answer, subject, nowMs);
+}
+
+/** Amazon ECR Public answers 400 to a password that has ended; a denial is of the scope, or of the login (GHCR). */
+async function refusedLogin(answer: Answer, subject: Subject): Promise<RegistryError> {
+  const { status } = answer;
+  const { code, expired } = await saidBy(answer);
+  const { registry } = subject.where;
+  if (subject.withCredential && (expired || (status === 400 && registry === "public.ecr.aws"))) {
+    return expiredCredential(subject);
+  }
+  return status === 403 && code === "DENIED" && subject.withCredential
+    ? noPullRight(subject)
+    : badCredential(subject);
 }

@@ -1,0 +1,114 @@
+import type { RegistryAuthorization } from "../credential/provider.ts";
+import type { Redacted } from "../std/redacted.ts";
+import type { BoundProvider } from "./bound-provider.ts";
+import type { Egress } from "./egress.ts";
+import { RegistryError } from "./error.ts";
+import { type FailedLogins, loginOf } from "./failed-logins.ts";
+import { badCredential, type Subject } from "./problem.ts";
+import { type Clock, withRetry } from "./retry.ts";
+import { type BearerToken, exchangeToken, type TokenRequest } from "./token.ts";
+
+export interface ExchangerOptions {
+  readonly provider: BoundProvider;
+  readonly subject: Subject;
+  readonly egress: Egress;
+  readonly clock: Clock;
+  readonly failedLogins: FailedLogins;
+}
+
+/**
+ * Gets tokens from a token service, again and again for one repository. From the second time on it asks for a refresh token
+ * as well, and uses that from then on: the password is not sent again as long as the service takes it. Not the first time:
+ * most builds need one token, and would leave a refresh token behind that nobody uses.
+ */
+export class Exchanger {
+  readonly #options: ExchangerOptions;
+  #count = 0;
+  /** Whether refresh tokens are worth asking for: not where one was given and did not work. */
+  #offline = true;
+  #refreshWorked = false;
+  #refreshToken: { readonly token: Redacted<string>; readonly realm: string } | undefined;
+
+  constructor(options: ExchangerOptions) {
+    this.#options = options;
+  }
+
+  /** @throws RegistryError, CredentialError */
+  async token(request: TokenRequest): Promise<BearerToken> {
+    const kept = this.#refreshToken;
+    if (kept !== undefined && kept.realm === request.realm.href) {
+      try {
+        const token = await this.#send(request, { kind: "refresh", token: kept.token });
+        this.#refreshWorked = true;
+        return this.#made(request, token);
+      } catch (error) {
+        // Revoked, expired, or good for nothing: the credential decides. What passes is the caller's to see.
+        if (!isRefusal(error)) throw error;
+        this.#refreshToken = undefined;
+        if (!this.#refreshWorked) this.#offline = false;
+      }
+    }
+    const { provider } = this.#options;
+    const madeAnew = provider.isRefused;
+    try {
+      return this.#made(request, await this.#send(request, undefined));
+    } catch (error) {
+      if (!isRefusal(error) || error.code === "denied" || madeAnew || !provider.renewable) throw error;
+      // What the issuer gave has ended, it may be. One that is made anew is not refused for its age.
+      provider.refuse();
+      return this.#made(request, await this.#send(request, undefined));
+    }
+  }
+
+  #made(request: TokenRequest, token: BearerToken): BearerToken {
+    this.#count += 1;
+    if (token.refreshToken !== undefined) {
+      this.#refreshToken = { token: token.refreshToken, realm: request.realm.href };
+    }
+    return token;
+  }
+
+  /** @param instead sent in place of what the provider gives */
+  #send(request: TokenRequest, instead: RegistryAuthorization | undefined): Promise<BearerToken> {
+    const { provider, egress, clock } = this.#options;
+    const signal = AbortSignal.timeout(egress.policy.totalTimeoutMs);
+    return withRetry({ ...egress.policy, inLine: true }, clock, signal, async (timeoutMs, againAfterMs) => {
+      const authorization = instead ?? (await provider.authorization(signal));
+      const limits = { signal, timeoutMs, order: { againAfterMs } };
+      return await this.#login(request, authorization, limits);
+    });
+  }
+
+  async #login(
+    request: TokenRequest,
+    authorization: RegistryAuthorization,
+    limits: Parameters<typeof exchangeToken>[5],
+  ): Promise<BearerToken> {
+    const { egress, subject, clock, failedLogins, provider } = this.#options;
+    const ask = (asked: TokenRequest): Promise<BearerToken> =>
+      exchangeToken(egress, asked, authorization, subject, clock.now, limits);
+    const login = loginOf(request.realm.host, authorization);
+    if (login === undefined) return await ask(request);
+    const offline = this.#offline && this.#count > 0 && !provider.renewable;
+    const attempt = (asked: TokenRequest): Promise<BearerToken> =>
+      failedLogins.attempt(login, subject.where, clock.now, () => ask(asked));
+    return await attempt({ ...request, offline }).catch(async (error: unknown) => {
+      if (!(error instanceof RegistryError) || error.code !== "denied") throw error;
+      // Some deny a bad password as they deny a repository (GHCR): a login that asks for nothing tells them apart.
+      const known = await attempt({ ...request, scopes: [] }).then(
+        () => true,
+        (refusal: unknown) => {
+          if (isRefusal(refusal) && refusal.code === "denied") failedLogins.refused(login, clock.now());
+          return !isRefusal(refusal);
+        },
+      );
+      throw known ? error : badCredential(subject);
+    });
+  }
+}
+
+function isRefusal(error: unknown): error is RegistryError {
+  return (
+    error instanceof RegistryError && ["unauthorized", "expired", "denied", "protocol"].includes(error.code)
+  );
+}

@@ -1,0 +1,91 @@
+import { describe, expect, test } from "bun:test";
+import { inspect } from "node:util";
+import { Redacted } from "../std/redacted.ts";
+import { RegistryError } from "./error.ts";
+import { FailedLogins, type Login, loginOf } from "./failed-logins.ts";
+
+const where = { registry: "r.test", repository: "acme/app" };
+const minute = 60_000;
+
+function login(password: string, username = "alice", host = "r.test"): Login {
+  const made = loginOf(host, { kind: "basic", username, password: new Redacted(password) });
+  if (made === undefined) throw new Error("no login");
+  return made;
+}
+
+function isHeld(logins: FailedLogins, which: Login, nowMs: number, at = where): boolean {
+  try {
+    logins.check(which, at, nowMs);
+    return false;
+  } catch (error) {
+    if (!(error instanceof RegistryError)) throw error;
+    return true;
+  }
+}
+
+describe("a password that was refused three times", () => {
+  test("is held back until the first time is ten minutes past", () => {
+    const logins = new FailedLogins();
+    for (const atMs of [0, 1 * minute, 2 * minute]) {
+      expect(isHeld(logins, login("wrong"), atMs)).toBe(false);
+      logins.refused(login("wrong"), atMs);
+    }
+    expect(isHeld(logins, login("wrong"), 3 * minute)).toBe(true);
+    expect(isHeld(logins, login("wrong"), 10 * minute - 1)).toBe(true);
+    expect(isHeld(logins, login("wrong"), 10 * minute)).toBe(false);
+  });
+
+  test("does not keep another password out, another name, or another host", () => {
+    const logins = new FailedLogins();
+    for (const atMs of [0, 1, 2]) logins.refused(login("wrong"), atMs);
+    expect(isHeld(logins, login("other"), 3)).toBe(false);
+    expect(isHeld(logins, login("wrong", "bob"), 3)).toBe(false);
+    expect(isHeld(logins, login("wrong", "alice", "s.test"), 3)).toBe(false);
+    logins.refused(login("other"), 3);
+    expect(isHeld(logins, login("other"), 4)).toBe(true);
+    expect(isHeld(logins, login("third"), 4)).toBe(false);
+  });
+
+  test("is forgotten after a success", () => {
+    const logins = new FailedLogins();
+    for (const atMs of [0, 1, 2]) logins.refused(login("wrong"), atMs);
+    logins.worked(login("right"));
+    expect(isHeld(logins, login("wrong"), 3)).toBe(false);
+  });
+
+  test("is tried again each minute when it has worked before, but not where names are locked", () => {
+    const logins = new FailedLogins();
+    logins.worked(login("right"));
+    for (const atMs of [0, 1, 2]) logins.refused(login("right"), atMs);
+    expect(isHeld(logins, login("right"), 30_000)).toBe(true);
+    expect(isHeld(logins, login("right"), 2 + minute)).toBe(false);
+    logins.refused(login("right"), 2 + minute);
+    const hub = { ...where, registry: "docker.io" };
+    expect(isHeld(logins, login("right"), 2 + 2 * minute)).toBe(false);
+    expect(isHeld(logins, login("right"), 2 + 2 * minute, hub)).toBe(true);
+  });
+
+  test("is told with the user name and the next time, and nothing of its value", () => {
+    const logins = new FailedLogins();
+    for (const atMs of [0, 1, 2]) logins.refused(login("hunter2"), atMs);
+    const told = (): void => logins.check(login("hunter2"), where, 5 * minute);
+    expect(told).toThrow("r.test refused alice 3 times within 10 minutes");
+    expect(told).toThrow("not asked again before 1970-01-01T00:10:00Z (in 5 min)");
+    expect(inspect([logins, login("hunter2")], { depth: 9, showHidden: true })).not.toContain("hunter2");
+  });
+
+  test("does not count what has failed for another reason", async () => {
+    const logins = new FailedLogins();
+    const away = new RegistryError("unreachable", "away", where);
+    for (let round = 0; round < 5; round += 1) {
+      const attempt = logins.attempt(
+        login("right"),
+        where,
+        () => 0,
+        () => Promise.reject(away),
+      );
+      await expect(attempt).rejects.toBe(away);
+    }
+    expect(isHeld(logins, login("right"), 1)).toBe(false);
+  });
+});

@@ -1,0 +1,156 @@
+import { createHmac, randomBytes } from "node:crypto";
+import type { RegistryAuthorization } from "../credential/provider.ts";
+import { RegistryError, type Where } from "./error.ts";
+
+/** A user name with a password, at whoever checks it. */
+export interface Login {
+  /** `auth.docker.io`: the host of the token service, or of the registry where it checks itself. */
+  readonly host: string;
+  readonly username: string;
+  /** Equal for equal passwords, in this process. */
+  readonly proof: string;
+}
+
+interface Failure {
+  readonly atMs: number;
+  readonly proof: string;
+}
+
+interface Account {
+  readonly failures: Failure[];
+  /** Of the password that worked last. */
+  worked: string | undefined;
+  /** Logins of passwords that have not worked yet go one by one. */
+  last: Promise<unknown>;
+}
+
+const windowMs = 10 * 60_000;
+/** After so many refusals within the window the same password is not tried again. */
+const refusalsMax = 3;
+/** Where names are locked: after so many no password is. Docker Hub's limit is not told; five was seen. */
+const refusalsMaxWhereLocked = 4;
+/** Registries of which it is known that several failed logins lock a user name. */
+const lockingRegistries: ReadonlySet<string> = new Set(["docker.io"]);
+/** A password that has worked is refused by mistake at times: after three refusals it is tried again so often. */
+const againMs = 60_000;
+const accountsMax = 10_000;
+const processKey = randomBytes(32);
+
+/**
+ * Refused logins by host and user name, of all credentials and repositories: several of them lock a user name for about ten
+ * minutes, also for its owner (Docker Hub). So after three the password is held back until the first of them is ten minutes
+ * past. Another password gets a try of its own: who corrects a mistake need not wait, and nobody is kept out by what others
+ * try under his name. A success clears.
+ */
+export class FailedLogins {
+  readonly #accounts = new Map<string, Account>();
+
+  /** @throws RegistryError `unauthorized` while the login is held back */
+  check(login: Login, where: Where, nowMs: number): void {
+    const account = this.#accounts.get(keyOf(login));
+    if (account === undefined) return;
+    const recent = account.failures.filter(({ atMs }) => nowMs < atMs + windowMs);
+    const untilMs = heldUntil(recent, login.proof, account.worked === login.proof, where);
+    if (nowMs < untilMs) throw heldBack(login, where, recent.length, untilMs, nowMs);
+  }
+
+  refused(login: Login, nowMs: number): void {
+    const account = this.#account(login);
+    const { failures } = account;
+    failures.push({ atMs: nowMs, proof: login.proof });
+    while (failures.length > 0 && nowMs >= (failures[0]?.atMs ?? nowMs) + windowMs) failures.shift();
+  }
+
+  worked(login: Login): void {
+    const account = this.#accounts.get(keyOf(login));
+    if (account?.worked === login.proof && account.failures.length === 0) return;
+    const known = account ?? this.#account(login);
+    known.failures.length = 0;
+    known.worked = login.proof;
+  }
+
+  /**
+   * Logs in when the login's turn has come: a password that has not worked yet is not tried twice at once, so that many
+   * who begin at the same time with a wrong one do not lock its account together.
+   *
+   * @param call rejects with `unauthorized` when the login is refused; every other outcome says nothing against it
+   */
+  async attempt<T>(login: Login, where: Where, now: () => number, call: () => Promise<T>): Promise<T> {
+    const account = this.#account(login);
+    if (account.worked === login.proof) return await this.#attempt(login, where, now, call);
+    const mine = account.last.then(() => this.#attempt(login, where, now, call));
+    account.last = mine.catch(() => undefined);
+    return await mine;
+  }
+
+  async #attempt<T>(login: Login, where: Where, now: () => number, call: () => Promise<T>): Promise<T> {
+    this.check(login, where, now());
+    try {
+      const result = await call();
+      this.worked(login);
+      return result;
+    } catch (error) {
+      if (error instanceof RegistryError && error.code === "unauthorized") this.refused(login, now());
+      throw error;
+    }
+  }
+
+  #account(login: Login): Account {
+    const key = keyOf(login);
+    const known = this.#accounts.get(key);
+    if (known !== undefined) return known;
+    const made = { failures: [], worked: undefined, last: Promise.resolve() };
+    this.#accounts.set(key, made);
+    const oldest = this.#accounts.keys().next();
+    if (this.#accounts.size > accountsMax && !oldest.done) this.#accounts.delete(oldest.value);
+    return made;
+  }
+}
+
+/** Of this process: registries count the logins of all of it. */
+export const processFailedLogins = new FailedLogins();
+
+const proofs = new WeakMap<object, string>();
+
+/** The login that an authorization makes; `undefined` when it is none. */
+export function loginOf(host: string, authorization: RegistryAuthorization): Login | undefined {
+  if (authorization.kind !== "basic") return undefined;
+  const { username, password } = authorization;
+  const known = proofs.get(password);
+  const proof = known ?? createHmac("sha256", processKey).update(password.expose()).digest("base64");
+  if (known === undefined) proofs.set(password, proof);
+  return { host, username, proof };
+}
+
+function keyOf({ host, username }: Login): string {
+  return `${host} ${username}`;
+}
+
+function heldUntil(recent: readonly Failure[], proof: string, worked: boolean, { registry }: Where): number {
+  const own = recent.filter((failure) => failure.proof === proof);
+  const locking = lockingRegistries.has(registry);
+  const free = worked || own.length === 0 ? Number.POSITIVE_INFINITY : refusalsMax;
+  const max = locking ? Math.min(free, refusalsMaxWhereLocked) : free;
+  if (recent.length >= max) return (recent[recent.length - max]?.atMs ?? 0) + windowMs;
+  const spaced = worked && own.length >= refusalsMax;
+  return spaced ? (own.at(-1)?.atMs ?? 0) + againMs : 0;
+}
+
+function heldBack(login: Login, where: Where, count: number, untilMs: number, nowMs: number): RegistryError {
+  const at = new Date(untilMs).toISOString().replace(/\.\d+Z$/, "Z");
+  const minutes = Math.max(1, Math.ceil((untilMs - nowMs) / 60_000));
+  return new RegistryError(
+    "unauthorized",
+    `${login.host} refused ${shownName(login.username)} ${count} times within 10 minutes; ` +
+      `it is not asked again before ${at} (in ${minutes} min), as registries lock a user name after several`,
+    where,
+    {
+      retryAfterMs: untilMs - nowMs,
+      next: "Check user name and password (or token), and give the right one.",
+    },
+  );
+}
+
+function shownName(username: string): string {
+  return /^[\x21-\x7e]{1,64}$/.test(username) ? username : "the user name";
+}
