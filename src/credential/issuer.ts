@@ -68,7 +68,11 @@ export interface DefaultIdentity {
  * The workspace's default identity if the operator set one and it fits the registry; undefined: there is none, so the
  * registry is asked without a credential. Never for a credential that was refused.
  */
-export type DefaultProvider = (workspaceId: string, registry: string) => Promise<DefaultIdentity | undefined>;
+export type DefaultProvider = (
+  workspaceId: string,
+  registry: string,
+  repository?: string,
+) => Promise<DefaultIdentity | undefined>;
 
 /** What providers need from outside. All optional; the defaults are right in the product. */
 export interface ProviderDependencies {

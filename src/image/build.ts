@@ -158,7 +158,8 @@ async function chooseAccess(dependencies: BuildDependencies, request: BuildReque
 }
 
 async function chooseDefault({ defaultProvider }: BuildDependencies, request: BuildRequest): Promise<Access> {
-  const standard = await defaultProvider(request.workspaceId, request.reference.registry);
+  const { registry, repository } = request.reference;
+  const standard = await defaultProvider(request.workspaceId, registry, repository);
   if (standard === undefined) return { credential: undefined, description: "without credentials" };
   const description = `with the identity ${standard.name}, the workspace's default`;
   return { credential: standard.credential, description };

@@ -108,6 +108,14 @@ describe("the default identity of a workspace", () => {
     expect(await defaultProvider("1", "ghcr.io")).toBeUndefined();
   });
 
+  test("is none for what its plugin is not for, where that is known", async () => {
+    const team = { ...plugin, match_images: ["*.acme.test/team"] as [string] };
+    const { defaultProvider } = made({ ...allowing, identities: { prod: team, dev: plugin } });
+    expect(await defaultProvider("1", "eu.acme.test")).toBeDefined();
+    expect(await defaultProvider("1", "eu.acme.test", "team/app")).toBeDefined();
+    expect(await defaultProvider("1", "eu.acme.test", "other/app")).toBeUndefined();
+  });
+
   test("is none where he set none", async () => {
     expect(await made(allowing).defaultProvider("3", "eu.acme.test")).toBeUndefined();
   });

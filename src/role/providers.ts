@@ -85,12 +85,15 @@ export function createDefaultProvider(dependencies: {
   readonly policies: WorkspacePolicies;
   readonly providersOf: ProvidersOf;
 }): DefaultProvider {
-  return async (workspaceId, registry) => {
+  return async (workspaceId, registry, repository) => {
     const { default_identity: name } = await dependencies.policies(workspaceId);
     if (name === undefined) return undefined;
     const credential = identityCredential(registry, name);
     try {
-      const provider = createProvider(credential, await dependencies.providersOf(workspaceId));
+      const provider = createProvider(credential, {
+        ...(await dependencies.providersOf(workspaceId)),
+        ...(repository === undefined ? {} : { repository }),
+      });
       return { name, credential, provider };
     } catch (error) {
       if (error instanceof CredentialError && error.code === "registry_mismatch") return undefined;
