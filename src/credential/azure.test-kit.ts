@@ -53,6 +53,12 @@ export class FakeAzure {
     return this.issuer.jwt({ iss, sub, aud: audience, iat, exp: iat + 600, ...claims });
   }
 
+  /** Whose refresh token of the registry it is, as long as it lives. */
+  whoIs(refreshToken: string): string | undefined {
+    const claims = verifiedClaims(refreshToken, registryKey.publicKey);
+    return Number(claims?.["exp"]) * 1000 > this.nowMs ? String(claims?.["sub"]) : undefined;
+  }
+
   #give(who: string): string {
     const token = `aad0.${this.tokens.size + 1}`;
     this.tokens.set(token, who);

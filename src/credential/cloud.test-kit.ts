@@ -66,10 +66,11 @@ export class FakeCloud implements AsyncDisposable {
   override: CloudAnswer | undefined;
   overrideOf: readonly [host: string, answer: CloudAnswer] | undefined;
   readonly #server: Bun.Server<undefined>;
-  readonly #origins: ReadonlySet<string>;
+  /** By origin, as clients name it: more may be added. */
+  readonly hosts: Map<string, CloudAnswer>;
 
   constructor(hosts: Readonly<Record<string, CloudAnswer>>) {
-    this.#origins = new Set(Object.keys(hosts));
+    this.hosts = new Map(Object.entries(hosts));
     this.#server = Bun.serve({
       port: 0,
       hostname: "127.0.0.1",
@@ -86,15 +87,20 @@ export class FakeCloud implements AsyncDisposable {
           body: await request.text(),
         };
         const instead = this.overrideOf?.[0] === host ? this.overrideOf[1] : this.override;
-        const answer = instead ?? hosts[`https://${host}`] ?? hosts[`http://${host}`];
+        const answer = instead ?? this.hosts.get(`https://${host}`) ?? this.hosts.get(`http://${host}`);
         return (await answer?.(seen)) ?? new Response("no such host", { status: 421 });
       },
     });
   }
 
+  /** Where all of the hosts really are. */
+  get url(): URL {
+    return this.#server.url;
+  }
+
   readonly fetch: IssuerFetch = (url, init) => {
     const { origin, host, pathname, search } = new URL(url);
-    if (!this.#origins.has(origin)) {
+    if (!this.hosts.has(origin)) {
       this.refusedHosts.push(origin);
       throw new Error("refused");
     }

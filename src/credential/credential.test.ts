@@ -76,6 +76,27 @@ describe("keys of an environment", () => {
     expect(inspect(error)).not.toContain("hunter2");
   });
 
+  test("takes a service account's key as a password over several lines, as files of it are", () => {
+    const json = '{\n "client_email": "ci@acme.iam.gserviceaccount.com"\n}\n';
+    for (const [user, password] of [
+      ["USERNAME", "PASSWORD"],
+      ["REGISTRY_USERNAME", "REGISTRY_PASSWORD"],
+      ["DOCKER_USERNAME", "DOCKER_PASSWORD"],
+    ] as const) {
+      const plain = exposed(credentialMap({ [user]: "_json_key", [password]: json }));
+      expect(plain[password]).toBe(JSON.stringify(JSON.parse(json)));
+      const wrapped = Buffer.from(json).toString("base64").replace(/.{20}/g, "$&\n");
+      const coded = exposed(credentialMap({ [password]: wrapped, [user]: "_json_key_base64" }));
+      expect(coded[password]).toBe(Buffer.from(json).toString("base64"));
+    }
+    const error = errorOf(() =>
+      credentialMap({ USERNAME: "_json_key", PASSWORD: '{"private_key": "hunter2' }),
+    );
+    expect(error.code).toBe("bad_value");
+    expect(inspect(error)).not.toContain("hunter2");
+    expect(codeOf(() => credentialMap({ USERNAME: "json_key", PASSWORD: json }))).toBe("bad_value");
+  });
+
   test("reads the file that GOOGLE_APPLICATION_CREDENTIALS names on the caller's side only", async () => {
     const key = "GOOGLE_APPLICATION_CREDENTIALS";
     const path = new URL("../../package.json", import.meta.url).pathname;
@@ -236,6 +257,23 @@ describe("principals", () => {
     ["acme.azurecr.io", "azure", { AZURE_CLIENT_ID: "id", AZURE_CLIENT_SECRET: "s" }, "id"],
     ["gcr.io", "gcp", { GOOGLE_APPLICATION_CREDENTIALS: JSON.stringify(account) }, account.client_email],
     ["gcr.io", "gcp", { GCP_ACCESS_TOKEN: "t" }, "default"],
+    ["gcr.io", "gcp", { GCP_WORKLOAD_IDENTITY_PROVIDER: "projects/1/x" }, "projects/1/x"],
+    [
+      "gcr.io",
+      "gcp",
+      { GOOGLE_APPLICATION_CREDENTIALS: JSON.stringify(account), GCP_SERVICE_ACCOUNT: "pull@x" },
+      "pull@x",
+    ],
+    ["gcr.io", "basic", { USERNAME: "_json_key", PASSWORD: JSON.stringify(account) }, account.client_email],
+    [
+      "gcr.io",
+      "basic",
+      { USERNAME: "_json_key_base64", PASSWORD: btoa(JSON.stringify(account)) },
+      account.client_email,
+    ],
+    ["gcr.io", "basic", { USERNAME: "_json_key", PASSWORD: "{}" }, "_json_key"],
+    ["r.test", "basic", { USERNAME: "constructor", PASSWORD: "p" }, "constructor"],
+    ["acme.azurecr.io", "azure", { AZURE_CLIENT_ID: "id", AZURE_TENANT_ID: "t" }, "id"],
     ["nvcr.io", "basic", { NGC_API_KEY: "k" }, "default"],
     ["r.test", "token", { REGISTRY_TOKEN: "t" }, "default"],
     ["r.test", "public", {}, "anonymous"],

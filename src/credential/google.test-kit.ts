@@ -18,6 +18,7 @@ export class FakeGoogle {
   readonly issuer = issuerKey;
   /** Who is which access token. */
   readonly tokens = new Map<string, string>();
+  readonly #ends = new Map<string, number>();
   /** Service accounts that do not sign in. */
   readonly disabled = new Set<string>();
   /** `WHO ACCOUNT`: may act for it. */
@@ -62,9 +63,15 @@ export class FakeGoogle {
     return this.issuer.jwt({ iss, sub: "workspace:default", aud: audience, iat, exp: iat + 600, ...changes });
   }
 
+  /** Whose access token it is, as long as it lives. */
+  whoIs(token: string): string | undefined {
+    return this.nowMs < (this.#ends.get(token) ?? 0) ? this.tokens.get(token) : undefined;
+  }
+
   #give(who: string): string {
     const token = `ya29.${this.tokens.size + 1}`;
     this.tokens.set(token, who);
+    this.#ends.set(token, this.nowMs + this.lifeSeconds * 1000);
     return token;
   }
 
@@ -132,7 +139,7 @@ export class FakeGoogle {
     const account = /^\/v1\/projects\/-\/serviceAccounts\/([^/:]+):generateAccessToken$/.exec(
       request.path,
     )?.[1];
-    const who = this.tokens.get((request.headers.get("authorization") ?? "").replace(/^Bearer /, ""));
+    const who = this.whoIs((request.headers.get("authorization") ?? "").replace(/^Bearer /, ""));
     if (who === undefined) return googleError(401, "UNAUTHENTICATED", "CREDENTIALS_MISSING");
     if (account === undefined) return googleError(404, "NOT_FOUND");
     if (!this.apiEnabled) return googleError(403, "PERMISSION_DENIED", "SERVICE_DISABLED");

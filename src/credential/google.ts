@@ -118,6 +118,8 @@ function fixedProvider(
     type: "gcp",
     fingerprint: fingerprintOf(credential),
     renewable: false,
+    advice:
+      "GCP_ACCESS_TOKEN is good for an hour and may have expired: give a new one, or a service account's key, which renews itself.",
     authorization: async () => fixed,
   };
 }

@@ -44,6 +44,8 @@ export interface CredentialProvider {
   readonly fingerprint: string;
   /** Whether asking with `refresh` can bring another authorization than the one that was refused. */
   readonly renewable: boolean;
+  /** What to do when the registry refuses it, where that is better known here: one sentence. */
+  readonly advice?: string | undefined;
   /**
    * What to send now.
    * @param refresh the registry refused the last one: ask the issuer again, where there is one
@@ -76,6 +78,7 @@ export function provedAnew(provider: CredentialProvider): CredentialProvider {
     type: provider.type,
     fingerprint: `${provider.fingerprint}-${crypto.randomUUID()}`,
     renewable: provider.renewable,
+    advice: provider.advice,
     authorization: (signal, options) => provider.authorization(signal, options),
   };
 }

@@ -50,6 +50,7 @@ const travelling: ReadonlySet<string> = new Set(["accept", "range"]);
 export class RepositoryApi {
   readonly where: Where;
   readonly withCredential: boolean;
+  readonly #advice: string | undefined;
   readonly egress: Egress;
   readonly clock: Clock;
   readonly #root: URL;
@@ -65,6 +66,7 @@ export class RepositoryApi {
   ) {
     this.where = where;
     this.withCredential = provider.type !== "public";
+    this.#advice = provider.advice;
     this.egress = egress;
     this.clock = clock;
     this.#root = repositoryRoot(where, egress);
@@ -204,7 +206,7 @@ export class RepositoryApi {
   }
 
   #subject(name: string): Subject {
-    return { where: this.where, name, withCredential: this.withCredential };
+    return { where: this.where, name, withCredential: this.withCredential, advice: this.#advice };
   }
 }
 

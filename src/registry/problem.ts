@@ -12,6 +12,8 @@ export interface Subject {
   readonly name: string;
   /** Whether a credential was given for the registry. */
   readonly withCredential: boolean;
+  /** Of the credential's provider, for when it is refused. */
+  readonly advice?: string | undefined;
 }
 
 /**
@@ -57,10 +59,10 @@ export async function problemOf(
 }
 
 /** The credential is there and not believed, or is needed and not there. */
-export function badCredential({ where, name, withCredential }: Subject): RegistryError {
+export function badCredential({ where, name, withCredential, advice }: Subject): RegistryError {
   return withCredential
     ? new RegistryError("unauthorized", `${where.registry} refuses the credential for ${name}`, where, {
-        next: "Check user name and password (or token); it may have been revoked or have expired.",
+        next: advice ?? "Check user name and password (or token); it may have been revoked or have expired.",
       })
     : new RegistryError("unauthorized", `${name} needs a credential, or does not exist`, where, {
         next: "Pass --creds with the keys of an account that may pull it, and check the name.",
