@@ -18,6 +18,7 @@ import { formatPlatform, type Platform } from "../reference/platform.ts";
 import { formatReference, type Reference } from "../reference/reference.ts";
 import type { RegistryClient } from "../registry/client.ts";
 import { RegistryError } from "../registry/error.ts";
+import { describeLeft, type PullLimit } from "../registry/pull-limit.ts";
 import type { ResolvedImage } from "../registry/repository.ts";
 import type { Vault } from "../secret/vault.ts";
 import { createCredentialSecretIfNeeded } from "./credential-secret.ts";
@@ -59,6 +60,8 @@ export interface BuildProgress {
   readonly layerDigest?: string;
   readonly bytesDone?: number;
   readonly bytesTotal?: number;
+  /** What the registry said of how often it may still be asked. */
+  readonly pullLimit?: PullLimit;
 }
 
 /**
@@ -90,6 +93,10 @@ export async function buildImage(
   const resolved = await withHint(access, dependencies, workspaceId, () =>
     repository.resolve(request.platform, signal),
   );
+  const pullLimit = repository.pullLimit();
+  if (pullLimit !== undefined) {
+    onProgress({ step: "resolve", message: describeLeft(pullLimit), pullLimit });
+  }
 
   onProgress({ step: "index", message: `indexing ${resolved.layers.length} layers` });
   const built = await indexRepository({

@@ -11,6 +11,7 @@ import type { WorkerLazyStatusSchema } from "../gen/oci_node/v1/lazy_status_pb.t
 import type { StoredTrace } from "../index/trace-store.ts";
 import { hostPlatform, parsePlatform } from "../reference/platform.ts";
 import { formatReference, parseReference } from "../reference/reference.ts";
+import type { PullLimit } from "../registry/pull-limit.ts";
 import { workspaceOf } from "../rpc/authentication.ts";
 import { Channel } from "../std/channel.ts";
 import { type BuildDependencies, type BuildProgress, buildImage } from "./build.ts";
@@ -97,7 +98,12 @@ function wireProgress(update: BuildProgress) {
     layerDigest: update.layerDigest ?? "",
     bytesDone: BigInt(update.bytesDone ?? 0),
     bytesTotal: BigInt(update.bytesTotal ?? 0),
+    ...(update.pullLimit === undefined ? {} : { pullLimit: wirePullLimit(update.pullLimit) }),
   };
+}
+
+function wirePullLimit({ registry, limit, remaining, windowSeconds }: PullLimit) {
+  return { registry, limit, remaining, windowSeconds };
 }
 
 function wireTrace({ name, trace }: StoredTrace) {

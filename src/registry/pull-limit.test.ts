@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import { describeLimit, isLow, parsePullLimit } from "./pull-limit.ts";
+import { describeLeft, describeLimit, isLow, parsePullLimit } from "./pull-limit.ts";
 
 const parse = (limit: string | undefined, remaining: string | undefined, source?: string) =>
   parsePullLimit(
@@ -42,5 +42,16 @@ describe("a limit on pulls", () => {
     ]);
     expect(JSON.stringify([byAccount, byAddress])).not.toMatch(/203|8f2ab7ad/);
     expect([byAccount, byAddress].map((one) => one && isLow(one))).toEqual([true, false]);
+  });
+
+  test("is told in one line", () => {
+    expect(
+      [parse("100;w=21600", "97"), parse("100;w=90", "2", "203.0.113.7")].map(
+        (one) => one && describeLeft(one),
+      ),
+    ).toEqual([
+      "docker.io: 97 of 100 pulls left in 6 h",
+      "docker.io: 2 of 100 pulls left in 90 s; a credential has a limit of its own (--creds)",
+    ]);
   });
 });

@@ -44,8 +44,18 @@ export function describeLimit({ limit, windowSeconds, countedBy }: PullLimit): s
   return `${limit} pulls${window}, counted by ${countedBy === "account" ? "the account" : "this machine's address"}`;
 }
 
+/** `docker.io: 97 of 100 pulls left in 6 h`. */
+export function describeLeft(left: PullLimit): string {
+  const { registry, limit, remaining, windowSeconds, countedBy } = left;
+  const window = windowSeconds > 0 ? ` in ${describeWindow(windowSeconds)}` : "";
+  const text = `${registry}: ${remaining} of ${limit} pulls left${window}`;
+  return isLow(left) && countedBy === "address"
+    ? `${text}; a credential has a limit of its own (--creds)`
+    : text;
+}
+
 /** `6 h`, `90 min`, `45 s`. */
-export function describeWindow(seconds: number): string {
+function describeWindow(seconds: number): string {
   if (seconds % 3600 === 0) return `${seconds / 3600} h`;
   return seconds % 60 === 0 ? `${seconds / 60} min` : `${seconds} s`;
 }
