@@ -67,6 +67,14 @@ export interface AwsAsked {
   readonly denied: (name: string) => CredentialError | Promise<CredentialError>;
 }
 
+/** How an identity's keys are told, and what a tenant can do about them. */
+export function keysOfIdentity(name: string): Pick<AwsAsked, "keys" | "renew"> {
+  return {
+    keys: `the keys of identity ${name}`,
+    renew: `Tell the operator of this node: AWS does not take the keys of identity ${name}.`,
+  };
+}
+
 type Told = (asked: AwsAsked) => readonly [code: CredentialErrorCode, what: string, next: string];
 
 const told: Readonly<Record<Exclude<Trouble, "denied">, Told>> = {

@@ -1,3 +1,4 @@
+import { keysOfIdentity } from "./aws-error.ts";
 import { type AwsRole, checkPartition, parseRole, pullPolicy, roleSessionName } from "./aws-role.ts";
 import { assumeRole, assumeRoleWithWebIdentity, type RoleSession } from "./aws-sts.ts";
 import { type AwsKeySource, ecrProvider } from "./ecr.ts";
@@ -5,7 +6,13 @@ import { type EcrRegistry, parseEcrRegistry } from "./ecr-host.ts";
 import { CredentialError } from "./error.ts";
 import { fingerprintOf } from "./fingerprint.ts";
 import { identityKey, identityName } from "./identity.ts";
-import { type AwsKeys, fetchOf, type ProviderDependencies, type WorkspaceIdentity } from "./issuer.ts";
+import {
+  type AwsKeys,
+  fetchOf,
+  type Identity,
+  type ProviderDependencies,
+  type WorkspaceIdentity,
+} from "./issuer.ts";
 import type { CredentialMap, CredentialProvider, RegistryCredential } from "./provider.ts";
 
 /** The shortest that there is: the session is used for one call. */
@@ -118,21 +125,17 @@ function sessionKeys(
   }
   if (credentials[identityKey] !== undefined) {
     const identity = identityName(credentials);
-    const keysOfIdentity = (): NonNullable<ReturnType<WorkspaceIdentity["identity"]>["awsKeys"]> => {
+    const askedFor = (): NonNullable<Identity["awsKeys"]> => {
       const { awsKeys } = workspace.identity(identity);
       if (awsKeys !== undefined) return awsKeys;
       throw new CredentialError("bad_value", `identity ${identity} is none of AWS and assumes no role`, {
         next: "Set OCI_NODE_IDENTITY to an identity of type aws, or leave it out.",
       });
     };
-    keysOfIdentity();
+    askedFor();
     return async () => {
-      const keys = await keysOfIdentity()(undefined, ecr);
-      const whose = {
-        keys: `the keys of identity ${identity}`,
-        renew: `Tell the operator: identity ${identity} has keys that AWS does not take.`,
-      };
-      return await assumeRole(session, { ...call, keys }, whose, workspace.externalId);
+      const keys = await askedFor()(undefined, ecr);
+      return await assumeRole(session, { ...call, keys }, keysOfIdentity(identity), workspace.externalId);
     };
   }
   const { token } = workspace;

@@ -5,6 +5,7 @@ import { type AwsAsked, awsProblem } from "./aws-error.ts";
 import { type AwsRole, principalOfCaller } from "./aws-role.ts";
 import { CredentialError } from "./error.ts";
 import type { AwsKeys } from "./issuer.ts";
+import { claimsOf } from "./jwt.ts";
 
 /** A session of a role, as it is asked for. */
 export interface RoleSession {
@@ -138,7 +139,7 @@ function webIdentityProblem(
   token: Redacted<string>,
 ): CredentialError | undefined {
   const name = error instanceof Error ? error.name : "";
-  const { issuer, subject, audience } = claimsOf(token);
+  const { issuer, subject, audience } = saidIn(token);
   if (name === "InvalidIdentityToken" || name === "InvalidIdentityTokenException") {
     return new CredentialError(
       "provider_failed",
@@ -162,7 +163,7 @@ function webIdentityProblem(
 }
 
 function askedWithToken(call: Pick<AwsCall, "endpoint">, role: AwsRole, token: Redacted<string>): AwsAsked {
-  const { issuer, subject, audience } = claimsOf(token);
+  const { issuer, subject, audience } = saidIn(token);
   return {
     ...askedOf(call, role),
     keys: "the token",
@@ -174,16 +175,10 @@ function askedWithToken(call: Pick<AwsCall, "endpoint">, role: AwsRole, token: R
   };
 }
 
-/** Issuer, subject and audience of a JWT, for a reader's eyes: nothing is trusted because of them. */
-function claimsOf(token: Redacted<string>): Record<"issuer" | "subject" | "audience", string> {
+/** Issuer, subject and audience of the token, for a reader's eyes: nothing is trusted because of them. */
+function saidIn(token: Redacted<string>): Record<"issuer" | "subject" | "audience", string> {
+  const { iss, sub, aud } = claimsOf(token) ?? {};
   const text = (value: unknown): string =>
-    typeof value === "string" && /^[\x20-\x7e]{1,256}$/.test(value) ? value : "(not told)";
-  try {
-    const payload = Buffer.from(token.expose().split(".")[1] ?? "", "base64url").toString();
-    const { iss, sub, aud } = JSON.parse(payload) as Record<string, unknown>;
-    const [first] = Array.isArray(aud) ? aud : [aud];
-    return { issuer: text(iss), subject: text(sub), audience: text(first) };
-  } catch {
-    return { issuer: text(undefined), subject: text(undefined), audience: text(undefined) };
-  }
+    typeof value === "string" && /^[\x21-\x7e]{1,255}$/.test(value) ? value : "(unknown)";
+  return { issuer: text(iss), subject: text(sub), audience: text(Array.isArray(aud) ? aud[0] : aud) };
 }

@@ -159,7 +159,7 @@ export class FakeAws {
     const fits =
       claims["iss"] === trust?.issuer &&
       claims["sub"] === trust?.subject &&
-      claims["aud"] === trust?.audience;
+      [claims["aud"]].flat()[0] === trust?.audience;
     return fits ? this.#session(form) : xmlError(403, "AccessDenied", "Not authorized");
   }
 

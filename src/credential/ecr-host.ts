@@ -76,6 +76,17 @@ export function partitionOf(regionName: string): AwsPartition {
   return regionName.startsWith("eusc-") ? "aws-eusc" : "aws";
 }
 
+/** Where roles are assumed. */
+export type StsPlace = Pick<EcrRegistry, "region" | "stsEndpoint">;
+
+/** STS of a partition's first region; its sessions are good in all others (IAM User Guide, "Manage AWS STS in a Region"). */
+export const homeSts: Readonly<Record<AwsPartition, StsPlace>> = {
+  aws: { region: "us-east-1", stsEndpoint: "https://sts.us-east-1.amazonaws.com" },
+  "aws-cn": { region: "cn-north-1", stsEndpoint: "https://sts.cn-north-1.amazonaws.com.cn" },
+  "aws-us-gov": { region: "us-gov-west-1", stsEndpoint: "https://sts.us-gov-west-1.amazonaws.com" },
+  "aws-eusc": { region: "eusc-de-east-1", stsEndpoint: "https://sts.eusc-de-east-1.amazonaws.eu" },
+};
+
 /** Both names of ECR Public, and where its one API is (Amazon ECR Public User Guide, "Making requests"). */
 const publicRegistries: Readonly<Record<string, EcrRegistry>> = {
   "public.ecr.aws": {

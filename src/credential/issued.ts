@@ -2,8 +2,8 @@ import { SingleFlight } from "../std/single-flight.ts";
 import { sleep, waitFor } from "../std/wait.ts";
 import type { RegistryAuthorization } from "./provider.ts";
 
-interface Issued {
-  readonly authorization: RegistryAuthorization;
+interface Issued<T> {
+  readonly authorization: T;
   readonly renewAtMs: number;
   readonly endsAtMs: number;
 }
@@ -30,14 +30,14 @@ const failedWithSpareForMs = 10_000;
 const renewalPatienceMs = 2_000;
 
 /**
- * Authorizations that an issuer (AWS, Google, Entra) made, kept until they are due for renewal: one request in flight per
+ * Authorizations (or keys) that an issuer (AWS, Google, Entra) made, kept until they are due for renewal: one request in flight per
  * credential, whoever waits. While a renewal fails or takes long, the old one serves until it truly ends. One whose end
  * is already past (a wrong clock, somewhere) is used once and not kept.
  */
-export class IssuedAuthorizations {
-  readonly #kept = new Map<string, Issued>();
+export class IssuedAuthorizations<T extends object = RegistryAuthorization> {
+  readonly #kept = new Map<string, Issued<T>>();
   readonly #failed = new Map<string, Failed>();
-  readonly #flights = new SingleFlight<RegistryAuthorization>();
+  readonly #flights = new SingleFlight<T>();
   readonly #now: () => number;
   readonly #patienceMs: number;
 
@@ -54,9 +54,9 @@ export class IssuedAuthorizations {
   get(
     key: string,
     rule: KeepRule,
-    issue: () => Promise<RegistryAuthorization>,
+    issue: () => Promise<T>,
     options: { readonly signal?: AbortSignal | undefined; readonly refresh?: boolean | undefined } = {},
-  ): Promise<RegistryAuthorization> {
+  ): Promise<T> {
     const kept = options.refresh === true ? undefined : this.#kept.get(key);
     if (kept !== undefined && this.#now() < kept.renewAtMs) return Promise.resolve(kept.authorization);
     const spare = kept !== undefined && this.#now() < kept.endsAtMs ? kept : undefined;
@@ -68,11 +68,7 @@ export class IssuedAuthorizations {
     return waitFor(spare === undefined ? renewed : this.#orSpare(renewed, spare), options.signal);
   }
 
-  async #renew(
-    key: string,
-    rule: KeepRule,
-    issue: () => Promise<RegistryAuthorization>,
-  ): Promise<RegistryAuthorization> {
+  async #renew(key: string, rule: KeepRule, issue: () => Promise<T>): Promise<T> {
     try {
       const authorization = await issue();
       this.#failed.delete(key);
@@ -87,7 +83,7 @@ export class IssuedAuthorizations {
     }
   }
 
-  async #orSpare(renewed: Promise<RegistryAuthorization>, spare: Issued): Promise<RegistryAuthorization> {
+  async #orSpare(renewed: Promise<T>, spare: Issued<T>): Promise<T> {
     const enough = new AbortController();
     const patience = sleep(this.#patienceMs, enough.signal).then(
       () => spare.authorization,
@@ -104,9 +100,10 @@ export class IssuedAuthorizations {
     }
   }
 
-  #keep(key: string, rule: KeepRule, authorization: RegistryAuthorization): void {
+  #keep(key: string, rule: KeepRule, authorization: T): void {
     const now = this.#now();
-    const expiresAtMs = authorization.kind === "anonymous" ? undefined : authorization.expiresAt?.getTime();
+    const { expiresAt } = authorization as { readonly expiresAt?: Date };
+    const expiresAtMs = expiresAt?.getTime();
     const endsAtMs = expiresAtMs ?? now + rule.lifeMs;
     const marginMs = Math.min(rule.marginMs, (endsAtMs - now) / 2);
     const renewAtMs = Math.min(now + rule.lifeMs, endsAtMs - marginMs);

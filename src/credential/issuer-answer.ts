@@ -15,7 +15,9 @@ export interface IssuerQuestion {
   readonly who: string;
   readonly url: string;
   readonly headers?: Readonly<Record<string, string>>;
-  /** Sent by POST, URL-encoded. Without it and `json`: GET. */
+  /** Without a body; default: GET. */
+  readonly method?: "PUT";
+  /** Sent by POST, URL-encoded. */
   readonly form?: Readonly<Record<string, string>>;
   readonly json?: unknown;
   /** Status codes that mean "not just now", beside 408, 429 and 5xx. */
@@ -24,11 +26,12 @@ export interface IssuerQuestion {
   readonly timeoutMs?: number;
 }
 
-/** A definite answer. `json` is `undefined` when the body is no JSON object. */
+/** A definite answer. `json` is `undefined` when the body is no JSON object; `text` is the body, whatever it is. */
 export interface IssuerAnswer {
   readonly status: number;
   readonly headers: Headers;
   readonly json: Readonly<Record<string, unknown>> | undefined;
+  readonly text: string;
 }
 
 /** A token with its end, where the issuer names one. */
@@ -70,7 +73,7 @@ async function askOnce(
   let answer: Awaited<ReturnType<typeof askIssuer>>;
   try {
     answer = await askIssuer(send, question.url, {
-      method: body === undefined ? "GET" : "POST",
+      method: question.method ?? (body === undefined ? "GET" : "POST"),
       headers: { Accept: "application/json", ...body?.headers, ...question.headers },
       ...(body === undefined ? {} : { body: body.text }),
       signal,
@@ -87,7 +90,8 @@ async function askOnce(
       next: `Check what answers in place of ${host}.`,
     });
   }
-  return { status, headers, json: parseObject(answer.body) };
+  const text = Buffer.from(answer.body).toString("utf8");
+  return { status, headers, json: parseObject(text), text };
 }
 
 function bodyOf(question: IssuerQuestion): { text: string; headers: Record<string, string> } | undefined {
@@ -112,9 +116,9 @@ function away(who: string, host: string, reason: string): CredentialError {
   });
 }
 
-function parseObject(body: Uint8Array): Readonly<Record<string, unknown>> | undefined {
+function parseObject(text: string): Readonly<Record<string, unknown>> | undefined {
   try {
-    const parsed: unknown = JSON.parse(Buffer.from(body).toString("utf8"));
+    const parsed: unknown = JSON.parse(text);
     return typeof parsed === "object" && parsed !== null && !Array.isArray(parsed)
       ? (parsed as Record<string, unknown>)
       : undefined;

@@ -1,5 +1,5 @@
 import type { Redacted } from "../std/redacted.ts";
-import type { EcrRegistry } from "./ecr-host.ts";
+import type { StsPlace } from "./ecr-host.ts";
 import { CredentialError } from "./error.ts";
 import { IssuedAuthorizations } from "./issued.ts";
 import type { CredentialProvider, RegistryCredential } from "./provider.ts";
@@ -30,7 +30,7 @@ export interface Identity {
    *
    * @param near whose STS is asked, where one has to be; absent: that of the partition's first region
    */
-  readonly awsKeys?: (signal?: AbortSignal, near?: EcrRegistry) => Promise<AwsKeys>;
+  readonly awsKeys?: (signal?: AbortSignal, near?: StsPlace) => Promise<AwsKeys>;
 }
 
 /** What one of the operator's identities is made with. */

@@ -1,4 +1,4 @@
-import { parseEcrHost } from "./ecr-host.ts";
+import { parseEcrRegistry } from "./ecr-host.ts";
 import type { CredentialMap } from "./provider.ts";
 
 const azureRegistry = /\.azurecr\.(io|cn|us)$/;
@@ -12,7 +12,7 @@ export const azureTokenUserName = "00000000-0000-0000-0000-000000000000";
  */
 export function describeShortLived(registry: string, credentials: CredentialMap): string | undefined {
   const username = credentials["USERNAME"]?.expose();
-  if (username === "AWS" && parseEcrHost(registry) !== undefined)
+  if (username === "AWS" && parseEcrRegistry(registry) !== undefined)
     return "a token of Amazon's, which ends after 12 hours";
   if (username === "oauth2accesstoken" && googleRegistry.test(registry)) {
     return "an access token of Google's, which ends after an hour";

@@ -1,6 +1,6 @@
 import type { IdentitySettings } from "../config.ts";
+import { awsIdentity } from "../credential/aws-identity.ts";
 import { azureIdentity } from "../credential/azure-identity.ts";
-import { CredentialError } from "../credential/error.ts";
 import { googleIdentity } from "../credential/google-identity.ts";
 import type { Identity, IdentityDependencies } from "../credential/issuer.ts";
 import { pluginIdentity } from "../credential/plugin-identity.ts";
@@ -42,10 +42,16 @@ export function createIdentity(
         dependencies,
       );
     case "aws":
-      throw new CredentialError(
-        "identity_refused",
-        `the identity ${name} is of type ${settings.type}, which this version cannot use`,
-        { next: "Use another identity, or give credentials." },
+      return awsIdentity(
+        name,
+        {
+          source: settings.source,
+          roleArn: settings.role_arn,
+          containerCredentialsUri: settings.container_credentials_uri,
+          containerTokenFile: settings.container_token_file,
+          webIdentityTokenFile: settings.web_identity_token_file,
+        },
+        dependencies,
       );
   }
 }
