@@ -32,6 +32,7 @@ beforeAll(async () => {
   const image = await busyboxImage();
   await push(image, registry, "acme/images/app:1");
   await push(image, open, "public/app:1");
+  await push(image, open, "broken/app:1");
   await writeFile(join(folder, "plugin"), plugin());
   await chmod(join(folder, "plugin"), 0o755);
   await writeFile(join(folder, "config.toml"), configuration(), { mode: 0o600 });
@@ -49,7 +50,7 @@ afterAll(async () => {
   await rm(folder, { recursive: true, force: true });
 }, 60_000);
 
-/** A credential provider plugin that gives the registry's account. */
+/** A credential provider plugin that gives the registry's account, and fails for some images. */
 function plugin(): string {
   const answer = {
     apiVersion: "credentialprovider.kubelet.k8s.io/v1",
@@ -58,12 +59,13 @@ function plugin(): string {
     cacheDuration: "1h",
     auth: { [registry.host]: account },
   };
-  return `#!/bin/sh\ncat >> ${runs}\necho >> ${runs}\ncat <<'END'\n${JSON.stringify(answer)}\nEND\n`;
+  const asked = `request=$(cat)\necho "$request" >> ${runs}\ncase "$request" in */broken/*) exit 1;; esac`;
+  return `#!/bin/sh\n${asked}\ncat <<'END'\n${JSON.stringify(answer)}\nEND\n`;
 }
 
 function configuration(): string {
-  const identity = (pattern: string) =>
-    `type = "plugin"\ncommand = ["${join(folder, "plugin")}"]\nmatch_images = ["${pattern}"]`;
+  const patterns = JSON.stringify([registry.host, `${open.host}/broken`]);
+  const identity = `type = "plugin"\ncommand = ["${join(folder, "plugin")}"]\nmatch_images = ${patterns}`;
   return `
 [registry.hosts."${google}"]
 connect = "http://${registry.host}"
@@ -72,9 +74,9 @@ connect = "${exchange.origin}"
 [identity]
 issuer = "${issuer}"
 [identities.prod]
-${identity(registry.host)}
+${identity}
 [identities.dev]
-${identity(registry.host)}
+${identity}
 [workspaces.default]
 identities = ["prod"]
 default_identity = "prod"
@@ -108,7 +110,13 @@ describe("where a build has no credential", () => {
   });
 });
 
-describe("a credential that is refused", () => {
+describe("a credential that fails", () => {
+  test("is not followed by none, when it is the default identity's, even where none would do", async () => {
+    const result = await node.cli(["image", "build", `${open.host}/broken/app:1`]);
+    expect(refusal(result)).toContain("the plugin of the identity prod ended with exit code 1");
+    expect(result.stderr).not.toContain("without credentials");
+  });
+
   test("is not followed by the default identity", async () => {
     const before = (await pluginRuns()).length;
     const result = await node.cli(
