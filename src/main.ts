@@ -25,6 +25,13 @@ async function main(argv: readonly string[]): Promise<number> {
       );
     }
   }
+  // A compiled executable that was called by a link has that link's name here; from sources it is bun's.
+  const called = process.argv0;
+  if (called.includes("credential")) {
+    const { runLinked } = await import("./cli/linked.ts");
+    const code = await runLinked(called, argv);
+    if (code !== undefined) return code;
+  }
   if (argv[0] === "internal") {
     const { runInternal } = await import("./cli/internal.ts");
     return await runInternal(argv.slice(1));

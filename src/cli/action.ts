@@ -9,7 +9,7 @@ interface BaseFlags {
 }
 
 /** What a command does; the number that it returns, if any, is the exit code. */
-export type Action<Flags extends BaseFlags, Args extends readonly string[]> = (
+export type Action<Flags extends BaseFlags, Args extends readonly (string | undefined)[]> = (
   flags: Flags,
   ...args: Args
 ) => Promise<number | undefined>;
@@ -18,7 +18,10 @@ export type Action<Flags extends BaseFlags, Args extends readonly string[]> = (
  * Makes a command whose failures are told in one way: the message, the next step, exit code 1 (2 for wrong usage).
  * `parameters` are Stricli's, without the `json` flag.
  */
-export function command<Flags extends BaseFlags, Args extends readonly string[] = []>(definition: {
+export function command<
+  Flags extends BaseFlags,
+  Args extends readonly (string | undefined)[] = [],
+>(definition: {
   readonly brief: string;
   readonly fullDescription?: string;
   readonly flags?: Record<string, unknown>;

@@ -1,6 +1,7 @@
 import { buildApplication, buildRouteMap, type CommandContext } from "@stricli/core";
 import { version } from "../std/version.ts";
 import { inspect, logs, ps, stop } from "./container.ts";
+import { credentialRoutes } from "./credential.ts";
 import { dev } from "./dev.ts";
 import { doctor } from "./doctor.ts";
 import { identity } from "./identity.ts";
@@ -23,6 +24,7 @@ export const application = buildApplication<CommandContext>(
       stop,
       inspect,
       secret: secretRoutes,
+      credential: credentialRoutes,
       identity,
       worker: workerRoutes,
       index,

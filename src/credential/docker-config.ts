@@ -99,14 +99,15 @@ export function helperOf(registry: string, config: DockerConfig): string | undef
   return (own?.[1] ?? config.credsStore) || undefined;
 }
 
-interface Place {
+/** What a key, or the address that a helper is asked for, names. */
+export interface Place {
   readonly registry: string;
   /** Empty: all of the registry. */
   readonly path: string;
 }
 
 /** Keys are written as a host, as a URL, as `https://index.docker.io/v1/`, or with a part of a repository behind. */
-function placeOf(key: string): Place | undefined {
+export function placeOf(key: string): Place | undefined {
   const [host = "", ...rest] = key
     .replace(/^https?:\/\//, "")
     .replace(/\/+$/, "")

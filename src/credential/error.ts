@@ -10,6 +10,7 @@ export type CredentialErrorCode =
   | "provider_unreachable"
   | "expired"
   | "identity_refused"
+  | "release_refused"
   | "no_credentials";
 
 /** A credential that is incomplete, malformed, meant for another registry, or that its issuer does not honour. */

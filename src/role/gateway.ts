@@ -8,6 +8,7 @@ import { CredentialService } from "../gen/oci_node/v1/credential_service_pb.ts";
 import { ImageService } from "../gen/oci_node/v1/image_service_pb.ts";
 import { ClusterService } from "../gen/oci_node/v1/scheduler_service_pb.ts";
 import { SecretService } from "../gen/oci_node/v1/secret_service_pb.ts";
+import { credentialService } from "../image/credential-service.ts";
 import { imageService } from "../image/service.ts";
 import { IndexStore } from "../index/store.ts";
 import { LayerIntake } from "../mount/layer-intake.ts";
@@ -71,6 +72,11 @@ export async function startGateway(
       router.service(SecretService, secretService(vault, plane.providersOf));
       router.service(CredentialService, {
         getWorkspaceIdentity: getWorkspaceIdentity(plane.describeIdentity),
+        ...credentialService({
+          vault,
+          providersOf: plane.providersOf,
+          releaseAllowed: async (workspaceId) => (await plane.policies(workspaceId)).release_credentials,
+        }),
       });
       router.service(ClusterService, clusterService(scheduling));
       router.service(

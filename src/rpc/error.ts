@@ -33,6 +33,7 @@ const credential: Record<CredentialErrorCode, Code> = {
   provider_unreachable: Code.Unavailable,
   expired: Code.FailedPrecondition,
   identity_refused: Code.PermissionDenied,
+  release_refused: Code.PermissionDenied,
 };
 
 const secret: Record<SecretErrorCode, Code> = {
