@@ -10,11 +10,6 @@ export interface AcrVisitor {
   readonly tenant: string | undefined;
 }
 
-/** What a registry's refresh token can do, wherever it is shown. */
-export function azureScope(registry: string): string {
-  return `every repository of ${registry} that the identity may pull`;
-}
-
 /**
  * A registry's own refresh token (about three hours) for a token of Entra; the registry's token service then gives
  * tokens of one repository for it (Azure Container Registry, "Entra integration", `POST /oauth2/exchange`).

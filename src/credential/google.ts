@@ -26,11 +26,6 @@ interface Made {
   readonly by: Impersonator;
 }
 
-/** What a token of Google can do, wherever it is shown: its registries take none that can do less. */
-export function googleScope(registry: string): string {
-  return `everything that the account may at Google, not ${registry} alone`;
-}
-
 /**
  * Artifact Registry and Container Registry: GCP_ACCESS_TOKEN as it is (about an hour, then it is over); or tokens that
  * are made anew, of a service account's key or of the workspace by federation; with GCP_SERVICE_ACCOUNT, of that account.

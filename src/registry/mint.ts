@@ -1,6 +1,6 @@
-import { parseEcrHost } from "../credential/ecr-host.ts";
 import { CredentialError } from "../credential/error.ts";
 import type { RegistryAuthorization } from "../credential/provider.ts";
+import { issuedScope } from "../credential/scope.ts";
 import { SingleFlight } from "../std/single-flight.ts";
 import { waitFor } from "../std/wait.ts";
 import { isPassing, type Where } from "./error.ts";
@@ -100,7 +100,7 @@ export class Minter {
     const minted = {
       authorization: authorization.kind === "basic" ? { ...authorization, preemptive: true } : authorization,
       validUntil: new Date(validUntilMs),
-      scope: exchanged ? grantedBy(authorization, this.#where) : accountOf(this.#where),
+      scope: exchanged ? grantedBy(authorization, this.#where) : openedBy(this.#where.registry),
     };
     this.#kept = { minted, madeAtMs, renewAtMs: madeAtMs + (validUntilMs - madeAtMs) / 2 };
     return minted;
@@ -112,12 +112,8 @@ export class Minter {
   }
 }
 
-/** What an issuer made is the account's: registries of clouds know no narrower one. */
-function accountOf({ registry }: Where): string {
-  const ecr = parseEcrHost(registry);
-  if (ecr !== undefined)
-    return `every repository of account ${ecr.account} in ${ecr.region} that the keys may pull`;
-  return `every repository on ${registry} that its account may pull`;
+function openedBy(registry: string): string {
+  return issuedScope(registry) ?? `every repository on ${registry} that its account may pull`;
 }
 
 /** Whoever should make the next cannot be reached; refusing it is something else. */
