@@ -1,0 +1,217 @@
+import { randomUUID } from "node:crypto";
+import { waitFor } from "../std/wait.ts";
+import { CredentialError } from "./error.ts";
+import type { LeaseClock } from "./lease-clock.ts";
+import { systemLeaseClock } from "./lease-clock.ts";
+import type { CredentialProvider, CredentialType, RegistryAuthorization } from "./provider.ts";
+
+/** What a lease has until the next. Spans of time, not points: the clocks of two machines need not agree. */
+export interface LeaseTerm {
+  readonly type: CredentialType;
+  readonly authorization: RegistryAuthorization;
+  /** How long it is good, in milliseconds; absent: no end is known, and it is asked anew only when it is refused. */
+  readonly validForMs?: number;
+  /** When the next one is asked for; default: after half of its life. */
+  readonly renewInMs?: number;
+  /** Why it is nothing although there was to be something, one sentence. */
+  readonly absentReason?: string;
+}
+
+export interface LeaseOptions {
+  /** Absent: the first request asks for it. */
+  readonly first?: LeaseTerm | undefined;
+  /**
+   * Gets the next term, in a time of its own.
+   * @param refused the registry does not take the present one
+   */
+  readonly ask: (refused: boolean) => Promise<LeaseTerm>;
+  /** Whether a failure of `ask` is an answer, which the next try would hear again. */
+  readonly isFinal: (thrown: unknown) => boolean;
+  /** Whether terms are renewed while nobody asks for them. */
+  readonly keptUp: () => boolean;
+  /** A term has begun. @param refused whether it takes the place of one that the registry refused */
+  readonly onTerm?: (term: LeaseTerm, refused: boolean) => void;
+  /** The first failure in a row, or the first of another kind. */
+  readonly onFailure?: (thrown: unknown) => void;
+  readonly clock?: LeaseClock;
+  /** How long a request waits for a term when there is none; default 20 s, less than a reader's patience. */
+  readonly patienceMs?: number;
+}
+
+/** Between two questions because of a refusal: who is refused must not ask at every read. */
+const refusalPauseMs = 10_000;
+const firstRetryMs = 500;
+const longestRetryMs = 5_000;
+const defaultPatienceMs = 20_000;
+/** Renewals come after half of a life, give or take so much of it: what was given at one time is not renewed at one time. */
+const jitter = 0.05;
+
+/**
+ * What one running container has of its image's credential: valid until T, renewed after half of that, with one exchange
+ * however many wait. The old term serves until its true end; failures are tried again, with pauses that grow. It ends with
+ * its container, and gives out nothing from then on.
+ */
+export class Lease {
+  readonly #options: LeaseOptions;
+  readonly #clock: LeaseClock;
+  readonly #fingerprint = `lease-${randomUUID()}`;
+  #term: LeaseTerm | undefined;
+  #endsAtMs = Number.NEGATIVE_INFINITY;
+  #renewAtMs = Number.NEGATIVE_INFINITY;
+  #hadCredential = false;
+  #refused = false;
+  #refusalsFromMs = Number.NEGATIVE_INFINITY;
+  #asking: Promise<void> | undefined;
+  #failure: unknown;
+  #failures = 0;
+  #notBeforeMs = Number.NEGATIVE_INFINITY;
+  #cancelTimer: (() => void) | undefined;
+  readonly #ended = new AbortController();
+
+  constructor(options: LeaseOptions) {
+    this.#options = options;
+    this.#clock = options.clock ?? systemLeaseClock;
+    if (options.first !== undefined) this.#begin(options.first, this.#clock.now());
+  }
+
+  /** The lease as the credential of a registry. */
+  provider(registry: string): CredentialProvider {
+    const type = () => this.#term?.type ?? "public";
+    return {
+      registry,
+      get type() {
+        return type();
+      },
+      fingerprint: this.#fingerprint,
+      renewable: true,
+      authorization: (signal, options) => this.authorization(signal, options?.refresh === true),
+    };
+  }
+
+  /**
+   * What to send now; waits where there is nothing that is good.
+   * @param refused the registry refused the last one
+   * @throws CredentialError when the lease has ended or the image's secret is gone; what `ask` throws
+   */
+  async authorization(signal?: AbortSignal, refused = false): Promise<RegistryAuthorization> {
+    this.#ended.signal.throwIfAborted();
+    if (refused && this.#clock.now() >= this.#refusalsFromMs) this.#refused = true;
+    const term = this.#good() ?? (await this.#next(signal));
+    if (this.#clock.now() >= this.#renewAtMs) void this.#renew().catch(() => undefined);
+    if (refused && term.absentReason !== undefined) throw gone(term.absentReason);
+    return term.authorization;
+  }
+
+  /** Its container has ended. */
+  end(): void {
+    this.#cancelTimer?.();
+    this.#term = undefined;
+    this.#ended.abort(
+      new CredentialError("expired", "the container has ended, and its image's credential with it", {
+        next: "Run it again.",
+      }),
+    );
+  }
+
+  #good(): LeaseTerm | undefined {
+    return this.#refused || this.#clock.now() >= this.#endsAtMs ? undefined : this.#term;
+  }
+
+  async #next(signal: AbortSignal | undefined): Promise<LeaseTerm> {
+    const untilMs = this.#clock.now() + (this.#options.patienceMs ?? defaultPatienceMs);
+    for (;;) {
+      try {
+        await waitFor(waitFor(this.#renew(), signal), this.#ended.signal);
+      } catch (thrown) {
+        signal?.throwIfAborted();
+        this.#ended.signal.throwIfAborted();
+        if (this.#isFinal(thrown) || this.#clock.now() >= untilMs) throw thrown;
+      }
+      const term = this.#good();
+      if (term !== undefined) return term;
+    }
+  }
+
+  /** One exchange, shared by all; not before its time after a failure, which is an answer until then if it was one. */
+  #renew(): Promise<void> {
+    if (this.#asking !== undefined) return this.#asking;
+    const waitMs = this.#notBeforeMs - this.#clock.now();
+    if (waitMs > 0 && this.#isFinal(this.#failure)) return Promise.reject(this.#failure);
+    const asking = this.#exchange(waitMs).finally(() => {
+      this.#asking = undefined;
+      this.#setTimer();
+    });
+    this.#asking = asking;
+    return asking;
+  }
+
+  async #exchange(waitMs: number): Promise<void> {
+    if (waitMs > 0) await new Promise<void>((resolve) => this.#clock.later(waitMs, resolve));
+    this.#ended.signal.throwIfAborted();
+    const refused = this.#refused;
+    const askedAtMs = this.#clock.now();
+    try {
+      const term = await this.#options.ask(refused);
+      this.#ended.signal.throwIfAborted();
+      // Refused while it was asked for something else: that may be the very same.
+      if (refused) this.#refused = false;
+      if (refused) this.#refusalsFromMs = this.#clock.now() + refusalPauseMs;
+      if (term.absentReason !== undefined && this.#hadCredential) {
+        this.#term = undefined;
+        throw gone(term.absentReason);
+      }
+      this.#begin(term, askedAtMs);
+      this.#options.onTerm?.(term, refused);
+    } catch (thrown) {
+      this.#ended.signal.throwIfAborted();
+      this.#failed(thrown);
+      throw thrown;
+    }
+  }
+
+  /** Counted from when it was asked for: no exchange takes longer than it seems from here. */
+  #begin(term: LeaseTerm, atMs: number): void {
+    const { validForMs = Number.POSITIVE_INFINITY, renewInMs = validForMs / 2 } = term;
+    this.#term = term;
+    this.#hadCredential ||= term.type !== "public";
+    this.#failures = 0;
+    this.#failure = undefined;
+    this.#notBeforeMs = Number.NEGATIVE_INFINITY;
+    this.#endsAtMs = atMs + validForMs;
+    this.#renewAtMs = atMs + renewInMs * (1 + jitter * (2 * this.#clock.random() - 1));
+    this.#setTimer();
+  }
+
+  #failed(thrown: unknown): void {
+    const before = this.#failure;
+    this.#failures += 1;
+    this.#failure = thrown;
+    const retryMs = Math.min(firstRetryMs * 2 ** (this.#failures - 1), longestRetryMs);
+    const pauseMs = this.#isFinal(thrown) ? refusalPauseMs : retryMs * (1 - this.#clock.random() / 2);
+    this.#notBeforeMs = this.#clock.now() + pauseMs;
+    const same = before instanceof Error && thrown instanceof Error && before.message === thrown.message;
+    if (!same) this.#options.onFailure?.(thrown);
+  }
+
+  #isFinal(thrown: unknown): boolean {
+    return thrown instanceof CredentialError || this.#options.isFinal(thrown);
+  }
+
+  #setTimer(): void {
+    this.#cancelTimer?.();
+    this.#cancelTimer = undefined;
+    if (this.#ended.signal.aborted || this.#asking !== undefined) return;
+    const atMs = Math.max(this.#renewAtMs, this.#notBeforeMs);
+    if (!Number.isFinite(atMs)) return;
+    this.#cancelTimer = this.#clock.later(Math.max(0, atMs - this.#clock.now()), () => {
+      if (this.#options.keptUp()) void this.#renew().catch(() => undefined);
+    });
+  }
+}
+
+/** What a container began with is not there any more: nothing else is tried in its place. */
+function gone(absentReason: string): CredentialError {
+  return new CredentialError("no_credentials", absentReason, {
+    next: "Store the credential again with `oci-node secret create`, or build the image again with --creds.",
+  });
+}
