@@ -5,6 +5,7 @@ import {
   ContainerState,
   type ImageTransfer,
 } from "../gen/oci_node/v1/container_service_pb.ts";
+import { CredentialDelivery, type ImageCredential } from "../gen/oci_node/v1/image_credential_pb.ts";
 import type { Image } from "../gen/oci_node/v1/image_service_pb.ts";
 import type { Worker } from "../gen/oci_node/v1/scheduler_service_pb.ts";
 import type { Secret } from "../gen/oci_node/v1/secret_service_pb.ts";
@@ -75,6 +76,24 @@ function transferShape(transfer: ImageTransfer | undefined) {
   };
 }
 
+/** How the image's credential reached the worker. */
+function imageCredentialShape(credential: ImageCredential | undefined) {
+  if (credential === undefined) return null;
+  return {
+    delivery: CredentialDelivery[credential.delivery].toLowerCase(),
+    secretName: credential.secretName || null,
+    secretId: credential.secretId || null,
+    secretVersion: credential.secretVersion || null,
+    identity: credential.identity || null,
+    type: credential.type || null,
+    scope: credential.scope || null,
+    givenAt: time(credential.givenAt),
+    validUntil: time(credential.validUntil),
+    renewAt: time(credential.renewAt),
+    sealedReason: credential.sealedReason || null,
+  };
+}
+
 export function containerShape(container: Container) {
   return {
     id: container.id,
@@ -99,6 +118,7 @@ export function containerShape(container: Container) {
       fields: event.fields,
     })),
     transfer: transferShape(container.transfer),
+    imageCredential: imageCredentialShape(container.imageCredential),
   };
 }
 

@@ -1,4 +1,5 @@
 import { randomBytes } from "node:crypto";
+import type { ImageCredential } from "./image-credential.ts";
 import type { ContainerState } from "./state.ts";
 
 export type ContainerNetwork = "none" | "host";
@@ -52,6 +53,8 @@ export interface Container extends NewContainer {
   readonly reason: string | undefined;
   readonly phases: Phases;
   readonly transfer: ImageTransfer | undefined;
+  /** How its image's credential reached the worker of this attempt; absent until it has. */
+  readonly imageCredential: ImageCredential | undefined;
   readonly claimedBy: string | undefined;
   readonly leaseUntil: Date | undefined;
   readonly createdAt: Date;

@@ -1,5 +1,6 @@
 import type { containerEvents, containers } from "../db/schema.ts";
 import type { Container, ContainerEvent, ContainerSpec, ImageTransfer, Phases } from "./container.ts";
+import { type ImageCredentialJson, imageCredentialFromJson } from "./image-credential.ts";
 import { parseContainerState } from "./state.ts";
 
 export type ContainerRow = typeof containers.$inferSelect;
@@ -27,6 +28,7 @@ export function toContainer(row: ContainerRow): Container {
     reason: row.reason ?? undefined,
     phases: parsePhases(row.phases),
     transfer: (row.transfer as ImageTransfer | null) ?? undefined,
+    imageCredential: imageCredentialFromJson(row.imageCredential as ImageCredentialJson | null),
     claimedBy: row.claimedBy ?? undefined,
     leaseUntil: row.leaseUntil ?? undefined,
     createdAt: row.createdAt,

@@ -3,6 +3,7 @@ import { notify, type Queries } from "../db/database.ts";
 import { containerEvents, containers } from "../db/schema.ts";
 import type { Container, ImageTransfer, NewContainerEvent, Phases } from "./container.ts";
 import { ContainerError } from "./error.ts";
+import { type ImageCredential, imageCredentialToJson } from "./image-credential.ts";
 import { type ContainerRow, toContainer } from "./row-store.ts";
 import { assertTransition, type ContainerState, isEnded, parseContainerState } from "./state.ts";
 
@@ -18,6 +19,7 @@ export interface Observation {
   readonly phases?: Phases | undefined;
   readonly events?: readonly NewContainerEvent[] | undefined;
   readonly transfer?: ImageTransfer | undefined;
+  readonly imageCredential?: ImageCredential | undefined;
 }
 
 /** What a step writes beside the state. */
@@ -83,6 +85,9 @@ export async function observeIn(tx: Queries, row: ContainerRow, seen: Observatio
     .set({
       phases: { ...names, ...(row.phases as Record<string, string>) },
       ...(seen.transfer === undefined ? {} : { transfer: seen.transfer }),
+      ...(seen.imageCredential === undefined
+        ? {}
+        : { imageCredential: imageCredentialToJson(seen.imageCredential) }),
       updatedAt: sql`now()`,
     })
     .where(eq(containers.id, row.id))
@@ -130,7 +135,7 @@ async function writeStep(
     .set({
       state: to,
       phases,
-      ...(again ? { attempt: row.attempt + 1, workerId: null, transfer: null } : {}),
+      ...(again ? { attempt: row.attempt + 1, workerId: null, transfer: null, imageCredential: null } : {}),
       ...(step.workerId === undefined ? {} : { workerId: step.workerId }),
       ...(to === "running" ? { startedAt: at } : {}),
       ...(isEnded(to) ? { finishedAt: at } : {}),

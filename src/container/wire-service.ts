@@ -9,6 +9,7 @@ import {
   type ImageTransfer as WireTransfer,
 } from "../gen/oci_node/v1/container_service_pb.ts";
 import type { Container, ContainerEvent, ContainerNetwork, ImageTransfer } from "./container.ts";
+import { toWireImageCredential } from "./credential-wire-service.ts";
 import type { ContainerState } from "./state.ts";
 
 const wireStates: Readonly<Record<ContainerState, WireState>> = {
@@ -94,5 +95,8 @@ export function toWireContainer(container: Container, events: readonly Container
       fields: { ...event.fields },
     })),
     ...(container.transfer === undefined ? {} : { transfer: toWireTransfer(container.transfer) }),
+    ...(container.imageCredential === undefined
+      ? {}
+      : { imageCredential: toWireImageCredential(container.imageCredential) }),
   });
 }

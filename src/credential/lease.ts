@@ -3,12 +3,12 @@ import { waitFor } from "../std/wait.ts";
 import { CredentialError } from "./error.ts";
 import type { LeaseClock } from "./lease-clock.ts";
 import { systemLeaseClock } from "./lease-clock.ts";
-import type { CredentialProvider, CredentialType, RegistryAuthorization } from "./provider.ts";
+import type { CredentialProvider, RegistryAuthorization } from "./provider.ts";
 
 /** What a lease has until the next. Spans of time, not points: the clocks of two machines need not agree. */
 export interface LeaseTerm {
-  readonly type: CredentialType;
-  readonly authorization: RegistryAuthorization;
+  /** What was minted, or the credential itself, whose issuer this process then asks by itself. */
+  readonly provider: CredentialProvider;
   /** How long it is good, in milliseconds; absent: no end is known, and it is asked anew only when it is refused. */
   readonly validForMs?: number;
   /** When the next one is asked for; default: after half of its life. */
@@ -54,12 +54,13 @@ const jitter = 0.05;
 export class Lease {
   readonly #options: LeaseOptions;
   readonly #clock: LeaseClock;
-  readonly #fingerprint = `lease-${randomUUID()}`;
   #term: LeaseTerm | undefined;
   #endsAtMs = Number.NEGATIVE_INFINITY;
   #renewAtMs = Number.NEGATIVE_INFINITY;
   #hadCredential = false;
   #refused = false;
+  /** Not before these times a refusal is a reason to ask the issuer, or for another term. */
+  #reissuesFromMs = Number.NEGATIVE_INFINITY;
   #refusalsFromMs = Number.NEGATIVE_INFINITY;
   #asking: Promise<void> | undefined;
   #failure: unknown;
@@ -74,15 +75,20 @@ export class Lease {
     if (options.first !== undefined) this.#begin(options.first, this.#clock.now());
   }
 
-  /** The lease as the credential of a registry. */
+  /** What there is now, good or not. */
+  get term(): LeaseTerm | undefined {
+    return this.#term;
+  }
+
+  /** The lease as the credential of a registry, under a fingerprint of its own: what others agreed does not count. */
   provider(registry: string): CredentialProvider {
-    const type = () => this.#term?.type ?? "public";
+    const type = () => this.#term?.provider.type ?? "public";
     return {
       registry,
       get type() {
         return type();
       },
-      fingerprint: this.#fingerprint,
+      fingerprint: `lease-${randomUUID()}`,
       renewable: true,
       authorization: (signal, options) => this.authorization(signal, options?.refresh === true),
     };
@@ -95,11 +101,24 @@ export class Lease {
    */
   async authorization(signal?: AbortSignal, refused = false): Promise<RegistryAuthorization> {
     this.#ended.signal.throwIfAborted();
+    const own = refused ? this.#reissuing() : undefined;
+    const reissued = own && (await reissue(own, signal));
+    if (reissued !== undefined) return reissued;
+    // Marked before anything is waited for: whoever comes now must not be given it any more.
     if (refused && this.#clock.now() >= this.#refusalsFromMs) this.#refused = true;
     const term = this.#good() ?? (await this.#next(signal));
     if (this.#clock.now() >= this.#renewAtMs) void this.#renew().catch(() => undefined);
-    if (refused && term.absentReason !== undefined) throw gone(term.absentReason);
-    return term.authorization;
+    if (refused && term.absentReason !== undefined)
+      throw gone(`${term.provider.registry} wants a credential, but ${term.absentReason}`);
+    return await term.provider.authorization(signal);
+  }
+
+  /** The credential itself, where it has an issuer that was not asked because of a refusal just now. */
+  #reissuing(): CredentialProvider | undefined {
+    const provider = this.#good()?.provider;
+    if (provider?.renewable !== true || this.#clock.now() < this.#reissuesFromMs) return undefined;
+    this.#reissuesFromMs = this.#clock.now() + refusalPauseMs;
+    return provider;
   }
 
   /** Its container has ended. */
@@ -158,7 +177,7 @@ export class Lease {
       if (refused) this.#refusalsFromMs = this.#clock.now() + refusalPauseMs;
       if (term.absentReason !== undefined && this.#hadCredential) {
         this.#term = undefined;
-        throw gone(term.absentReason);
+        throw gone(`${term.absentReason}: there is no credential for ${term.provider.registry} any more`);
       }
       this.#begin(term, askedAtMs);
       this.#options.onTerm?.(term, refused);
@@ -173,7 +192,7 @@ export class Lease {
   #begin(term: LeaseTerm, atMs: number): void {
     const { validForMs = Number.POSITIVE_INFINITY, renewInMs = validForMs / 2 } = term;
     this.#term = term;
-    this.#hadCredential ||= term.type !== "public";
+    this.#hadCredential ||= term.provider.type !== "public";
     this.#failures = 0;
     this.#failure = undefined;
     this.#notBeforeMs = Number.NEGATIVE_INFINITY;
@@ -194,7 +213,8 @@ export class Lease {
   }
 
   #isFinal(thrown: unknown): boolean {
-    return thrown instanceof CredentialError || this.#options.isFinal(thrown);
+    const said = thrown instanceof CredentialError && thrown.code !== "provider_unreachable";
+    return said || this.#options.isFinal(thrown);
   }
 
   #setTimer(): void {
@@ -210,8 +230,25 @@ export class Lease {
 }
 
 /** What a container began with is not there any more: nothing else is tried in its place. */
-function gone(absentReason: string): CredentialError {
-  return new CredentialError("no_credentials", absentReason, {
+function gone(message: string): CredentialError {
+  return new CredentialError("no_credentials", message, {
     next: "Store the credential again with `oci-node secret create`, or build the image again with --creds.",
   });
+}
+
+/**
+ * Another authorization by the same credential, which needs no control plane; `undefined` when its issuer refuses.
+ *
+ * @throws CredentialError `provider_unreachable`
+ */
+async function reissue(
+  provider: CredentialProvider,
+  signal: AbortSignal | undefined,
+): Promise<RegistryAuthorization | undefined> {
+  try {
+    return await provider.authorization(signal, { refresh: true });
+  } catch (thrown) {
+    if (!(thrown instanceof CredentialError) || thrown.code === "provider_unreachable") throw thrown;
+    return undefined;
+  }
 }

@@ -19,22 +19,30 @@ export interface Scheduler {
 
 export async function startScheduler(config: Config, plane: ControlPlane): Promise<Scheduler> {
   const { scheduling, containers, images, vault, tokens, workerClients, callToken } = plane;
+  const attaching = {
+    images,
+    vault,
+    registry: plane.registry,
+    providersOf: plane.providersOf,
+    defaultProvider: plane.defaultProvider,
+    deliveryOf: async (workspaceId: string) => (await plane.policies(workspaceId)).credential_delivery,
+  };
   const server = await serve({
     ...listenSettings("scheduler", config.scheduler, schedulerPort),
     interceptors: [translateErrors, authenticate((token) => tokens.verify(token))],
     routes: (router) => {
       router.service(
         SchedulerService,
-        schedulerService({ store: scheduling, containers, images, vault, callToken }),
+        schedulerService({ ...attaching, images, store: scheduling, containers, callToken }),
       );
     },
   });
   const loop = await SchedulerLoop.start({
     schedulerId: randomUUID(),
     store: scheduling,
+    ...attaching,
     containers,
     images,
-    vault,
     workers: workerClients,
   });
   return {

@@ -17,6 +17,7 @@ import { generateBootKey } from "../secret/seal.ts";
 import { writeFileAtomic } from "../std/atomic-file.ts";
 import { logger } from "../std/log.ts";
 import { version } from "../std/version.ts";
+import { sleep } from "../std/wait.ts";
 import { listenSettings } from "./listening.ts";
 import { createRegistryClient } from "./registry-client.ts";
 import type { WorkerStores } from "./worker-stores.ts";
@@ -31,6 +32,8 @@ export interface WorkerRole {
 }
 
 const leaveTimeoutMs = 10_000;
+/** How long a request for credentials waits to be a registered worker's, before it is told that nobody answers. */
+const registrationPatienceMs = 5_000;
 
 export async function startWorker(
   config: Config,
@@ -60,9 +63,9 @@ export async function startWorker(
       await registered.promise;
       return await client.report(report);
     },
-    freshAccess: async (user) => {
-      await registered.promise;
-      return await client.freshAccess(user);
+    freshAccess: async (user, refused) => {
+      await Promise.race([registered.promise, sleep(registrationPatienceMs)]);
+      return await client.freshAccess(user, refused);
     },
   });
   await worker.adopt();

@@ -5,7 +5,7 @@ const key: GrantKey = {
   workspaceId: "a",
   repository: "r.example/x",
   manifestDigest: "sha256:1",
-  fingerprint: "f1",
+  credential: "v1",
 };
 const manifest = { mediaType: "m", digest: "sha256:1", size: 1 };
 
@@ -29,7 +29,7 @@ test("one workspace's grant is no other's, and a rotated credential must prove i
   const ask = async () => manifest;
   await grants.prove(key, ask);
   expect(await grants.prove({ ...key, workspaceId: "b" }, ask)).toBe("asked");
-  expect(await grants.prove({ ...key, fingerprint: "f2" }, ask)).toBe("asked");
+  expect(await grants.prove({ ...key, credential: "v2" }, ask)).toBe("asked");
 });
 
 test("a refusal leaves no grant", async () => {

@@ -7,8 +7,8 @@ export interface GrantKey {
   /** `registry/repository`. */
   readonly repository: string;
   readonly manifestDigest: string;
-  /** The credential provider's fingerprint: a rotated credential is another one and must prove itself. */
-  readonly fingerprint: string;
+  /** Which credential, and which version of it: a rotated one is another and must prove itself. Never a value. */
+  readonly credential: string;
 }
 
 /** How long a proof of access counts without asking the registry again. */
@@ -57,5 +57,5 @@ export class AccessGrants {
 }
 
 function textOf(key: GrantKey): string {
-  return JSON.stringify([key.workspaceId, key.repository, key.manifestDigest, key.fingerprint]);
+  return JSON.stringify([key.workspaceId, key.repository, key.manifestDigest, key.credential]);
 }

@@ -6,6 +6,7 @@ import { CodedError, messageOf } from "../std/error.ts";
 import { logger } from "../std/log.ts";
 import type { RunningContainer } from "./container.ts";
 import type { ImageUser } from "./image-access.ts";
+import type { ImageLease } from "./image-lease.ts";
 import { type PullDependencies, type PullRequest, pullLazy, resupply, traceKey } from "./pull-lazy.ts";
 import type { Runtime } from "./runtime.ts";
 import type { Report } from "./scheduler-client.ts";
@@ -52,6 +53,7 @@ export class HeldContainer {
   readonly #abort = new AbortController();
   #running: RunningContainer | undefined;
   #image: HeldImage | undefined;
+  #lease: ImageLease | undefined;
   #stopping: Promise<void> | undefined;
   #imageFailure: string | undefined;
   #recorder: StartRecorder | undefined;
@@ -91,7 +93,8 @@ export class HeldContainer {
     const user = userOf(running, manifestDigest);
     return HeldContainer.#adopt(dependencies, running, image, user, (held) => {
       held.#event("adopted", "its worker restarted and adopted it");
-      if (!image.stats().complete) resupply(dependencies, user, image, (...event) => held.#event(...event));
+      if (image.stats().complete) return;
+      held.#lease = resupply(dependencies, user, image, (...event) => held.#tell(...event));
     });
   }
 
@@ -167,8 +170,9 @@ export class HeldContainer {
     const { signal } = this.#abort;
     if (!(await this.#report({ state: "preparing" }))) return;
     try {
-      const pulled = await pullLazy(this.#dependencies, request, (...event) => this.#event(...event), signal);
+      const pulled = await pullLazy(this.#dependencies, request, (...event) => this.#tell(...event), signal);
       this.#image = pulled.image;
+      this.#lease = pulled.lease;
       if (this.#dependencies.traces)
         this.#recorder = new StartRecorder(pulled.image, this.#dependencies.index.traces, traceKey(request));
       this.#phase("mounted");
@@ -265,7 +269,15 @@ export class HeldContainer {
       await this.#image?.release();
     } catch (error) {
       log.error("a container could not be cleaned up", { container: this.id, error: messageOf(error) });
+    } finally {
+      this.#lease?.end();
     }
+  }
+
+  /** An event that is reported at once when no other report is to come soon. */
+  #tell(kind: string, message: string, fields?: Record<string, string>): void {
+    this.#event(kind, message, fields);
+    if (this.#running !== undefined) void this.#flush().catch(() => undefined);
   }
 
   #event(kind: string, message: string, fields: Record<string, string> = {}): void {

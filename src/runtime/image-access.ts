@@ -1,15 +1,13 @@
+import type { ImageCredential } from "../container/image-credential.ts";
 import { createProvider } from "../credential/create-provider.ts";
+import type { LeaseTerm } from "../credential/lease.ts";
 import { unmarshalCredentials } from "../credential/marshal.ts";
-import { anonymousProvider, type CredentialProvider } from "../credential/provider.ts";
+import { mintedProvider } from "../credential/minted.ts";
+import { anonymousProvider } from "../credential/provider.ts";
 import { parseReference } from "../reference/reference.ts";
-import type { BlobSource } from "../registry/blob-source.ts";
 import type { RegistryClient } from "../registry/client.ts";
-import { blobSource } from "../registry/repository.ts";
 import type { BootKey, SealContext } from "../secret/seal.ts";
-import { logger } from "../std/log.ts";
 import type { AccessGrants } from "./grants.ts";
-
-const log = logger("worker");
 
 /** A container of this worker, and the image that it uses. */
 export interface ImageUser {
@@ -30,6 +28,8 @@ export interface ImageAccess {
   readonly sealedCredentials: string;
   readonly sealContext: SealContext;
   readonly absentReason: string;
+  /** What they are; absent: the scheduler does not say. */
+  readonly credential: ImageCredential | undefined;
 }
 
 export interface AccessDependencies {
@@ -41,66 +41,37 @@ export interface AccessDependencies {
 /** Tells the container's events. */
 export type EventSink = (kind: string, message: string, fields?: Record<string, string>) => void;
 
-/** An image's place in its registry, with the credentials to get at it. */
-export interface OpenedAccess {
-  readonly source: BlobSource;
-  /**
-   * Resolves when the registry says that these credentials may have the image, or said so a while ago. `anew`: it is
-   * asked in any case.
-   */
-  prove(signal: AbortSignal, anew?: boolean): Promise<void>;
-}
-
 /**
- * Opens a request's credentials. No credential, a credential, and a credential that failed are three things: without one
- * the registry is asked anonymously; with one, a refusal is final, by name, and nothing else is tried.
+ * Opens what was sealed to this boot. No credential, a credential, and a credential that failed are three things: without
+ * one the registry is asked anonymously; with one, a refusal is final, by name, and nothing else is tried.
  * @throws SecretError, CredentialError
  */
-export async function openAccess(
-  dependencies: AccessDependencies,
+export async function openTerm(
+  { bootKey, registry }: AccessDependencies,
   access: ImageAccess,
-  onEvent: EventSink,
-): Promise<OpenedAccess> {
-  const { registry, grants } = dependencies;
-  const { workspaceId, manifestDigest } = access;
-  const reference = parseReference(access.imageReference);
-  const provider = await openProvider(dependencies, access, reference.registry, onEvent);
-  const repository = registry.repository(reference, provider);
-  const grant = {
-    workspaceId,
-    repository: `${reference.registry}/${reference.repository}`,
-    manifestDigest,
-    fingerprint: provider.fingerprint,
+): Promise<LeaseTerm> {
+  const { absentReason, credential } = access;
+  if (access.sealedCredentials === "") {
+    const provider = anonymousProvider(parseReference(access.imageReference).registry);
+    return { provider, ...(absentReason === "" ? {} : { absentReason }) };
+  }
+  const text = await bootKey.open(access.sealedCredentials, access.sealContext);
+  const { validForMs, renewInMs } = spansOf(credential);
+  const spans = {
+    ...(validForMs === undefined ? {} : { validForMs }),
+    ...(renewInMs === undefined ? {} : { renewInMs }),
   };
-  return {
-    source: blobSource(repository),
-    async prove(signal, anew = false) {
-      if (anew) grants.forget(grant);
-      await grants.prove(grant, () => repository.headManifest(manifestDigest, signal));
-    },
-  };
+  if (credential?.delivery === "minted") {
+    const expiresAt = validForMs === undefined ? undefined : new Date(Date.now() + validForMs);
+    return { provider: mintedProvider(text, expiresAt), ...spans };
+  }
+  return { provider: createProvider(unmarshalCredentials(text), { fetch: registry.issuerFetch }), ...spans };
 }
 
-async function openProvider(
-  { bootKey, registry: client }: AccessDependencies,
-  access: ImageAccess,
-  registry: string,
-  onEvent: EventSink,
-): Promise<CredentialProvider> {
-  const about = { container: access.containerId, registry };
-  if (access.sealedCredentials === "") {
-    if (access.absentReason !== "") {
-      onEvent("credential", `${access.absentReason}: going on without credentials`);
-      log.warn("the request's credentials are missing: going on without", {
-        ...about,
-        reason: access.absentReason,
-      });
-    }
-    return anonymousProvider(registry);
-  }
-  const credential = unmarshalCredentials(await bootKey.open(access.sealedCredentials, access.sealContext));
-  const provider = createProvider(credential, { fetch: client.issuerFetch });
-  onEvent("credential", `using the request's ${provider.type} credential for ${provider.registry}`);
-  log.info("using credential provider from request for OCI image mount", { ...about, type: provider.type });
-  return provider;
+/** Times as spans from now on: they are those of the scheduler's clock, and this machine's may go otherwise. */
+function spansOf(credential: ImageCredential | undefined) {
+  const { givenAt, validUntil, renewAt } = credential ?? {};
+  const from = (time: Date | undefined) =>
+    time === undefined || givenAt === undefined ? undefined : Math.max(0, time.getTime() - givenAt.getTime());
+  return { validForMs: from(validUntil), renewInMs: from(renewAt) };
 }

@@ -2,27 +2,13 @@ import type { IndexStore } from "../index/store.ts";
 import type { TraceKey } from "../index/trace-store.ts";
 import type { LazyImage } from "../mount/lazy-image.ts";
 import type { LazyMounts } from "../mount/lazy-mount.ts";
-import type { BlobSource } from "../registry/blob-source.ts";
 import { type ImageConfig, parseImageConfig } from "../registry/image-config.ts";
-import { messageOf } from "../std/error.ts";
-import { logger } from "../std/log.ts";
-import {
-  type AccessDependencies,
-  type EventSink,
-  type ImageAccess,
-  type ImageUser,
-  openAccess,
-} from "./image-access.ts";
-import { RefreshingSource } from "./refreshing-source.ts";
+import type { EventSink, ImageAccess, ImageUser } from "./image-access.ts";
+import { ImageLease, type LeaseDependencies } from "./image-lease.ts";
 
-const log = logger("worker");
-const proofTimeoutMs = 15_000;
-
-export interface PullDependencies extends AccessDependencies {
+export interface PullDependencies extends LeaseDependencies {
   readonly index: IndexStore;
   readonly mounts: LazyMounts;
-  /** The access to a container's image as it is now, asked of the scheduler. */
-  readonly freshAccess: (container: ImageUser) => Promise<ImageAccess>;
   /** Whether the rest of an image is fetched while its containers run. */
   readonly backgroundFetch: boolean;
   /** Whether what starts read is recorded, and fetched ahead for the next. */
@@ -42,6 +28,8 @@ export interface PullRequest extends ImageAccess, ImageUser {
 export interface PulledImage {
   readonly image: LazyImage;
   readonly config: ImageConfig;
+  /** To be ended with the container, after the image was released. */
+  readonly lease: ImageLease;
 }
 
 /**
@@ -56,32 +44,40 @@ export async function pullLazy(
   onEvent: EventSink,
   signal: AbortSignal,
 ): Promise<PulledImage> {
-  const access = await openAccess(dependencies, request, onEvent);
-  const [index, trace] = await Promise.all([
-    dependencies.index.openImage(request.manifestDigest, request.indexSha256),
-    dependencies.traces ? dependencies.index.traces.read(traceKey(request)) : undefined,
-  ]);
-  const source = new RefreshingSource(access.source, () => freshSource(dependencies, request, onEvent));
-  const mounting = dependencies.mounts.acquire({
-    workspace: request.workspaceId,
-    index,
-    source,
-    trace,
-    takeNotes: dependencies.traces,
-    bringAll: dependencies.backgroundFetch,
-    background: dependencies.backgroundFetch,
-    eager: request.eager,
-    signal,
-  });
-  mounting.catch(() => undefined);
+  let image: LazyImage | undefined;
+  const lease = await ImageLease.open(
+    dependencies,
+    request,
+    request,
+    onEvent,
+    () => image?.stats().complete !== true,
+  );
+  let mounting: Promise<LazyImage> | undefined;
   try {
-    await access.prove(signal);
+    const [index, trace] = await Promise.all([
+      dependencies.index.openImage(request.manifestDigest, request.indexSha256),
+      dependencies.traces ? dependencies.index.traces.read(traceKey(request)) : undefined,
+    ]);
+    mounting = dependencies.mounts.acquire({
+      workspace: request.workspaceId,
+      index,
+      source: lease.source,
+      trace,
+      takeNotes: dependencies.traces,
+      bringAll: dependencies.backgroundFetch,
+      background: dependencies.backgroundFetch,
+      eager: request.eager,
+      signal,
+    });
+    mounting.catch(() => undefined);
+    await lease.prove(signal);
     onEvent("access", "access to the image is proved");
-    const image = await mounting;
-    image.replaceSource(source);
-    return { image, config: parseImageConfig(JSON.parse(index.index.imageConfig)) };
+    image = await mounting;
+    image.replaceSource(lease.source);
+    return { image, config: parseImageConfig(JSON.parse(index.index.imageConfig)), lease };
   } catch (error) {
-    await mounting.then((image) => image.release()).catch(() => undefined);
+    await mounting?.then((mounted) => mounted.release()).catch(() => undefined);
+    lease.end();
     throw error;
   }
 }
@@ -98,27 +94,11 @@ export function traceKey({ workspaceId, manifestDigest, command }: PullRequest):
 export function resupply(
   dependencies: PullDependencies,
   user: ImageUser,
-  image: Pick<LazyImage, "replaceSource" | "startBackground">,
+  image: Pick<LazyImage, "replaceSource" | "startBackground" | "stats">,
   onEvent: EventSink,
-): void {
-  image.replaceSource(new RefreshingSource(undefined, () => freshSource(dependencies, user, onEvent)));
+): ImageLease {
+  const lease = ImageLease.resume(dependencies, user, onEvent, () => !image.stats().complete);
+  image.replaceSource(lease.source);
   if (dependencies.backgroundFetch) image.startBackground();
-}
-
-/** The image's bytes by its credentials as they are now, which have proved themselves. */
-async function freshSource(
-  dependencies: PullDependencies,
-  user: ImageUser,
-  onEvent: EventSink,
-): Promise<BlobSource> {
-  const { containerId: container, manifestDigest } = user;
-  try {
-    const access = await openAccess(dependencies, await dependencies.freshAccess(user), onEvent);
-    await access.prove(AbortSignal.timeout(proofTimeoutMs), true);
-    log.info("going on with the image's credentials as they are now", { container, manifestDigest });
-    return access.source;
-  } catch (error) {
-    log.warn("no new credentials for an image", { container, manifestDigest, error: messageOf(error) });
-    throw error;
-  }
+  return lease;
 }

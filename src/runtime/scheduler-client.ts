@@ -1,9 +1,12 @@
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { type Client, Code, ConnectError, createClient } from "@connectrpc/connect";
 import type { ImageTransfer, NewContainerEvent } from "../container/container.ts";
+import { fromWireImageCredential } from "../container/credential-wire-service.ts";
 import type { ContainerState } from "../container/state.ts";
 import { fromWireTime, toWireState, toWireTransfer } from "../container/wire-service.ts";
+import { CredentialError } from "../credential/error.ts";
 import { ContainerState as WireState } from "../gen/oci_node/v1/container_service_pb.ts";
+import { ErrorDetailSchema } from "../gen/oci_node/v1/error_pb.ts";
 import { SchedulerService } from "../gen/oci_node/v1/scheduler_service_pb.ts";
 import { transportTo } from "../rpc/transport.ts";
 import { isSameToken } from "../secret/call-token.ts";
@@ -155,18 +158,19 @@ export class SchedulerClient {
   }
 
   /**
-   * The access to the image of a container that runs here, as it is now.
-   * @throws RuntimeError `not_found` when the scheduler says that it does not
+   * The access to the image of a container that runs here, as it is now. Asked once: the lease tries again.
+   *
+   * @param refused the registry does not take what the container has
+   * @throws RuntimeError `not_found` when the scheduler says that it does not run here; CredentialError when there is no
+   *   credential for it, `provider_unreachable` when nobody can say now
    */
-  async freshAccess(user: ImageUser): Promise<ImageAccess> {
+  async freshAccess(user: ImageUser, refused: boolean): Promise<ImageAccess> {
     const { workerId, bootNonce } = this.#facts;
     const { containerId, attempt, workspaceId } = user;
     try {
-      const fresh = await this.#persist("image credentials", () =>
-        this.#client.refreshImageCredentials(
-          { workerId, bootNonce, containerId, attempt },
-          { timeoutMs: callTimeoutMs, signal: this.#signal },
-        ),
+      const fresh = await this.#client.refreshImageCredentials(
+        { workerId, bootNonce, containerId, attempt, refused },
+        { timeoutMs: callTimeoutMs, signal: this.#signal },
       );
       const { requestId } = fresh;
       const expiresAt = fromWireTime(fresh.credentialsExpireAt) ?? new Date(0);
@@ -178,11 +182,10 @@ export class SchedulerClient {
         sealedCredentials: fresh.imageCredentials,
         sealContext: { requestId, containerId, workerId, bootNonce, expiresAt },
         absentReason: fresh.credentialsAbsentReason,
+        credential: fromWireImageCredential(fresh.imageCredential),
       };
     } catch (error) {
-      const { code, rawMessage } = ConnectError.from(error);
-      if (code !== Code.PermissionDenied && code !== Code.FailedPrecondition) throw error;
-      throw new RuntimeError("not_found", `no new image credentials: ${rawMessage}`, { cause: error });
+      throw noAccess(ConnectError.from(error));
     }
   }
 
@@ -210,3 +213,24 @@ const passing: ReadonlySet<Code> = new Set([
   Code.Unknown,
   Code.ResourceExhausted,
 ]);
+
+/** What the scheduler said of a credential, in the words that it was said in; anything else may be over soon. */
+function noAccess(error: ConnectError): RuntimeError | CredentialError {
+  const { code, rawMessage } = error;
+  const [detail] = error.findDetails(ErrorDetailSchema);
+  const next = detail?.next || undefined;
+  if (detail?.room === "scheduler" && code === Code.PermissionDenied)
+    return new RuntimeError("not_found", `no new image credentials: ${rawMessage}`);
+  if (detail !== undefined && speaking.has(detail.room)) {
+    const answered = code !== Code.Unavailable && code !== Code.ResourceExhausted;
+    return new CredentialError(answered ? "provider_failed" : "provider_unreachable", rawMessage, { next });
+  }
+  return new CredentialError(
+    "provider_unreachable",
+    `the scheduler gives no credential for the image now (${Code[code]})`,
+    { next: "Check that the scheduler runs and that this worker reaches it; it is asked again by itself." },
+  );
+}
+
+/** The rooms whose errors are about the credential. */
+const speaking: ReadonlySet<string> = new Set(["credential", "registry", "secret"]);

@@ -1,5 +1,6 @@
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import type { ServiceImpl } from "@connectrpc/connect";
+import { fromWireImageCredential } from "../container/credential-wire-service.ts";
 import { fromWireNetwork, fromWireTime, toWireTransfer } from "../container/wire-service.ts";
 import { LogStream } from "../gen/oci_node/v1/container_service_pb.ts";
 import type { ContainerRequest, WorkerService } from "../gen/oci_node/v1/worker_service_pb.ts";
@@ -74,6 +75,7 @@ function fromWireRequest(
     sealedCredentials: request.imageCredentials,
     sealContext: { requestId, containerId, workerId, bootNonce, expiresAt },
     absentReason: request.credentialsAbsentReason,
+    credential: fromWireImageCredential(request.imageCredential),
     command: request.command,
     env: request.env,
     cpuMillis: request.cpuMillis,

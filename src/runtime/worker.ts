@@ -11,7 +11,6 @@ import {
   type HoldDependencies,
   type WorkerContainerRequest,
 } from "./held-container.ts";
-import type { ImageAccess, ImageUser } from "./image-access.ts";
 import type { SchedulerClient } from "./scheduler-client.ts";
 import type { LogChunk } from "./spec.ts";
 
@@ -39,8 +38,7 @@ export class Worker {
   #closed = false;
 
   constructor(dependencies: HoldDependencies & { readonly mounts: LazyMounts }) {
-    const { freshAccess } = dependencies;
-    this.#dependencies = { ...dependencies, freshAccess: (user) => this.#freshAccess(user, freshAccess) };
+    this.#dependencies = dependencies;
   }
 
   /**
@@ -139,19 +137,6 @@ export class Worker {
     clearInterval(this.#heartbeat);
     await Promise.all([...this.#held.values()].map((held) => held.stop(shutdownStopTimeoutMs)));
     this.#dependencies.runtime.close();
-  }
-
-  /**
-   * A mount is shared by the containers of an image: when the one whose credentials it had is gone, another's are as good.
-   */
-  async #freshAccess(user: ImageUser, ask: (user: ImageUser) => Promise<ImageAccess>): Promise<ImageAccess> {
-    const held = this.#held.get(user.containerId);
-    if (held?.attempt === user.attempt) return await ask(user);
-    const other = [...this.#held.values()].find(
-      ({ workspaceId, manifestDigest }) =>
-        workspaceId === user.workspaceId && manifestDigest === user.manifestDigest,
-    );
-    return await ask(other === undefined ? user : { ...user, containerId: other.id, attempt: other.attempt });
   }
 
   #keep(held: HeldContainer): void {

@@ -1,14 +1,32 @@
 import { randomUUID } from "node:crypto";
 import type { Container } from "../container/container.ts";
+import type { ImageCredential } from "../container/image-credential.ts";
+import { createProvider } from "../credential/create-provider.ts";
+import type { DefaultProvider, ProvidersOf } from "../credential/issuer.ts";
+import { unmarshalCredentials } from "../credential/marshal.ts";
+import type { Image } from "../image/image.ts";
 import type { ImageStore } from "../image/store.ts";
+import type { RegistryClient } from "../registry/client.ts";
 import { SecretError } from "../secret/error.ts";
 import { sealTo } from "../secret/seal.ts";
 import type { Vault } from "../secret/vault.ts";
 import { logger } from "../std/log.ts";
+import type { Redacted } from "../std/redacted.ts";
+import { type Deliverable, type Delivery, deliver } from "./deliver.ts";
 import type { Worker } from "./worker.ts";
 
 const log = logger("scheduler");
 const sealedLifeMs = 5 * 60_000;
+
+export interface AttachDependencies {
+  readonly images: Pick<ImageStore, "getImageCredentialSecret">;
+  readonly vault: Pick<Vault, "read" | "get">;
+  readonly registry: Pick<RegistryClient, "mintPull">;
+  readonly providersOf: ProvidersOf;
+  readonly defaultProvider: DefaultProvider;
+  /** What the workspace's policy says that workers get. */
+  readonly deliveryOf: (workspaceId: string) => Promise<"minted" | "sealed">;
+}
 
 /** What a container request says of its image's credentials. */
 export interface AttachedCredentials {
@@ -17,69 +35,141 @@ export interface AttachedCredentials {
   /** Sealed to the worker's boot key; empty: none. */
   readonly sealed: string;
   readonly expiresAt: Date;
-  /** Why there are none although the image's row names a secret. */
+  /** Why what the image's row names is not there. */
   readonly absentReason: string;
+  /** What it is; never a value. */
+  readonly credential: ImageCredential;
 }
 
+/** Where a credential was found, for those who look. */
+type Origin = Pick<ImageCredential, "secretName" | "secretId" | "secretVersion" | "identity">;
+
 /**
- * Reads the secret of the container's image from the database, this very moment, and seals it to the chosen worker. No
- * cache stands in between: what was rotated is what is used.
+ * Reads the secret of the container's image from the database, this very moment, and seals to the chosen worker what is
+ * minted from it, or itself. No cache of secrets stands in between: what was rotated is what is used.
  *
- * A public image has none. A secret that is gone or cannot be decrypted is told (event, log) and the run goes on
- * without: the registry has the last word.
+ * A public image has none. For a secret that is gone or cannot be decrypted the workspace's default identity stands in;
+ * where there is none, that is told (event, log) and the run goes on without: the registry has the last word.
+ *
+ * @param options.renewal the worker has something already
+ * @param options.refused the registry refuses what the worker has
+ * @throws RegistryError, CredentialError: who was asked for an authorization said no, or could not be asked and there is
+ *   nothing else to give
  */
 export async function attachCredentials(
-  dependencies: { readonly images: ImageStore; readonly vault: Vault },
+  dependencies: AttachDependencies,
   container: Container,
+  image: Image,
   worker: Worker,
+  { renewal = false, refused = false } = {},
 ): Promise<AttachedCredentials> {
   const requestId = randomUUID();
-  const expiresAt = new Date(Date.now() + sealedLifeMs);
-  const none = { requestId, sealed: "", expiresAt, absentReason: "" };
-  const named = await dependencies.images.getImageCredentialSecret(container.imageId);
-  if (named === undefined) return none;
-  const about = {
+  const givenAt = new Date();
+  const expiresAt = new Date(givenAt.getTime() + sealedLifeMs);
+  const found = await find(dependencies, container, image);
+  const { absentReason = "" } = found;
+  if (found.deliverable === undefined) {
+    return { requestId, sealed: "", expiresAt, absentReason, credential: { delivery: "none", givenAt } };
+  }
+  const { origin } = found;
+  const before = container.imageCredential;
+  const delivery = await deliver(dependencies.registry, found.deliverable, {
+    wanted: await dependencies.deliveryOf(container.workspaceId),
+    anew: refused && before?.delivery === "minted" && before.secretVersion === origin?.secretVersion,
+    mayWait: renewal && !refused && before?.validUntil !== undefined && before.validUntil > givenAt,
+  });
+  const sealed = await sealTo(worker.bootPublicKey, delivery.text, {
+    requestId,
+    containerId: container.id,
+    workerId: worker.id,
+    bootNonce: worker.bootNonce,
+    expiresAt,
+  });
+  const { type } = found.deliverable.provider;
+  const credential = { givenAt, ...origin, type, ...describing(delivery) };
+  log.info("added OCI credentials to container request", {
     container: container.id,
     image: container.imageId,
-    secret: named.secretName,
     worker: worker.id,
-  };
+    ...(origin?.identity === undefined
+      ? { secret: origin?.secretName, version: origin?.secretVersion }
+      : { identity: origin.identity }),
+    delivery: delivery.delivery,
+    scope: delivery.scope,
+    validUntil: delivery.validUntil?.toISOString(),
+  });
+  return { requestId, sealed, expiresAt, absentReason, credential };
+}
+
+function describing({ delivery, scope, validUntil, renewAt, sealedReason }: Delivery) {
+  return { delivery, scope, validUntil, renewAt, sealedReason };
+}
+
+interface Found {
+  /** `undefined`: there is no credential. */
+  readonly deliverable?: Deliverable;
+  readonly origin?: Origin;
+  readonly absentReason?: string;
+}
+
+async function find(dependencies: AttachDependencies, container: Container, image: Image): Promise<Found> {
+  const { images, vault, providersOf } = dependencies;
+  const named = await images.getImageCredentialSecret(container.imageId);
+  if (named === undefined) return {};
+  const { registry, repository, manifestDigest: digest } = image;
+  const reference = { registry, repository, digest };
+  let secret: { id: string; value: Redacted<string>; version: number };
   try {
-    const { value, version } = await readByIdOrName(dependencies.vault, container.workspaceId, named);
-    const sealed = await sealTo(worker.bootPublicKey, value, {
-      requestId,
-      containerId: container.id,
-      workerId: worker.id,
-      bootNonce: worker.bootNonce,
-      expiresAt,
-    });
-    log.info("added OCI credentials to container request", { ...about, version });
-    return { requestId, sealed, expiresAt, absentReason: "" };
+    secret = await readByIdOrName(vault, container.workspaceId, named);
   } catch (error) {
-    if (!(error instanceof SecretError) || (error.code !== "not_found" && error.code !== "undecryptable"))
-      throw error;
-    const absentReason =
-      error.code === "not_found"
-        ? `the image's secret ${named.secretName} is gone`
-        : `the image's secret ${named.secretName} cannot be decrypted`;
-    log.warn("the image's credentials are missing from the container request", {
-      ...about,
-      reason: absentReason,
-    });
-    return { ...none, absentReason };
+    return await standIn(dependencies, container, reference, absence(error, named.secretName));
   }
+  const { id: secretId, version: secretVersion, value } = secret;
+  const credential = unmarshalCredentials(value);
+  const provider = createProvider(credential, await providersOf(container.workspaceId));
+  const origin = { secretName: named.secretName, secretId, secretVersion };
+  return { deliverable: { reference, credential, provider, value }, origin };
+}
+
+/** The operator's identity that stands in for a secret that is missing, where there is one. */
+async function standIn(
+  { defaultProvider }: AttachDependencies,
+  container: Container,
+  reference: Deliverable["reference"],
+  absentReason: string,
+): Promise<Found> {
+  const identity = await defaultProvider(container.workspaceId, reference.registry);
+  log.warn("the image's credentials are missing from the container request", {
+    container: container.id,
+    image: container.imageId,
+    reason: absentReason,
+    ...(identity === undefined ? {} : { identity: identity.name }),
+  });
+  if (identity === undefined) return { absentReason };
+  const { name, credential, provider } = identity;
+  return { deliverable: { reference, credential, provider }, origin: { identity: name }, absentReason };
+}
+
+/** Why a secret is missing; every other error is thrown on. */
+function absence(error: unknown, secretName: string): string {
+  if (error instanceof SecretError && error.code === "not_found")
+    return `the image's secret ${secretName} is gone`;
+  if (error instanceof SecretError && error.code === "undecryptable")
+    return `the image's secret ${secretName} cannot be decrypted`;
+  throw error;
 }
 
 /** The secret that the image was built with; when that was removed and made again, the one that has its name now. */
 async function readByIdOrName(
-  vault: Vault,
+  vault: AttachDependencies["vault"],
   workspaceId: string,
   named: { secretId: string; secretName: string },
 ) {
   try {
-    return await vault.read(workspaceId, named.secretId);
+    return { id: named.secretId, ...(await vault.read(workspaceId, named.secretId)) };
   } catch (error) {
     if (!(error instanceof SecretError) || error.code !== "not_found") throw error;
-    return await vault.read(workspaceId, named.secretName);
+    const { id } = await vault.get(workspaceId, named.secretName);
+    return { id, ...(await vault.read(workspaceId, id)) };
   }
 }

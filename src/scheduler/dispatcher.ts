@@ -1,16 +1,16 @@
-import { timestampFromDate } from "@bufbuild/protobuf/wkt";
-import { ConnectError } from "@connectrpc/connect";
 import type { Container } from "../container/container.ts";
 import { ContainerError } from "../container/error.ts";
+import { describeImageCredential } from "../container/image-credential.ts";
 import type { ContainerStore } from "../container/store.ts";
-import { toWireNetwork } from "../container/wire-service.ts";
 import type { WorkerClients } from "../container/worker-client.ts";
-import { type Image, referenceOf } from "../image/image.ts";
+import { CredentialError } from "../credential/error.ts";
+import type { Image } from "../image/image.ts";
 import type { ImageStore } from "../image/store.ts";
-import type { Vault } from "../secret/vault.ts";
-import { messageOf } from "../std/error.ts";
+import { RegistryError } from "../registry/error.ts";
+import { type CodedError, messageOf } from "../std/error.ts";
 import { logger } from "../std/log.ts";
-import { attachCredentials } from "./attach.ts";
+import { type AttachDependencies, type AttachedCredentials, attachCredentials } from "./attach.ts";
+import { type HandOverFailure, handOver } from "./hand-over-client.ts";
 import { place } from "./place.ts";
 import type { SchedulerStore } from "./store.ts";
 import type { Worker } from "./worker.ts";
@@ -19,17 +19,17 @@ const log = logger("scheduler");
 const claimCount = 16;
 const claimLeaseMs = 30_000;
 const confirmLeaseMs = 30_000;
-const handOverTimeoutMs = 10_000;
 const retryInMs = 1_000;
 const suspectMs = 5_000;
 const attemptsMax = 5;
+/** Hand-overs at once: more wait, as they hold what they have read. */
+const handOversMax = 128;
 
-export interface DispatcherDependencies {
+export interface DispatcherDependencies extends AttachDependencies {
   readonly schedulerId: string;
   readonly store: SchedulerStore;
   readonly containers: ContainerStore;
   readonly images: ImageStore;
-  readonly vault: Vault;
   readonly workers: WorkerClients;
 }
 
@@ -40,6 +40,8 @@ export class Dispatcher {
   readonly #suspects = new Map<string, number>();
   /** Images that were handed to a worker's boot: it has them, at least in part, in its cache. */
   readonly #warm = new Map<string, Set<string>>();
+  /** Hand-overs that run. A registry or a worker that is slow keeps nobody else's container. */
+  readonly #handOvers = new Set<Promise<void>>();
 
   constructor(dependencies: DispatcherDependencies) {
     this.#dependencies = dependencies;
@@ -55,6 +57,11 @@ export class Dispatcher {
       ...pending.map((container) => this.#guarded(container, () => this.#schedule(container))),
     ]);
     return pending.length === claimCount;
+  }
+
+  /** Resolves when no hand-over runs. */
+  async idle(): Promise<void> {
+    await Promise.all(this.#handOvers);
   }
 
   /** A failure with one container must not keep the others; its claim lapses and it is tried again. */
@@ -108,7 +115,7 @@ export class Dispatcher {
       worker: worker.id,
       attempt: placed.container.attempt,
     });
-    await this.#handOver(placed.container, image, worker);
+    await this.#begin(placed.container, image, worker);
   }
 
   /** A hand-over whose end nobody saw: again to the same worker, which knows whether it has it already. */
@@ -119,62 +126,77 @@ export class Dispatcher {
       await this.#putBack(container, "its worker did not take it up");
       return;
     }
-    await this.#handOver(container, await images.get(container.workspaceId, container.imageId), worker);
+    await this.#begin(container, await images.get(container.workspaceId, container.imageId), worker);
+  }
+
+  /** Hands over beside the round; it is seen again in a later one if nobody sees its end. */
+  async #begin(container: Container, image: Image, worker: Worker): Promise<void> {
+    while (this.#handOvers.size >= handOversMax) await Promise.race(this.#handOvers);
+    const running = this.#guarded(container, () => this.#handOver(container, image, worker));
+    this.#handOvers.add(running);
+    void running.then(() => this.#handOvers.delete(running));
   }
 
   async #handOver(container: Container, image: Image, worker: Worker): Promise<void> {
-    const attached = await attachCredentials(this.#dependencies, container, worker);
+    let attached: AttachedCredentials;
     try {
-      await this.#dependencies.workers.to(worker).startContainer(
-        {
-          request: {
-            containerId: container.id,
-            attempt: container.attempt,
-            workspaceId: container.workspaceId,
-            imageId: image.id,
-            imageReference: referenceOf(image),
-            manifestDigest: image.manifestDigest,
-            indexSha256: image.indexSha256 ?? "",
-            imageCredentials: attached.sealed,
-            requestId: attached.requestId,
-            credentialsExpireAt: timestampFromDate(attached.expiresAt),
-            credentialsAbsentReason: attached.absentReason,
-            command: [...container.command],
-            env: { ...container.env },
-            cpuMillis: container.cpuMillis,
-            memoryBytes: BigInt(container.memoryBytes),
-            network: toWireNetwork(container.network),
-            eager: container.eager,
-          },
-        },
-        { timeoutMs: handOverTimeoutMs },
-      );
+      attached = await attachCredentials(this.#dependencies, container, image, worker);
     } catch (error) {
+      if (!(error instanceof RegistryError || error instanceof CredentialError)) throw error;
+      await this.#leave(container, "failed", reasonOf(error));
+      return;
+    }
+    const failure = await this.#send(container, image, worker, attached);
+    if (failure !== undefined) {
       this.#suspects.set(worker.id, Date.now() + suspectMs);
-      await this.#putBack(
-        container,
-        `worker ${worker.name} did not take it: ${ConnectError.from(error).rawMessage}`,
-      );
+      await this.#putBack(container, `worker ${worker.name} did not take it: ${failure.message}`);
       return;
     }
     const boot = bootOf(worker);
     this.#warm.set(boot, (this.#warm.get(boot) ?? new Set()).add(image.manifestDigest));
   }
 
+  /** Hands over, and writes down meanwhile what is handed over. */
+  async #send(
+    container: Container,
+    image: Image,
+    worker: Worker,
+    attached: AttachedCredentials,
+  ): Promise<HandOverFailure | undefined> {
+    const { containers, workers } = this.#dependencies;
+    const { credential, absentReason } = attached;
+    const { secretName: secret, secretVersion, identity, delivery, validUntil } = credential;
+    const told = {
+      kind: "credential",
+      message: absentReason === "" ? describeImageCredential(credential) : absentReason,
+      fields: {
+        delivery,
+        ...(secret === undefined ? {} : { secret, version: String(secretVersion) }),
+        ...(identity === undefined ? {} : { identity }),
+        ...(validUntil === undefined ? {} : { validUntil: validUntil.toISOString() }),
+      },
+    };
+    const events = delivery === "none" && absentReason === "" ? [] : [told];
+    const expected = { attempt: container.attempt, workerId: worker.id };
+    const [failure] = await Promise.all([
+      handOver(workers.to(worker), container, image, attached),
+      containers
+        .observe(container.id, expected, { imageCredential: credential, events })
+        .catch(passOverIfGone),
+    ]);
+    return failure;
+  }
+
   async #putBack(container: Container, reason: string): Promise<void> {
     log.warn("container put back into the queue", { container: container.id, reason });
-    const to = container.attempt >= attemptsMax ? "failed" : "pending";
-    try {
-      await this.#dependencies.containers.transition(
-        container.id,
-        { from: ["scheduled"], attempt: container.attempt },
-        to,
-        { reason },
-      );
-    } catch (error) {
-      // It began after all, or ended: then there is nothing to put back.
-      if (!(error instanceof ContainerError)) throw error;
-    }
+    await this.#leave(container, container.attempt >= attemptsMax ? "failed" : "pending", reason);
+  }
+
+  async #leave(container: Container, to: "failed" | "pending", reason: string): Promise<void> {
+    const { containers } = this.#dependencies;
+    const expected = { from: ["scheduled" as const], attempt: container.attempt };
+    // It began after all, or ended: then there is nothing to leave.
+    await containers.transition(container.id, expected, to, { reason }).catch(passOverIfGone);
   }
 
   #isReady(worker: Worker): boolean {
@@ -184,4 +206,13 @@ export class Dispatcher {
 
 function bootOf(worker: Worker): string {
   return `${worker.id} ${worker.bootNonce}`;
+}
+
+function reasonOf({ message, next }: CodedError): string {
+  return next === undefined ? message : `${message}. ${next}`;
+}
+
+/** Another has the container by now, or it is somewhere else on its way. */
+function passOverIfGone(error: unknown): void {
+  if (!(error instanceof ContainerError)) throw error;
 }

@@ -35,12 +35,13 @@ export class SchedulerLoop {
     return loop;
   }
 
-  /** Ends after the round that runs. */
+  /** Ends after the round that runs, and the hand-overs. */
   async close(): Promise<void> {
     this.#closed = true;
     clearInterval(this.#timer);
     await this.#subscription?.end();
     await this.#running;
+    await this.#dispatcher.idle();
   }
 
   #wake(): void {

@@ -6,17 +6,20 @@ import type { HandlerContext } from "@connectrpc/connect";
 import { eq } from "drizzle-orm";
 import { ContainerStore } from "../container/store.ts";
 import { fromWireTime } from "../container/wire-service.ts";
+import { marshalCredentials } from "../credential/marshal.ts";
+import { credentialMap } from "../credential/value.ts";
 import { startTestPostgres, type TestPostgres } from "../db/postgres.test-kit.ts";
 import { insertImage } from "../db/rows.test-kit.ts";
 import { images } from "../db/schema.ts";
 import type { RefreshImageCredentialsResponse } from "../gen/oci_node/v1/scheduler_service_pb.ts";
 import { ImageStore } from "../image/store.ts";
+import type { MintedPull } from "../registry/mint.ts";
 import { KeyFile } from "../secret/kek.ts";
 import { type BootKey, generateBootKey } from "../secret/seal.ts";
 import { SecretStore } from "../secret/store.ts";
 import { Vault } from "../secret/vault.ts";
 import { WorkspaceStore } from "../secret/workspace-store.ts";
-import { Redacted } from "../std/redacted.ts";
+import type { Redacted } from "../std/redacted.ts";
 import { schedulerService } from "./service.ts";
 import { SchedulerStore } from "./store.ts";
 
@@ -27,6 +30,8 @@ let service: ReturnType<typeof schedulerService>;
 let store: SchedulerStore;
 let containers: ContainerStore;
 let bootKey: BootKey;
+let minted: MintedPull | undefined;
+let delivery: "minted" | "sealed";
 const keyPath = join(tmpdir(), `oci-node-refresh-${process.pid}-${Date.now()}`);
 const workerId = "w1";
 const bootNonce = "boot 2";
@@ -43,13 +48,19 @@ beforeAll(async () => {
     containers,
     images: new ImageStore(database),
     vault,
+    registry: { mintPull: async () => minted },
+    providersOf: async () => ({}),
+    defaultProvider: async () => undefined,
+    deliveryOf: async () => delivery,
     callToken: () => "",
   });
   workspaceId = (await workspaces.ensure("w")).id;
   bootKey = await generateBootKey();
 }, 60_000);
-beforeEach(() =>
-  store.register({
+beforeEach(async () => {
+  minted = undefined;
+  delivery = "sealed";
+  await store.register({
     id: workerId,
     name: "worker",
     address: "http://127.0.0.1:1",
@@ -59,8 +70,8 @@ beforeEach(() =>
     memoryBytes: 1000,
     platform: "linux/amd64",
     version: "0",
-  }),
-);
+  });
+});
 afterAll(async () => {
   await server.end();
   await rm(keyPath);
@@ -70,7 +81,7 @@ afterAll(async () => {
 async function running(secretName?: string): Promise<{ containerId: string; attempt: number }> {
   const imageId = await insertImage(server.database, workspaceId);
   if (secretName !== undefined) {
-    const secret = await vault.create({ workspaceId, name: secretName, value: new Redacted("old") });
+    const secret = await vault.create({ workspaceId, name: secretName, value: basicValue("old") });
     const named = { credentialSecretName: secretName, credentialSecretId: secret.id };
     await server.database.query((db) => db.update(images).set(named).where(eq(images.id, imageId)));
   }
@@ -92,6 +103,11 @@ async function running(secretName?: string): Promise<{ containerId: string; atte
   return { containerId: container.id, attempt };
 }
 
+/** A secret's value. */
+function basicValue(password: string): Redacted<string> {
+  return marshalCredentials("ghcr.io", "basic", credentialMap({ USERNAME: "robot", PASSWORD: password }));
+}
+
 async function refresh(request: object): Promise<RefreshImageCredentialsResponse> {
   const whole = { workerId, bootNonce, ...request };
   return (await service.refreshImageCredentials(
@@ -104,13 +120,15 @@ const refusal = (request: object) => refresh(request).catch((error: unknown) => 
 
 test("gives the secret as it is now, sealed to the boot that asks", async () => {
   const { containerId, attempt } = await running("ghcr");
-  await vault.update(workspaceId, "ghcr", new Redacted("new"));
+  await vault.update(workspaceId, "ghcr", basicValue("new"));
   const fresh = await refresh({ containerId, attempt });
   expect(fresh).toMatchObject({ imageReference: "ghcr.io/o/r@sha256:m", credentialsAbsentReason: "" });
   const { requestId } = fresh;
   const expiresAt = fromWireTime(fresh.credentialsExpireAt) ?? new Date(0);
   const context = { requestId, containerId, workerId, bootNonce, expiresAt };
-  expect((await bootKey.open(fresh.imageCredentials, context)).expose()).toBe("new");
+  expect((await bootKey.open(fresh.imageCredentials, context)).expose()).toBe(basicValue("new").expose());
+  expect(fresh.imageCredential).toMatchObject({ secretName: "ghcr", secretVersion: 2, type: "basic" });
+  expect((await containers.find(containerId))?.imageCredential).toMatchObject({ delivery: "sealed" });
 });
 
 test("says that an image has no secret, or that the secret is gone", async () => {

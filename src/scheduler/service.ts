@@ -2,6 +2,7 @@ import { create } from "@bufbuild/protobuf";
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import type { ServiceImpl } from "@connectrpc/connect";
 import type { Container, Phases } from "../container/container.ts";
+import { toWireImageCredential } from "../container/credential-wire-service.ts";
 import { ContainerError } from "../container/error.ts";
 import { isEnded } from "../container/state.ts";
 import type { ContainerStore } from "../container/store.ts";
@@ -16,9 +17,8 @@ import {
 } from "../gen/oci_node/v1/scheduler_service_pb.ts";
 import { referenceOf } from "../image/image.ts";
 import type { ImageStore } from "../image/store.ts";
-import type { Vault } from "../secret/vault.ts";
 import { logger } from "../std/log.ts";
-import { attachCredentials } from "./attach.ts";
+import { type AttachDependencies, attachCredentials } from "./attach.ts";
 import { SchedulerError } from "./error.ts";
 import { heartbeatIntervalMs } from "./loop.ts";
 import { recoverContainers } from "./recovery.ts";
@@ -27,10 +27,9 @@ import type { Worker } from "./worker.ts";
 
 const log = logger("scheduler");
 
-export interface SchedulerServiceDependencies {
+export interface SchedulerServiceDependencies extends AttachDependencies {
   readonly store: SchedulerStore;
   readonly images: ImageStore;
-  readonly vault: Vault;
   readonly containers: ContainerStore;
   readonly callToken: (workerId: string, bootNonce: string) => string;
 }
@@ -80,7 +79,13 @@ export function schedulerService(
       const worker = await bootOf(store, request);
       const container = await runningOn(containers, request);
       const image = await dependencies.images.get(container.workspaceId, container.imageId);
-      const attached = await attachCredentials(dependencies, container, worker);
+      const attached = await attachCredentials(dependencies, container, image, worker, {
+        renewal: true,
+        refused: request.refused,
+      });
+      const { attempt, workerId } = request;
+      const imageCredential = attached.credential;
+      await containers.observe(container.id, { attempt, workerId }, { imageCredential });
       return {
         imageReference: referenceOf(image),
         manifestDigest: image.manifestDigest,
@@ -88,6 +93,7 @@ export function schedulerService(
         requestId: attached.requestId,
         credentialsExpireAt: timestampFromDate(attached.expiresAt),
         credentialsAbsentReason: attached.absentReason,
+        imageCredential: toWireImageCredential(imageCredential),
       };
     },
   };

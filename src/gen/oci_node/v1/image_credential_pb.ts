@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file oci_node/v1/image_credential.proto.
  */
 export const file_oci_node_v1_image_credential: GenFile = /*@__PURE__*/
-  fileDesc("CiJvY2lfbm9kZS92MS9pbWFnZV9jcmVkZW50aWFsLnByb3RvEgtvY2lfbm9kZS52MSKpAgoPSW1hZ2VDcmVkZW50aWFsEjEKCGRlbGl2ZXJ5GAEgASgOMh8ub2NpX25vZGUudjEuQ3JlZGVudGlhbERlbGl2ZXJ5EhMKC3NlY3JldF9uYW1lGAIgASgJEhEKCXNlY3JldF9pZBgDIAEoCRIWCg5zZWNyZXRfdmVyc2lvbhgEIAEoBRIQCghpZGVudGl0eRgFIAEoCRIMCgR0eXBlGAYgASgJEg0KBXNjb3BlGAcgASgJEi8KC3ZhbGlkX3VudGlsGAggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIsCghyZW5ld19hdBgJIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASFQoNc2VhbGVkX3JlYXNvbhgKIAEoCSqXAQoSQ3JlZGVudGlhbERlbGl2ZXJ5EiMKH0NSRURFTlRJQUxfREVMSVZFUllfVU5TUEVDSUZJRUQQABIcChhDUkVERU5USUFMX0RFTElWRVJZX05PTkUQARIeChpDUkVERU5USUFMX0RFTElWRVJZX01JTlRFRBACEh4KGkNSRURFTlRJQUxfREVMSVZFUllfU0VBTEVEEANiBnByb3RvMw", [file_google_protobuf_timestamp]);
+  fileDesc("CiJvY2lfbm9kZS92MS9pbWFnZV9jcmVkZW50aWFsLnByb3RvEgtvY2lfbm9kZS52MSLXAgoPSW1hZ2VDcmVkZW50aWFsEjEKCGRlbGl2ZXJ5GAEgASgOMh8ub2NpX25vZGUudjEuQ3JlZGVudGlhbERlbGl2ZXJ5EhMKC3NlY3JldF9uYW1lGAIgASgJEhEKCXNlY3JldF9pZBgDIAEoCRIWCg5zZWNyZXRfdmVyc2lvbhgEIAEoBRIQCghpZGVudGl0eRgFIAEoCRIMCgR0eXBlGAYgASgJEg0KBXNjb3BlGAcgASgJEi8KC3ZhbGlkX3VudGlsGAggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIsCghyZW5ld19hdBgJIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASFQoNc2VhbGVkX3JlYXNvbhgKIAEoCRIsCghnaXZlbl9hdBgLIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAqlwEKEkNyZWRlbnRpYWxEZWxpdmVyeRIjCh9DUkVERU5USUFMX0RFTElWRVJZX1VOU1BFQ0lGSUVEEAASHAoYQ1JFREVOVElBTF9ERUxJVkVSWV9OT05FEAESHgoaQ1JFREVOVElBTF9ERUxJVkVSWV9NSU5URUQQAhIeChpDUkVERU5USUFMX0RFTElWRVJZX1NFQUxFRBADYgZwcm90bzM", [file_google_protobuf_timestamp]);
 
 /**
  * What is known of it; never a value.
@@ -79,6 +79,13 @@ export type ImageCredential = Message<"oci_node.v1.ImageCredential"> & {
    * @generated from field: string sealed_reason = 10;
    */
   sealedReason: string;
+
+  /**
+   * When it was given, by the clock of the two times above: the worker's own need not agree.
+   *
+   * @generated from field: google.protobuf.Timestamp given_at = 11;
+   */
+  givenAt?: Timestamp | undefined;
 };
 
 /**

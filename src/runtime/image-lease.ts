@@ -1,0 +1,183 @@
+import { originOf } from "../container/image-credential.ts";
+import { Lease, type LeaseTerm } from "../credential/lease.ts";
+import type { LeaseClock } from "../credential/lease-clock.ts";
+import { parseReference } from "../reference/reference.ts";
+import { messageOf } from "../std/error.ts";
+import { logger } from "../std/log.ts";
+import { RuntimeError } from "./error.ts";
+import type { GrantKey } from "./grants.ts";
+import {
+  type AccessDependencies,
+  type EventSink,
+  type ImageAccess,
+  type ImageUser,
+  openTerm,
+} from "./image-access.ts";
+import { LeasedRepository } from "./leased-repository.ts";
+
+const log = logger("worker");
+
+export interface LeaseDependencies extends AccessDependencies {
+  /**
+   * The access to a container's image as it is now, asked of the scheduler once, in a time of its own.
+   * @param refused the registry does not take what the container has
+   * @throws CredentialError; RuntimeError when the container is not this worker's (any more)
+   */
+  readonly freshAccess: (container: ImageUser, refused: boolean) => Promise<ImageAccess>;
+  readonly leaseClock?: LeaseClock;
+}
+
+/** One container's lease on its image: what the registry gives it, for as long as it lives. */
+export class ImageLease {
+  /** The image's bytes. */
+  readonly source: LeasedRepository;
+  readonly #dependencies: LeaseDependencies;
+  readonly #user: ImageUser;
+  readonly #onEvent: EventSink;
+  readonly #lease: Lease;
+  #access: ImageAccess | undefined;
+
+  private constructor(
+    dependencies: LeaseDependencies,
+    user: ImageUser,
+    onEvent: EventSink,
+    keptUp: () => boolean,
+    first: { readonly access: ImageAccess; readonly term: LeaseTerm } | undefined,
+  ) {
+    this.#dependencies = dependencies;
+    this.#user = user;
+    this.#onEvent = onEvent;
+    this.#access = first?.access;
+    this.#lease = new Lease({
+      first: first?.term,
+      ask: (refused) => this.#ask(refused),
+      isFinal: (thrown) => thrown instanceof RuntimeError,
+      keptUp,
+      onFailure: (thrown) => this.#failed(thrown),
+      ...(dependencies.leaseClock === undefined ? {} : { clock: dependencies.leaseClock }),
+    });
+    this.source = new LeasedRepository(this.#lease, () => this.#repository());
+  }
+
+  /**
+   * The lease of a container that was handed over, by what its request holds.
+   * @param keptUp whether something is still to be fetched: then it is renewed before anybody needs it
+   * @throws SecretError, CredentialError
+   */
+  static async open(
+    dependencies: LeaseDependencies,
+    user: ImageUser,
+    access: ImageAccess,
+    onEvent: EventSink,
+    keptUp: () => boolean,
+  ): Promise<ImageLease> {
+    const term = await openTerm(dependencies, access);
+    tellFirst(access, term, onEvent);
+    return new ImageLease(dependencies, user, onEvent, keptUp, { access, term });
+  }
+
+  /** The lease of a container that is here already: the first request asks for what is right now. */
+  static resume(
+    dependencies: LeaseDependencies,
+    user: ImageUser,
+    onEvent: EventSink,
+    keptUp: () => boolean,
+  ): ImageLease {
+    return new ImageLease(dependencies, user, onEvent, keptUp, undefined);
+  }
+
+  /** Resolves when the registry says that the container may have the image, or said so a while ago. */
+  async prove(signal: AbortSignal): Promise<void> {
+    const { grants } = this.#dependencies;
+    const head = () =>
+      this.source.use((repository) => repository.headManifest(this.#user.manifestDigest, signal), signal);
+    if (this.#access === undefined) await head();
+    else await grants.prove(this.#grant(this.#access), head);
+  }
+
+  /** The container has ended. */
+  end(): void {
+    this.#lease.end();
+  }
+
+  #repository() {
+    const reference = parseReference(this.#access?.imageReference ?? "");
+    return this.#dependencies.registry.repository(reference, this.#lease.provider(reference.registry));
+  }
+
+  #grant({ imageReference, credential }: ImageAccess): GrantKey {
+    const { workspaceId, manifestDigest } = this.#user;
+    const { registry, repository } = parseReference(imageReference);
+    const { delivery = "none", secretId = "", secretVersion = 0, identity = "" } = credential ?? {};
+    return {
+      workspaceId,
+      repository: `${registry}/${repository}`,
+      manifestDigest,
+      credential: JSON.stringify([delivery, secretId, secretVersion, identity]),
+    };
+  }
+
+  async #ask(refused: boolean): Promise<LeaseTerm> {
+    const before = this.#access;
+    if (refused && before !== undefined) this.#dependencies.grants.forget(this.#grant(before));
+    const access = await this.#dependencies.freshAccess(this.#user, refused);
+    const term = await openTerm(this.#dependencies, access);
+    this.#access = access;
+    this.#began(before, access, refused);
+    return term;
+  }
+
+  #began(before: ImageAccess | undefined, access: ImageAccess, refused: boolean): void {
+    const { credential } = access;
+    const { containerId: container, manifestDigest } = this.#user;
+    const about = { container, manifestDigest, delivery: credential?.delivery };
+    const another = before !== undefined && !isAlike(before, access);
+    const level = refused || another || before === undefined ? "info" : "debug";
+    log[level]("going on with the image's credentials as they are now", about);
+    if (!another) return;
+    this.source.reopen();
+    if (credential !== undefined && credential.delivery !== "none")
+      this.#onEvent("credential", `going on with ${originOf(credential)} (${credential.delivery})`);
+  }
+
+  #failed(thrown: unknown): void {
+    const { containerId: container, manifestDigest } = this.#user;
+    log.warn("no new credentials for an image", { container, manifestDigest, error: messageOf(thrown) });
+    this.#onEvent("credential", `no new credential for the image: ${messageOf(thrown)}`);
+  }
+}
+
+/** Whether what was agreed with the registry by one counts for the other. */
+function isAlike(one: ImageAccess, other: ImageAccess): boolean {
+  const facts = ({ credential: of }: ImageAccess) =>
+    JSON.stringify([of?.delivery, of?.secretId, of?.secretVersion, of?.identity]);
+  return facts(one) === facts(other);
+}
+
+function tellFirst(access: ImageAccess, { provider }: LeaseTerm, onEvent: EventSink): void {
+  const { absentReason, credential, containerId: container } = access;
+  const { registry, type } = provider;
+  if (access.sealedCredentials === "") {
+    if (absentReason === "") return;
+    onEvent("credential", `${absentReason}: going on without credentials`);
+    log.warn("the request's credentials are missing: going on without", {
+      container,
+      registry,
+      reason: absentReason,
+    });
+    return;
+  }
+  const minted = credential?.delivery === "minted";
+  onEvent(
+    "credential",
+    minted
+      ? `using the request's short-lived authorization for ${registry}: ${credential.scope ?? ""}`
+      : `using the request's ${type} credential for ${registry}`,
+  );
+  log.info("using credential provider from request for OCI image mount", {
+    container,
+    registry,
+    type: credential?.type ?? type,
+    delivery: credential?.delivery ?? "sealed",
+  });
+}

@@ -1,0 +1,266 @@
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from "bun:test";
+import { rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { eq } from "drizzle-orm";
+import type { Container } from "../container/container.ts";
+import { createProvider } from "../credential/create-provider.ts";
+import { identityCredential } from "../credential/identity.ts";
+import type { DefaultIdentity } from "../credential/issuer.ts";
+import { marshalCredentials } from "../credential/marshal.ts";
+import { mintedProvider } from "../credential/minted.ts";
+import { credentialMap } from "../credential/value.ts";
+import { startTestPostgres, type TestPostgres } from "../db/postgres.test-kit.ts";
+import { insertImage } from "../db/rows.test-kit.ts";
+import { images } from "../db/schema.ts";
+import type { Image } from "../image/image.ts";
+import { ImageStore } from "../image/store.ts";
+import { RegistryClient } from "../registry/client.ts";
+import { type DockerRegistry, startDockerRegistry } from "../registry/docker-registry.test-kit.ts";
+import { makeImage, pushImage } from "../registry/image.test-kit.ts";
+import { startTokenService, type TokenService } from "../registry/token-service.test-kit.ts";
+import { KeyFile } from "../secret/kek.ts";
+import { type BootKey, generateBootKey } from "../secret/seal.ts";
+import { SecretStore } from "../secret/store.ts";
+import { Vault } from "../secret/vault.ts";
+import { WorkspaceStore } from "../secret/workspace-store.ts";
+import type { Redacted } from "../std/redacted.ts";
+import { type AttachDependencies, type AttachedCredentials, attachCredentials } from "./attach.ts";
+import type { Worker } from "./worker.ts";
+
+const keyPath = join(tmpdir(), `oci-node-attach-${process.pid}-${Date.now()}`);
+const pushed = makeImage();
+const password = "the robot's password";
+const never = new AbortController().signal;
+let postgres: TestPostgres;
+let vault: Vault;
+let store: ImageStore;
+let workspaceId: string;
+let bootKey: BootKey;
+let tokens: TokenService;
+let byTokens: DockerRegistry;
+let byPassword: DockerRegistry;
+let dependencies: AttachDependencies;
+
+beforeAll(async () => {
+  postgres = await startTestPostgres();
+  const workspaces = new WorkspaceStore(postgres.database, await KeyFile.open(keyPath, { create: true }));
+  vault = new Vault({ store: new SecretStore(postgres.database), workspaces });
+  store = new ImageStore(postgres.database);
+  workspaceId = (await workspaces.ensure("w")).id;
+  bootKey = await generateBootKey();
+  const robot = { password, repositories: ["team/app", "team/other"] };
+  tokens = await startTokenService({ users: { robot } });
+  byTokens = await startDockerRegistry({ kind: "token", ...tokens });
+  byPassword = await startDockerRegistry({ kind: "htpasswd", username: "robot", password });
+  const basic = `Basic ${Buffer.from(`robot:${password}`).toString("base64")}`;
+  await pushImage(byPassword.host, "team/app", "1", pushed, { Authorization: basic });
+  for (const repository of ["team/app", "team/other"]) {
+    const asked = `${tokens.realm}?service=${tokens.service}&scope=repository:${repository}:pull,push`;
+    const { token } = (await (await fetch(asked, { headers: { Authorization: basic } })).json()) as {
+      token: string;
+    };
+    await pushImage(byTokens.host, repository, "1", pushed, { Authorization: `Bearer ${token}` });
+  }
+}, 60_000);
+beforeEach(() => {
+  dependencies = {
+    images: store,
+    vault,
+    registry: client(),
+    providersOf: async () => ({}),
+    defaultProvider: async () => undefined,
+    deliveryOf: async () => "minted",
+  };
+});
+afterAll(async () => {
+  await byTokens.stop();
+  await byPassword.stop();
+  await tokens.stop();
+  await postgres.end();
+  await rm(keyPath);
+}, 60_000);
+
+/** A process that knows nothing yet. */
+function client(): RegistryClient {
+  const hosts = [byTokens.host, byPassword.host, new URL(tokens.realm).host, "127.0.0.1:1"];
+  return new RegistryClient({
+    policy: { insecureHosts: new Set(hosts), privateHosts: new Set(), attemptsMax: 1, totalTimeoutMs: 2_000 },
+  });
+}
+
+const basicAt = (host: string, secret: string): Redacted<string> =>
+  marshalCredentials(host, "basic", credentialMap({ USERNAME: "robot", PASSWORD: secret }));
+
+/** An image of a registry, with a secret or without, and a container of it. */
+async function scene(
+  host: string,
+  value?: Redacted<string>,
+): Promise<{ container: Container; image: Image }> {
+  const imageId = await insertImage(postgres.database, workspaceId);
+  const named = value && (await vault.create({ workspaceId, name: `s-${imageId}`, value }));
+  const facts = {
+    registry: host,
+    repository: "team/app",
+    manifestDigest: pushed.manifest.digest,
+    credentialSecretName: named?.name ?? null,
+    credentialSecretId: named?.id ?? null,
+  };
+  await postgres.database.query((db) => db.update(images).set(facts).where(eq(images.id, imageId)));
+  const container = { id: "c-1", imageId, workspaceId, imageCredential: undefined } as unknown as Container;
+  return { container, image: await store.get(workspaceId, imageId) };
+}
+
+const worker = (): Worker =>
+  ({ id: "w1", bootNonce: "boot", bootPublicKey: bootKey.publicKey }) as unknown as Worker;
+
+async function attach(
+  { container, image }: { container: Container; image: Image },
+  options: { renewal?: boolean; refused?: boolean } = {},
+): Promise<AttachedCredentials> {
+  return attachCredentials(dependencies, container, image, worker(), options);
+}
+
+/** What the worker finds in the sealed text. */
+function opened({ sealed, requestId, expiresAt }: AttachedCredentials): Promise<Redacted<string>> {
+  return bootKey.open(sealed, {
+    requestId,
+    containerId: "c-1",
+    workerId: "w1",
+    bootNonce: "boot",
+    expiresAt,
+  });
+}
+
+const failure = (work: Promise<unknown>): Promise<unknown> => work.catch((error: unknown) => error);
+
+describe("a registry with a token service", () => {
+  test("has a token for the repository minted, with which a worker may pull that one and no other", async () => {
+    const made = await scene(byTokens.host, basicAt(byTokens.host, password));
+    const attached = await attach(made);
+    expect(attached.credential).toMatchObject({
+      delivery: "minted",
+      type: "basic",
+      scope: "pull team/app",
+      secretVersion: 1,
+    });
+    const { givenAt, validUntil, renewAt } = attached.credential;
+    const lifeMs = Number(validUntil) - Number(givenAt);
+    expect(lifeMs).toBeGreaterThan(290_000);
+    expect(Math.abs(Number(renewAt) - Number(givenAt) - lifeMs / 2)).toBeLessThan(1_000);
+    const text = await opened(attached);
+    expect(text.expose()).not.toContain(password);
+    const before = tokens.requests.length;
+    const pull = (repository: string) =>
+      client()
+        .repository({ registry: byTokens.host, repository }, mintedProvider(text, validUntil))
+        .headManifest(pushed.manifest.digest, never);
+    expect((await pull("team/app")).digest).toBe(pushed.manifest.digest);
+    expect(await failure(pull("team/other"))).toMatchObject({ name: "RegistryError" });
+    expect(tokens.requests.length).toBe(before);
+  });
+
+  test("is asked once for many containers, and again when what it gave is refused or the secret is rotated", async () => {
+    const made = await scene(byTokens.host, basicAt(byTokens.host, password));
+    const before = tokens.requests.length;
+    const attached = await Promise.all([1, 2, 3, 4].map(() => attach(made)));
+    expect(tokens.requests.length - before).toBe(1);
+    const name = String(made.image.credentialSecretName);
+    await vault.update(workspaceId, name, basicAt(byTokens.host, "a wrong one"));
+    expect(await failure(attach(made))).toMatchObject({ code: "unauthorized" });
+    await vault.update(workspaceId, name, basicAt(byTokens.host, password));
+    expect((await attach(made)).credential).toMatchObject({ secretVersion: 3, delivery: "minted" });
+    expect((await opened(attached[0] as AttachedCredentials)).expose()).toContain("REGISTRY_TOKEN");
+  });
+
+  test("gets the credential itself where the workspace's policy says so, and is not even asked", async () => {
+    dependencies = { ...dependencies, deliveryOf: async () => "sealed" };
+    const value = basicAt(byTokens.host, password);
+    const before = tokens.requests.length;
+    const attached = await attach(await scene(byTokens.host, value));
+    expect((await opened(attached)).expose()).toBe(value.expose());
+    expect(attached.credential).toMatchObject({
+      delivery: "sealed",
+      scope: "everything that the credential may",
+    });
+    expect(attached.credential.sealedReason).toBeUndefined();
+    expect(tokens.requests.length).toBe(before);
+  });
+
+  test("that refuses ends the hand-over by name, and nothing is given out", async () => {
+    const wrong = failure(attach(await scene(byTokens.host, basicAt(byTokens.host, "a wrong one"))));
+    expect(await wrong).toMatchObject({ name: "RegistryError", code: "unauthorized" });
+    expect(String(await wrong)).toContain(byTokens.host);
+    expect(String(await wrong)).not.toContain("a wrong one");
+  });
+});
+
+test("a registry that knows passwords only gets the credential itself, and that is said", async () => {
+  const value = basicAt(byPassword.host, password);
+  const attached = await attach(await scene(byPassword.host, value));
+  expect((await opened(attached)).expose()).toBe(value.expose());
+  expect(attached.credential).toMatchObject({
+    delivery: "sealed",
+    sealedReason: `${byPassword.host} takes nothing but the credential itself`,
+  });
+});
+
+describe("a registry that cannot be asked from the control plane", () => {
+  const away = "127.0.0.1:1";
+
+  test("gets the credential itself, and minting is tried again later", async () => {
+    const attached = await attach(await scene(away, basicAt(away, password)));
+    expect(attached.credential).toMatchObject({ delivery: "sealed" });
+    expect(attached.credential.sealedReason).toContain("could not be asked");
+    expect(Number(attached.credential.renewAt)).toBeGreaterThan(Date.now());
+  });
+
+  test("brings a worker with something good no more than that: it asks again", async () => {
+    const made = await scene(away, basicAt(away, password));
+    const minted = { delivery: "minted", givenAt: new Date(), validUntil: new Date(Date.now() + 60_000) };
+    const container = { ...made.container, imageCredential: minted } as Container;
+    const waiting = attach({ ...made, container }, { renewal: true });
+    expect(await failure(waiting)).toMatchObject({ code: "unreachable" });
+    const refused = attach({ ...made, container }, { renewal: true, refused: true });
+    expect((await refused).credential.delivery).toBe("sealed");
+  });
+});
+
+describe("a secret that is gone", () => {
+  const without = async () => {
+    const made = await scene(byTokens.host, basicAt(byTokens.host, password));
+    await vault.remove(workspaceId, String(made.image.credentialSecretName), { force: true });
+    return made;
+  };
+
+  test("leaves a run without a credential, and says so", async () => {
+    const attached = await attach(await without());
+    expect(attached).toMatchObject({ sealed: "", credential: { delivery: "none" } });
+    expect(attached.absentReason).toContain("is gone");
+  });
+
+  test("is stood in for by the workspace's default identity, which is minted only", async () => {
+    const credential = credentialMap({ USERNAME: "robot", PASSWORD: password });
+    const standIn = (host: string): DefaultIdentity => ({
+      name: "prod",
+      credential: identityCredential(host, "prod"),
+      provider: createProvider({ registry: host, type: "basic", credentials: credential }),
+    });
+    dependencies = { ...dependencies, defaultProvider: async (_, host) => standIn(host) };
+    const attached = await attach(await without());
+    expect(attached.credential).toMatchObject({
+      delivery: "minted",
+      identity: "prod",
+      scope: "pull team/app",
+    });
+    expect(attached.absentReason).toContain("is gone");
+    const made = await scene(byPassword.host, basicAt(byPassword.host, password));
+    await vault.remove(workspaceId, String(made.image.credentialSecretName), { force: true });
+    expect(await failure(attach(made))).toMatchObject({ code: "provider_failed" });
+  });
+});
+
+test("a public image has none", async () => {
+  const attached = await attach(await scene(byTokens.host));
+  expect(attached).toMatchObject({ sealed: "", absentReason: "", credential: { delivery: "none" } });
+});

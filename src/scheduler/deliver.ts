@@ -1,0 +1,115 @@
+import type { CredentialDelivery } from "../container/image-credential.ts";
+import { CredentialError } from "../credential/error.ts";
+import { canBeSealed } from "../credential/identity.ts";
+import { marshalMinted } from "../credential/minted.ts";
+import type { CredentialProvider, RegistryCredential } from "../credential/provider.ts";
+import type { Reference } from "../reference/reference.ts";
+import type { RegistryClient } from "../registry/client.ts";
+import { RegistryError, type RegistryErrorCode } from "../registry/error.ts";
+import type { MintedPull } from "../registry/mint.ts";
+import type { Redacted } from "../std/redacted.ts";
+
+/** Less than a worker waits for the answer, and than a scheduler's claim on a container lasts. */
+const mintTimeoutMs = 8_000;
+/** How soon what could not be minted for a reason that may pass is asked for again. */
+const tryAgainInMs = 5 * 60_000;
+
+/** A credential of the control plane's that is to be used on a worker. */
+export interface Deliverable {
+  readonly reference: Reference;
+  readonly credential: RegistryCredential;
+  readonly provider: CredentialProvider;
+  /** The credential as its secret holds it; absent: it is none of a secret, and cannot be sealed. */
+  readonly value?: Redacted<string>;
+}
+
+export interface DeliveryRule {
+  /** What the workspace's policy says. */
+  readonly wanted: "minted" | "sealed";
+  /** The registry refused what was minted before. */
+  readonly anew: boolean;
+  /** The worker has something that is good for a while: it is better off waiting than with the credential itself. */
+  readonly mayWait: boolean;
+}
+
+/** What goes to the worker. */
+export interface Delivery {
+  readonly delivery: CredentialDelivery;
+  readonly text: Redacted<string>;
+  readonly scope: string;
+  readonly validUntil?: Date;
+  readonly renewAt?: Date;
+  readonly sealedReason?: string;
+}
+
+/**
+ * Mints what a worker needs, or gives the credential itself: where the policy says so, where the registry takes nothing
+ * else, and where it cannot be asked from here (from the worker it may be). What the registry or the issuer refuses is
+ * refused here: the worker would only hear the same.
+ *
+ * @throws RegistryError, CredentialError
+ */
+export async function deliver(
+  registry: Pick<RegistryClient, "mintPull">,
+  what: Deliverable,
+  rule: DeliveryRule,
+): Promise<Delivery> {
+  const { reference, provider } = what;
+  const seal = sealer(what);
+  if (rule.wanted === "sealed" && seal !== undefined) return seal();
+  let minted: MintedPull | undefined;
+  try {
+    minted = await registry.mintPull(reference, provider, AbortSignal.timeout(mintTimeoutMs), {
+      anew: rule.anew,
+    });
+  } catch (thrown) {
+    const error = thrown instanceof DOMException ? tooLate(reference) : thrown;
+    if (seal === undefined || rule.mayWait || isAnswer(error)) throw error;
+    const sealedReason = `${reference.registry} could not be asked from the control plane`;
+    return seal({ sealedReason, renewAt: new Date(Date.now() + tryAgainInMs) });
+  }
+  if (minted !== undefined) return deliveryOf(minted, reference);
+  const sealedReason = `${reference.registry} takes nothing but the credential itself`;
+  if (seal !== undefined) return seal({ sealedReason });
+  throw new CredentialError("provider_failed", `${sealedReason}, which must not leave the control plane`, {
+    next: "Store a credential for this registry that a worker may have: see `oci-node secret create`.",
+  });
+}
+
+function sealer({ credential, value }: Deliverable) {
+  if (value === undefined || !canBeSealed(credential)) return undefined;
+  return (more: Pick<Delivery, "sealedReason" | "renewAt"> = {}): Delivery => ({
+    delivery: "sealed",
+    text: value,
+    scope: "everything that the credential may",
+    ...more,
+  });
+}
+
+function deliveryOf({ authorization, validUntil, scope }: MintedPull, { registry }: Reference): Delivery {
+  const now = Date.now();
+  const renewAt = new Date(now + Math.max(0, validUntil.getTime() - now) / 2);
+  return { delivery: "minted", text: marshalMinted(registry, authorization), scope, validUntil, renewAt };
+}
+
+const answers: ReadonlySet<RegistryErrorCode> = new Set<RegistryErrorCode>([
+  "unauthorized",
+  "expired",
+  "denied",
+  "not_found",
+]);
+
+/** Whether somebody who was asked said no; a worker that asks would hear the same. */
+export function isAnswer(thrown: unknown): boolean {
+  if (thrown instanceof CredentialError) return thrown.code !== "provider_unreachable";
+  return thrown instanceof RegistryError && answers.has(thrown.code);
+}
+
+function tooLate({ registry, repository }: Reference): RegistryError {
+  return new RegistryError(
+    "timeout",
+    `${registry} gave no authorization within ${mintTimeoutMs} ms`,
+    { registry, repository },
+    { next: "Check that the control plane reaches the registry." },
+  );
+}

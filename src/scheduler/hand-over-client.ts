@@ -1,0 +1,50 @@
+import { timestampFromDate } from "@bufbuild/protobuf/wkt";
+import { ConnectError } from "@connectrpc/connect";
+import type { Container } from "../container/container.ts";
+import { toWireImageCredential } from "../container/credential-wire-service.ts";
+import { toWireNetwork } from "../container/wire-service.ts";
+import type { WorkerClients } from "../container/worker-client.ts";
+import { type Image, referenceOf } from "../image/image.ts";
+import type { AttachedCredentials } from "./attach.ts";
+
+const handOverTimeoutMs = 10_000;
+
+/** A worker did not take a container, or its answer was lost. */
+export interface HandOverFailure {
+  readonly message: string;
+}
+
+/** Gives a container to a worker. `undefined`: it has it. */
+export async function handOver(
+  client: ReturnType<WorkerClients["to"]>,
+  container: Container,
+  image: Image,
+  attached: AttachedCredentials,
+): Promise<HandOverFailure | undefined> {
+  const request = {
+    containerId: container.id,
+    attempt: container.attempt,
+    workspaceId: container.workspaceId,
+    imageId: image.id,
+    imageReference: referenceOf(image),
+    manifestDigest: image.manifestDigest,
+    indexSha256: image.indexSha256 ?? "",
+    imageCredentials: attached.sealed,
+    requestId: attached.requestId,
+    credentialsExpireAt: timestampFromDate(attached.expiresAt),
+    credentialsAbsentReason: attached.absentReason,
+    imageCredential: toWireImageCredential(attached.credential),
+    command: [...container.command],
+    env: { ...container.env },
+    cpuMillis: container.cpuMillis,
+    memoryBytes: BigInt(container.memoryBytes),
+    network: toWireNetwork(container.network),
+    eager: container.eager,
+  };
+  try {
+    await client.startContainer({ request }, { timeoutMs: handOverTimeoutMs });
+    return undefined;
+  } catch (error) {
+    return { message: ConnectError.from(error).rawMessage };
+  }
+}
