@@ -25,7 +25,7 @@ interface Problem {
 /** What each source cannot do without, beside what all identities of its type may have. */
 const needs: Readonly<Record<string, readonly string[]>> = {
   "aws container": ["container_credentials_uri"],
-  "aws web_identity": ["web_identity_token_file", "role_arn"],
+  "aws web_identity": ["role_arn"],
   "azure workload": ["client_id", "tenant_id"],
 };
 

@@ -142,7 +142,6 @@ describe("identities", () => {
   });
 
   test.each([
-    ['type = "aws"\nsource = "web_identity"\nrole_arn = "arn"', "web_identity_token_file"],
     ['type = "aws"\nsource = "web_identity"\nweb_identity_token_file = "/t"', "role_arn"],
     ['type = "aws"\nsource = "container"', "container_credentials_uri"],
     ['type = "azure"\nsource = "workload"\nclient_id = "i"\ntoken_file = "/t"', "tenant_id"],

@@ -97,6 +97,47 @@ describe("what a workspace's providers get", () => {
   });
 });
 
+describe("the identities of a node", () => {
+  test.each([
+    [{ type: "aws", source: "web_identity", role_arn: "arn:aws:iam::1:role/x" }],
+    [{ type: "gcp", source: "metadata", service_account: "not an e-mail" }],
+    [{ type: "azure", source: "workload", client_id: "not a GUID", tenant_id: "t" }],
+  ] as const)("whose settings are wrong are told to the operator at the start: %j", (settings) => {
+    expect(() => made({ identities: { mine: settings } })).toThrow("identities.mine: ");
+  });
+
+  test("of all types are made from what the README shows, without asking anybody", async () => {
+    const { providersOf } = made({
+      identities: {
+        node: { type: "aws", source: "instance" },
+        irsa: { type: "aws", source: "web_identity", role_arn: "arn:aws:iam::111111111111:role/pull" },
+        pod: {
+          type: "aws",
+          source: "container",
+          container_credentials_uri: "http://169.254.170.23/v1/credentials",
+        },
+        gcp: { type: "gcp", source: "metadata", service_account: "pull@acme.iam.gserviceaccount.com" },
+        managed: { type: "azure", source: "managed" },
+        plugin,
+      },
+      workspaces: { acme: { identities: ["node", "irsa", "pod", "gcp", "managed", "plugin"] } },
+    });
+    const { workspace } = await providersOf("1");
+    const ecr = "111111111111.dkr.ecr.us-east-1.amazonaws.com";
+    for (const [name, registry] of [
+      ["node", ecr],
+      ["irsa", ecr],
+      ["pod", ecr],
+      ["gcp", "europe-docker.pkg.dev"],
+      ["managed", "acme.azurecr.io"],
+      ["plugin", "eu.acme.test"],
+    ] as const) {
+      expect(workspace?.identity(name).provider(registry)).toMatchObject({ registry, renewable: true });
+      expect(refusal(() => workspace?.identity(name).provider("ghcr.io")).code).toBe("registry_mismatch");
+    }
+  });
+});
+
 describe("the default identity of a workspace", () => {
   test("is the one that the operator set, where it is for the registry", async () => {
     const { defaultProvider } = made(allowing);

@@ -4,14 +4,13 @@ import { CredentialError } from "../credential/error.ts";
 import { identityCredential } from "../credential/identity.ts";
 import type {
   DefaultProvider,
-  Identity,
   IdentityDependencies,
   ProvidersOf,
   WorkspaceIdentity,
 } from "../credential/issuer.ts";
 import { type IdentityIssuer, subjectOf } from "../secret/identity-issuer.ts";
 import type { DescribeIdentity } from "../secret/identity-service.ts";
-import { createIdentity } from "./identities.ts";
+import { createIdentities } from "./identities.ts";
 import type { WorkspacePolicies, WorkspacePolicy } from "./workspace-policy.ts";
 
 /** `sts:ExternalId` of a workspace; AWS allows `\w+=,.@:/-`, 2 to 1224 characters. */
@@ -22,6 +21,8 @@ export function externalIdOf(workspaceId: string): string {
 /**
  * What the providers of a workspace's credentials get: who it is, and the operator's identities that it may use. An
  * identity is made once for all workspaces, so that what clouds issue to it is asked for once.
+ *
+ * @throws ConfigError when the settings of an identity are wrong
  */
 export function createProvidersOf(dependencies: {
   readonly config: Config;
@@ -31,16 +32,7 @@ export function createProvidersOf(dependencies: {
   readonly issuer: IdentityIssuer | undefined;
 }): ProvidersOf {
   const { config, policies, issuers, issuer } = dependencies;
-  const made = new Map<string, Identity>();
-  const identityNamed = (name: string): Identity => {
-    const known = made.get(name);
-    if (known !== undefined) return known;
-    const settings = Object.hasOwn(config.identities, name) ? config.identities[name] : undefined;
-    if (settings === undefined) throw new Error("an identity that the configuration was to know");
-    const identity = createIdentity(name, settings, issuers);
-    made.set(name, identity);
-    return identity;
-  };
+  const identities = createIdentities(config.identities, issuers);
   return async (workspaceId) => {
     const policy = await policies(workspaceId);
     const workspace: WorkspaceIdentity = {
@@ -51,7 +43,10 @@ export function createProvidersOf(dependencies: {
         : { token: (audience: string) => issuer.token({ id: workspaceId, name: policy.name }, audience) }),
       identity(name) {
         assertAllowed(policy, name);
-        return identityNamed(name);
+        const identity = identities.get(name);
+        // The configuration was refused if it gave a workspace what it does not have.
+        if (identity === undefined) throw new Error("an identity that is allowed is not there");
+        return identity;
       },
     };
     return { fetch: issuers.fetch, workspace };
