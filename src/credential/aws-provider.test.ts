@@ -230,7 +230,7 @@ describe("a role", () => {
     aws.roles.set(roleArn, { principals: [user], externalId });
     const from = provider({ ...values(aws.keysOf(user)), AWS_ROLE_ARN: roleArn }, { workspace: workspace() });
     expect(await passwordOf(from)).toBe("token-1");
-    nowMs += 11 * hour - 1;
+    nowMs += 6 * hour - 1;
     expect(await passwordOf(from)).toBe("token-1");
     nowMs += 1;
     expect(await passwordOf(from)).toBe("token-2");

@@ -123,6 +123,6 @@ export function parseEcrRegistry(registry: string): EcrRegistry | undefined {
 export function ecrScope(registry: string): string {
   const account = parseEcrRegistry(registry)?.account;
   return account === undefined
-    ? "everything in ECR Public that the credential may pull (ECR narrows no token)"
-    : `every repository of account ${account}, and of others, that the credential may pull (ECR narrows no token)`;
+    ? "everything in ECR Public that the keys may pull: its tokens are no narrower"
+    : `every repository of account ${account}, and of others, that the keys may pull: ECR's tokens are no narrower`;
 }

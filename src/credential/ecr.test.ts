@@ -87,10 +87,10 @@ describe("the ECR provider", () => {
     expect(seen[0]?.sessionToken).toBe("session");
   });
 
-  test("keeps a token for eleven hours", async () => {
+  test("keeps a token for half of its life", async () => {
     const from = provider();
     expect(await passwordOf(from)).toBe("token-1");
-    nowMs += 11 * hour - 1;
+    nowMs += 6 * hour - 1;
     expect(await passwordOf(from)).toBe("token-1");
     nowMs += 1;
     expect(await passwordOf(from)).toBe("token-2");
@@ -177,13 +177,30 @@ describe("the ECR provider", () => {
     expect(() => provider({ AWS_REGION: "eu-west-1" })).not.toThrow();
   });
 
-  test("reads no environment and no profile of the node", async () => {
+  const keys = { AWS_ACCESS_KEY_ID: "AKIATEST", AWS_SECRET_ACCESS_KEY: "hunter2" };
+  const role = { AWS_ROLE_ARN: "arn:aws:iam::123456789012:role/puller" };
+  const sts = "https://sts.eu-west-1.amazonaws.com/";
+  test.each([
+    ["keys", registry, keys, ["https://api.ecr.eu-west-1.amazonaws.com/"]],
+    ["keys for ECR Public", "public.ecr.aws", keys, ["https://api.ecr-public.us-east-1.amazonaws.com/"]],
+    ["keys and a role", registry, { ...keys, ...role }, [sts]],
+    ["a role alone", registry, role, [sts]],
+  ] as const)("with %s reads no environment and no profile of the node", async (_, host, values, asked) => {
+    const here = (name: string) => JSON.stringify(new URL(name, import.meta.url).pathname);
     const script = `
-      import { createProvider } from ${JSON.stringify(new URL("./create-provider.ts", import.meta.url).pathname)};
-      import { credentialMap } from ${JSON.stringify(new URL("./value.ts", import.meta.url).pathname)};
-      const credentials = credentialMap({ AWS_ACCESS_KEY_ID: "AKIATEST", AWS_SECRET_ACCESS_KEY: "hunter2" });
-      const provider = createProvider({ registry: "${registry}", type: "aws", credentials }, {
-        fetch: async (url) => { console.log(url); return new Response("{}", { status: 400 }); },
+      import { createProvider } from ${here("./create-provider.ts")};
+      import { credentialMap } from ${here("./value.ts")};
+      import { Redacted } from ${here("../std/redacted.ts")};
+      const credentials = credentialMap(${JSON.stringify(values)});
+      const workspace = { name: "acme", externalId: "x", token: async () => new Redacted("a.b.c") };
+      const provider = createProvider({ registry: "${host}", type: "aws", credentials }, {
+        workspace,
+        fetch: async (url, init) => {
+          console.log(url);
+          const signed = new Headers(init.headers).get("authorization");
+          if (signed?.includes("NODE")) console.log("signed by the node");
+          return new Response("{}", { status: 400 });
+        },
       });
       await provider.authorization().catch((error) => console.log(error.code));
     `;
@@ -192,6 +209,9 @@ describe("the ECR provider", () => {
       env: {
         AWS_ENDPOINT_URL: hostile,
         AWS_ENDPOINT_URL_ECR: hostile,
+        AWS_ENDPOINT_URL_ECR_PUBLIC: hostile,
+        AWS_ENDPOINT_URL_STS: hostile,
+        AWS_STS_REGIONAL_ENDPOINTS: "legacy",
         AWS_PROFILE: "nobody",
         AWS_CONFIG_FILE: "/dev/full/none",
         AWS_REGION: "ap-south-1",
@@ -200,6 +220,8 @@ describe("the ECR provider", () => {
         AWS_RETRY_MODE: "never",
         AWS_ACCESS_KEY_ID: "AKIANODE",
         AWS_SECRET_ACCESS_KEY: "node",
+        AWS_ROLE_ARN: "arn:aws:iam::999999999999:role/node",
+        AWS_WEB_IDENTITY_TOKEN_FILE: "/etc/hostname",
         HOME: "/nonexistent",
       },
       stdout: "pipe",
@@ -210,6 +232,6 @@ describe("the ECR provider", () => {
       new Response(child.stderr).text(),
     ]);
     expect(err).toBe("");
-    expect(out).toBe("https://api.ecr.eu-west-1.amazonaws.com/\nprovider_failed\n");
+    expect(out).toBe(`${asked.join("\n")}\nprovider_failed\n`);
   });
 });

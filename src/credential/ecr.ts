@@ -6,8 +6,11 @@ import { CredentialError } from "./error.ts";
 import { type AwsKeys, fetchOf, issuedOf, type ProviderDependencies } from "./issuer.ts";
 import type { CredentialProvider, CredentialType, RegistryAuthorization } from "./provider.ts";
 
-/** ECR's tokens live twelve hours; we renew after eleven, or five minutes before the end that the API names. */
-const keepRule = { lifeMs: 11 * 3600_000, marginMs: 5 * 60_000 };
+/**
+ * ECR's tokens live twelve hours; we renew after half of them, so that AWS may be away for as long as that, or five minutes
+ * before the end that the API names.
+ */
+const keepRule = { lifeMs: 6 * 3600_000, marginMs: 5 * 60_000 };
 
 /** Where keys come from, each time that a token is due. */
 export interface AwsKeySource extends Pick<AwsAsked, "keys" | "renew"> {
