@@ -1,7 +1,7 @@
 import { Redacted } from "../std/redacted.ts";
 import { CredentialError } from "./error.ts";
 import { askForJson, type IssuerAnswer, type IssuerCall, isToken, withoutToken } from "./issuer-answer.ts";
-import { endOf } from "./jwt.ts";
+import { tokenEndsAtMs } from "./jwt.ts";
 import type { RegistryAuthorization } from "./provider.ts";
 
 /** Who comes with a token of Entra: its name in errors, and its tenant where that is known. */
@@ -36,9 +36,9 @@ export async function acrRefreshToken(
   const refreshToken = answer.json?.["refresh_token"];
   if (!isToken(refreshToken)) throw withoutToken(registry);
   const made = new Redacted(refreshToken);
-  const expiresAt = endOf(made);
+  const endsAtMs = tokenEndsAtMs(made);
   const authorization = { kind: "refresh", token: made } as const;
-  return expiresAt === undefined ? authorization : { ...authorization, expiresAt };
+  return endsAtMs === undefined ? authorization : { ...authorization, expiresAt: new Date(endsAtMs) };
 }
 
 function refusalOf(registry: string, visitor: AcrVisitor, { status }: IssuerAnswer): CredentialError {

@@ -17,18 +17,17 @@ export function claimsOf(token: Redacted<string>): Readonly<Record<string, unkno
   }
 }
 
-/** When a token says that it ends; `undefined` when it does not, or names no time. */
-export function endOf(token: Redacted<string>): Date | undefined {
+/** When a token ends by its own word (`exp`), in milliseconds since 1970; `undefined` when it does not say. */
+export function tokenEndsAtMs(token: Redacted<string>): number | undefined {
   const exp = claimsOf(token)?.["exp"];
-  const end = typeof exp === "number" && exp > 0 ? new Date(exp * 1000) : undefined;
-  return end === undefined || Number.isNaN(end.getTime()) ? undefined : end;
+  return typeof exp === "number" && Number.isFinite(exp) ? exp * 1000 : undefined;
 }
 
 /** Who a token speaks for and to whom, in words for an error. Names only: a claim of another form is left out. */
 export function sayClaims(token: Redacted<string>): string {
   const claims = claimsOf(token) ?? {};
   const name = (key: string): string => {
-    const value = claims[key];
+    const value = Array.isArray(claims[key]) ? claims[key][0] : claims[key];
     return typeof value === "string" && /^[\x21-\x7e]{1,255}$/.test(value) ? value : "unknown";
   };
   return `issuer ${name("iss")}, subject ${name("sub")}, audience ${name("aud")}`;

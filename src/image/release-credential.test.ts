@@ -128,7 +128,7 @@ describe("what an issuer made", () => {
     });
     expect(released.authorization.expiresAt).toEqual(endsAt);
     expect(released.scope).toBe(
-      "every repository of account 123456789012 in eu-west-1, with all that the keys may do there",
+      "every repository of account 123456789012, and of others, that the credential may pull (ECR narrows no token)",
     );
     const [line, ...others] = logged();
     expect(others).toEqual([]);

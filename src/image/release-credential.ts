@@ -1,13 +1,9 @@
 import { createProvider } from "../credential/create-provider.ts";
-import { parseEcrHost } from "../credential/ecr-host.ts";
 import { CredentialError } from "../credential/error.ts";
 import type { ProvidersOf } from "../credential/issuer.ts";
 import { unmarshalCredentials } from "../credential/marshal.ts";
-import type {
-  CredentialProvider,
-  RegistryAuthorization,
-  RegistryCredential,
-} from "../credential/provider.ts";
+import type { CredentialProvider, RegistryAuthorization } from "../credential/provider.ts";
+import { issuedScope } from "../credential/scope.ts";
 import type { SecretMetadata, Vault } from "../secret/vault.ts";
 import { logger } from "../std/log.ts";
 
@@ -80,7 +76,7 @@ export async function releaseCredential(
   return {
     authorization,
     secretName: secret.name,
-    scope: scopeOf(credential),
+    scope: issuedScope(registry) ?? `every repository on ${registry} that its account may pull`,
     repository: credential.type === "identity" ? repository : undefined,
   };
 }
@@ -116,16 +112,6 @@ function describeKept(provider: CredentialProvider): string | undefined {
   return provider.renewable
     ? undefined
     : "is the stored credential itself, for which nothing short-lived can be had";
-}
-
-/** Issuers' tokens are as wide as their account: none of the clouds' registries narrows them. */
-function scopeOf({ registry, type }: RegistryCredential): string {
-  const ecr = parseEcrHost(registry);
-  if (type === "aws" && ecr !== undefined) {
-    return `every repository of account ${ecr.account} in ${ecr.region}, with all that the keys may do there`;
-  }
-  if (type === "gcp") return `all that its Google account may do, on ${registry} and elsewhere`;
-  return `every repository on ${registry}, with all that its account may do there`;
 }
 
 function mismatch(secretName: string, actual: string, asked: string): CredentialError {

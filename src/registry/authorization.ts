@@ -1,5 +1,5 @@
+import { tokenEndsAtMs } from "../credential/jwt.ts";
 import type { RegistryAuthorization } from "../credential/provider.ts";
-import { jwtEndsAt } from "./jwt.ts";
 
 /** The value of an Authorization header for a user name and a password (RFC 7617, UTF-8). */
 export function basicHeader(authorization: Extract<RegistryAuthorization, { kind: "basic" }>): string {
@@ -13,9 +13,9 @@ export function basicHeader(authorization: Extract<RegistryAuthorization, { kind
  */
 export function endOf(authorization: RegistryAuthorization): number | undefined {
   if (authorization.kind === "anonymous") return undefined;
-  if (authorization.kind !== "basic") return jwtEndsAt(authorization.token.expose());
-  const password = authorization.password.expose();
-  return authorization.username === "AWS" ? ecrPasswordEndsAt(password) : jwtEndsAt(password);
+  if (authorization.kind !== "basic") return tokenEndsAtMs(authorization.token);
+  const { username, password } = authorization;
+  return username === "AWS" ? ecrPasswordEndsAt(password.expose()) : tokenEndsAtMs(password);
 }
 
 function ecrPasswordEndsAt(password: string): number | undefined {

@@ -1,6 +1,7 @@
+import { claimsOf } from "../credential/jwt.ts";
 import type { RegistryAuthorization } from "../credential/provider.ts";
+import type { Redacted } from "../std/redacted.ts";
 import type { Where } from "./error.ts";
-import { jwtClaims } from "./jwt.ts";
 
 const githubHost = /^(ghcr\.io|containers\.[a-z0-9.-]+\.ghe\.com)$/;
 
@@ -13,7 +14,7 @@ export function grantedBy(token: RegistryAuthorization, where: Where): string {
   if (githubHost.test(registry)) {
     return `every package that the account may pull: GitHub's token service does not narrow to ${repository}`;
   }
-  const access = token.kind === "bearer" ? accessOf(token.token.expose()) : undefined;
+  const access = token.kind === "bearer" ? accessOf(token.token) : undefined;
   if (access === undefined || access.every((entry) => isPullOf(entry, repository)))
     return `pull ${repository}`;
   return `pull ${repository}, and more: the token service of ${registry} grants what was not asked for`;
@@ -26,8 +27,8 @@ interface Access {
 }
 
 /** `undefined`: the token does not say. */
-export function accessOf(token: string): readonly Access[] | undefined {
-  const access = jwtClaims(token)?.["access"];
+export function accessOf(token: Redacted<string>): readonly Access[] | undefined {
+  const access = claimsOf(token)?.["access"];
   if (!Array.isArray(access)) return undefined;
   return access.filter((entry): entry is Access => typeof entry === "object" && entry !== null);
 }

@@ -279,7 +279,7 @@ export class Session {
     if (!this.#subject.withCredential) return false;
     if (challenges.some(({ parameters }) => parameters.get("error") === "insufficient_scope")) return true;
     if (this.#scheme.kind !== "bearer" || this.#token === undefined) return false;
-    const access = accessOf(this.#token.value.expose());
+    const access = accessOf(this.#token.value);
     return access !== undefined && !access.some(({ name }) => name === this.#subject.where.repository);
   }
 

@@ -1,11 +1,11 @@
 import { z } from "zod";
+import { tokenEndsAtMs } from "../credential/jwt.ts";
 import type { RegistryAuthorization } from "../credential/provider.ts";
 import { Redacted } from "../std/redacted.ts";
 import type { Answer } from "./answer.ts";
 import { basicHeader } from "./authorization.ts";
 import type { Egress, EgressRequest } from "./egress.ts";
 import { RegistryError } from "./error.ts";
-import { jwtEndsAt } from "./jwt.ts";
 import { badCredential, expiredCredential, noPullRight, problemOf, type Subject, saidBy } from "./problem.ts";
 
 /** A token service's request: where, for what. */
@@ -120,8 +120,8 @@ function post({ egress, request, subject, limits }: How, token: Redacted<string>
 
 function parseToken(body: Uint8Array, subject: Subject, nowMs: number, renewing: boolean): BearerToken {
   const parsed = tokenSchema.safeParse(parseJson(body));
-  const value = parsed.data?.token || parsed.data?.access_token;
-  if (value === undefined || !/^[\x21-\x7e]+$/.test(value)) {
+  const text = parsed.data?.token || parsed.data?.access_token;
+  if (text === undefined || !/^[\x21-\x7e]+$/.test(text)) {
     const { where } = subject;
     throw new RegistryError(
       "protocol",
@@ -132,18 +132,19 @@ function parseToken(body: Uint8Array, subject: Subject, nowMs: number, renewing:
       },
     );
   }
+  const value = new Redacted(text);
   const seconds = parsed.data?.expires_in ?? jwtLifeSeconds(value, nowMs) ?? defaultLifeSeconds;
   const refresh = renewing ? parsed.data?.refresh_token : undefined;
   return {
-    value: new Redacted(value),
+    value,
     lifeMs: Math.min(seconds, longestLifeSeconds) * 1000,
     ...(refresh === undefined ? {} : { refreshToken: new Redacted(refresh) }),
   };
 }
 
 /** Azure names no `expires_in`: its tokens are JWTs and say it themselves. */
-function jwtLifeSeconds(token: string, nowMs: number): number | undefined {
-  const seconds = ((jwtEndsAt(token) ?? nowMs) - nowMs) / 1000;
+function jwtLifeSeconds(token: Redacted<string>, nowMs: number): number | undefined {
+  const seconds = ((tokenEndsAtMs(token) ?? nowMs) - nowMs) / 1000;
   return seconds > 0 ? seconds : undefined;
 }
 
