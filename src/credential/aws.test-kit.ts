@@ -53,12 +53,17 @@ export class FakeAws {
     this.#server = Bun.serve({ hostname: "127.0.0.1", port: 0, fetch: (request) => this.#answer(request) });
   }
 
+  /** Where it listens. */
+  get origin(): string {
+    return this.#server.url.origin;
+  }
+
   /** Asks this server for whatever host, under that host's name. */
   readonly fetch: IssuerFetch = (url, init) => {
     const { host, pathname, search } = new URL(url);
     const headers = new Headers(init.headers);
     headers.set("Host", host);
-    return fetch(`${this.#server.url.origin}${pathname}${search}`, { ...init, headers });
+    return fetch(`${this.origin}${pathname}${search}`, { ...init, headers });
   };
 
   /** New keys of somebody. */

@@ -98,6 +98,11 @@ export class FakeCloud implements AsyncDisposable {
     return this.#server.url;
   }
 
+  /** Where it listens. */
+  get address(): string {
+    return this.#server.url.origin;
+  }
+
   readonly fetch: IssuerFetch = (url, init) => {
     const { origin, host, pathname, search } = new URL(url);
     if (!this.hosts.has(origin)) {
