@@ -126,7 +126,7 @@ async function find(dependencies: AttachDependencies, container: Container, imag
   }
   const { id: secretId, version: secretVersion, value } = secret;
   const credential = unmarshalCredentials(value);
-  const provider = createProvider(credential, await providersOf(container.workspaceId));
+  const provider = createProvider(credential, { ...(await providersOf(container.workspaceId)), repository });
   const origin = { secretName: named.secretName, secretId, secretVersion };
   return { deliverable: { reference, credential, provider, value }, origin };
 }
@@ -138,7 +138,8 @@ async function standIn(
   reference: Deliverable["reference"],
   absentReason: string,
 ): Promise<Found> {
-  const identity = await defaultProvider(container.workspaceId, reference.registry);
+  const { registry, repository } = reference;
+  const identity = await defaultProvider(container.workspaceId, registry, repository);
   log.warn("the image's credentials are missing from the container request", {
     container: container.id,
     image: container.imageId,

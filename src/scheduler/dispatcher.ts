@@ -168,7 +168,9 @@ export class Dispatcher {
     const { secretName: secret, secretVersion, identity, delivery, validUntil } = credential;
     const told = {
       kind: "credential",
-      message: absentReason === "" ? describeImageCredential(credential) : absentReason,
+      message: [absentReason, ...(delivery === "none" ? [] : [describeImageCredential(credential)])]
+        .filter((part) => part !== "")
+        .join(": "),
       fields: {
         delivery,
         ...(secret === undefined ? {} : { secret, version: String(secretVersion) }),

@@ -1,99 +1,27 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { chmod, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
-import { busyboxImage } from "../kit/busybox-image.ts";
-import { TestNode } from "../kit/node.ts";
-import { push } from "../kit/push.ts";
-import { TestRegistry } from "../kit/registry.ts";
-import { TokenExchange } from "../kit/token-exchange.ts";
+import { account, google, IdentityWorld, issuer, pool } from "../kit/identity-world.ts";
+import type { TestNode } from "../kit/node.ts";
+import type { TestRegistry } from "../kit/registry.ts";
 import { type Image, refusal, type Secret } from "../kit/world.ts";
 
-const issuer = "https://id.example.test/node";
-const pool = "projects/123/locations/global/workloadIdentityPools/oci-node/providers/oci-node";
-const google = "europe-docker.pkg.dev";
-const account = { username: "oauth2accesstoken", password: "ya29.an-access-token-of-the-tests" };
-
-let folder: string;
+let world: IdentityWorld;
+let node: TestNode;
 let registry: TestRegistry;
 let open: TestRegistry;
-let exchange: TokenExchange;
-let node: TestNode;
-/** Runs of the plugin, a line each. */
-let runs: string;
-
 beforeAll(async () => {
-  folder = await mkdtemp(join(tmpdir(), "oci-node-identity-"));
-  runs = join(folder, "runs");
-  registry = await TestRegistry.start({ auth: "htpasswd", accounts: [account] });
-  open = await TestRegistry.start({ auth: "none" });
-  const audience = `https://iam.googleapis.com/${pool}`;
-  exchange = new TokenExchange({ issuer, subject: "workspace:default", audience }, account.password);
-  const image = await busyboxImage();
-  await push(image, registry, "acme/images/app:1");
-  await push(image, open, "public/app:1");
-  await push(image, open, "broken/app:1");
-  await writeFile(join(folder, "plugin"), plugin());
-  await chmod(join(folder, "plugin"), 0o755);
-  await writeFile(join(folder, "config.toml"), configuration(), { mode: 0o600 });
-  node = await TestNode.start({
-    insecureRegistries: [registry.host, open.host],
-    args: ["--config", join(folder, "config.toml")],
-  });
-  exchange.issuerOrigin = node.url;
+  world = await IdentityWorld.start({ identities: ["prod"], default_identity: "prod" });
+  ({ node, registry, open } = world);
 }, 120_000);
-afterAll(async () => {
-  await node?.stop();
-  await exchange?.stop();
-  await registry?.stop();
-  await open?.stop();
-  await rm(folder, { recursive: true, force: true });
-}, 60_000);
-
-/** A credential provider plugin that gives the registry's account, and fails for some images. */
-function plugin(): string {
-  const answer = {
-    apiVersion: "credentialprovider.kubelet.k8s.io/v1",
-    kind: "CredentialProviderResponse",
-    cacheKeyType: "Registry",
-    cacheDuration: "1h",
-    auth: { [registry.host]: account },
-  };
-  const asked = `request=$(cat)\necho "$request" >> ${runs}\ncase "$request" in */broken/*) exit 1;; esac`;
-  return `#!/bin/sh\n${asked}\ncat <<'END'\n${JSON.stringify(answer)}\nEND\n`;
-}
-
-function configuration(): string {
-  const patterns = JSON.stringify([registry.host, `${open.host}/broken`]);
-  const identity = `type = "plugin"\ncommand = ["${join(folder, "plugin")}"]\nmatch_images = ${patterns}`;
-  return `
-[registry.hosts."${google}"]
-connect = "http://${registry.host}"
-[registry.hosts."sts.googleapis.com"]
-connect = "${exchange.origin}"
-[identity]
-issuer = "${issuer}"
-[identities.prod]
-${identity}
-[identities.dev]
-${identity}
-[workspaces.default]
-identities = ["prod"]
-default_identity = "prod"
-`;
-}
+afterAll(() => world.stop(), 60_000);
 
 const secrets = () => node.json<Secret[]>(["secret", "ls"]);
-const pluginRuns = async () =>
-  (await readFile(runs, "utf8").catch(() => "")).split("\n").filter((line) => line !== "");
-
 describe("where a build has no credential", () => {
   test("the workspace's default identity is used and said, and is kept as a secret that holds a name only", async () => {
     const reference = `${registry.host}/acme/images/app:1`;
     const built = await node.cli(["image", "build", reference]);
     expect(built.stderr).toContain(`resolving ${reference} with the identity prod, the workspace's default`);
     expect(built.code).toBe(0);
-    const [run = ""] = await pluginRuns();
+    const [run = ""] = await world.pluginRuns();
     expect(JSON.parse(run)).toMatchObject({ image: `${registry.host}/acme/images/app` });
     const image = await node.json<Image>(["image", "build", reference]);
     const [secret] = (await secrets()).filter(({ name }) => name === image.secretName);
@@ -118,14 +46,14 @@ describe("a credential that fails", () => {
   });
 
   test("is not followed by the default identity", async () => {
-    const before = (await pluginRuns()).length;
+    const before = (await world.pluginRuns()).length;
     const result = await node.cli(
       ["image", "build", `${registry.host}/acme/images/app:1`, "--creds", "USERNAME,PASSWORD"],
       { env: { USERNAME: account.username, PASSWORD: "a wrong password" } },
     );
     expect(refusal(result, ["a wrong password"])).toContain(registry.host);
     expect(result.stderr).not.toContain("identity");
-    expect(await pluginRuns()).toHaveLength(before);
+    expect(await world.pluginRuns()).toHaveLength(before);
   });
 });
 
@@ -166,8 +94,8 @@ describe("a workspace's own token", () => {
       ["image", "build", `${google}/acme/images/app:1`, "--creds", "GCP_WORKLOAD_IDENTITY_PROVIDER"],
       { env: { GCP_WORKLOAD_IDENTITY_PROVIDER: pool } },
     );
-    expect(exchange.outcomes).toEqual([""]);
-    expect(exchange.claims[0]).toMatchObject({ iss: issuer, sub: "workspace:default" });
+    expect(world.exchange.outcomes).toEqual([""]);
+    expect(world.exchange.claims[0]).toMatchObject({ iss: issuer, sub: "workspace:default" });
     expect(image.registry).toBe(google);
     const [secret] = (await secrets()).filter(({ name }) => name === image.secretName);
     expect(secret).toMatchObject({ type: "gcp", version: 1 });
@@ -182,7 +110,7 @@ describe("a workspace's own token", () => {
       identities: [{ name: "prod", type: "plugin", default: true }],
     });
     expect(String(shown["externalId"])).toMatch(/^oci-node:[0-9a-f-]{36}$/);
-    expect(shown["externalId"]).toBe(`oci-node:${exchange.claims[0]?.["workspace_id"]}`);
+    expect(shown["externalId"]).toBe(`oci-node:${world.exchange.claims[0]?.["workspace_id"]}`);
     const text = await node.ok(["identity"]);
     expect(text).toContain("identities   prod (plugin, default)");
     expect(text).toContain('"id.example.test/node:sub": "workspace:default"');
