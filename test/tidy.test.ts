@@ -121,6 +121,12 @@ describe("imports", () => {
     expect(wrong).toEqual([]);
   });
 
+  test("the clients of AWS are loaded when they are needed, and by no start", () => {
+    const atStart = /^import (?!type ).*from "@aws-sdk\//;
+    expect(places(sources, atStart)).toEqual([]);
+    expect(places(sources, /await import\("@aws-sdk\//).length).toBeGreaterThan(0);
+  });
+
   test("only src/native binds native code", () => {
     expect(
       wrongImports(
