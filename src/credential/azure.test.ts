@@ -86,10 +86,10 @@ describe("an application with a secret", () => {
     expect(azure.cloud.asked[0]).toStartWith(`POST ${login}/`);
   });
 
-  test("keeps its token until ten minutes before the end that it names, and asks anew when it is refused", async () => {
+  test("keeps its token for half of the life that it names, and asks anew when it is refused", async () => {
     const made = provider(keys);
     const first = await made.authorization();
-    azure.nowMs += 170 * minute - 1;
+    azure.nowMs += 90 * minute - 1;
     expect(await made.authorization()).toBe(first);
     azure.nowMs += 1;
     await accountOf(made);
@@ -248,7 +248,7 @@ test("a refresh token that names no end is kept by the rule", async () => {
   azure.cloud.overrideOf = [registry, () => Response.json({ refresh_token: "opaque" })];
   const made = provider(keys);
   expect(await made.authorization()).toEqual({ kind: "refresh", token: expect.anything() });
-  azure.nowMs += 170 * minute;
+  azure.nowMs += 90 * minute;
   await made.authorization();
   expect(azure.cloud.asked).toHaveLength(4);
 });

@@ -6,8 +6,11 @@ import type { IssuedToken, IssuerCall } from "./issuer-answer.ts";
 import type { CredentialMap, CredentialProvider, RegistryCredential } from "./provider.ts";
 import { subjectToken } from "./workspace-token.ts";
 
-/** Refresh tokens of Azure's registries live about three hours, and say so themselves. */
-const keepRule = { lifeMs: 3 * 3600_000, marginMs: 10 * 60_000 };
+/**
+ * Refresh tokens of Azure's registries live about three hours, and say so themselves. At half of that there is a new one,
+ * so that Entra may be away for the other half.
+ */
+const keepRule = { lifeMs: 3 * 3600_000, marginMs: 90 * 60_000 };
 
 /** Whether Azure's keys are exchanged; without a tenant they are a user name and a password. */
 export function isExchanged(credentials: CredentialMap): boolean {

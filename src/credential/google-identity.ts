@@ -1,6 +1,6 @@
 import { CredentialError } from "./error.ts";
 import { isGoogle } from "./family.ts";
-import { googleIssuer } from "./google.ts";
+import { googleIssuer, googleKeepRule } from "./google.ts";
 import { parseServiceAccountEmail } from "./google-impersonation.ts";
 import { googleAccessScope } from "./google-key.ts";
 import type { Identity, IdentityDependencies } from "./issuer.ts";
@@ -21,7 +21,7 @@ const timeoutMs = 5_000;
  * The metadata server keeps its tokens itself, until five minutes before their end (Google, "Access tokens on the
  * metadata server"): asked a little later than that, it has a new one.
  */
-const keepRule = { lifeMs: 3600_000, marginMs: 4 * 60_000 };
+const metadataKeepRule = { lifeMs: 3600_000, marginMs: 4 * 60_000 };
 
 /**
  * What the machine is at Google, as the operator's identity `name`.
@@ -59,7 +59,7 @@ export function googleIdentity(
         whose: name,
         make: async ({ now }) => ({ token: await metadataToken({ send: metadataFetch, now }), by }),
         serviceAccount,
-        keepRule,
+        keepRule: serviceAccount === undefined ? metadataKeepRule : googleKeepRule,
         dependencies: others,
       });
     },

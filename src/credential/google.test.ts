@@ -73,10 +73,13 @@ describe("a service account's key", () => {
     expect(google.cloud.asked).toEqual(["POST oauth2.googleapis.com/token"]);
   });
 
-  test("becomes another token five minutes before the end, and when the registry refuses the one", async () => {
+  test("becomes another token at half of its life, and when the registry refuses the one", async () => {
     const made = provider(withKey());
     await accountOf(made);
-    google.nowMs += 55 * minute;
+    google.nowMs += 30 * minute - 1;
+    await accountOf(made);
+    expect(google.cloud.asked).toHaveLength(1);
+    google.nowMs += 1;
     await accountOf(made);
     await accountOf(made, true);
     expect(google.cloud.asked).toHaveLength(3);

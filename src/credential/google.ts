@@ -15,8 +15,8 @@ import type {
   RegistryCredential,
 } from "./provider.ts";
 
-/** Access tokens of Google live an hour. */
-const keepRule: KeepRule = { lifeMs: 3600_000, marginMs: 5 * 60_000 };
+/** Access tokens of Google live an hour. At half of that there is a new one, so that Google may be away for the other half. */
+export const googleKeepRule: KeepRule = { lifeMs: 3600_000, marginMs: 30 * 60_000 };
 const poolProviderKey = "GCP_WORKLOAD_IDENTITY_PROVIDER";
 const userName = "oauth2accesstoken";
 
@@ -44,7 +44,7 @@ export function googleProvider(
   const whose = federated ? dependencies.workspace?.externalId : undefined;
   const account = credentials["GCP_SERVICE_ACCOUNT"]?.expose();
   const serviceAccount = account === undefined ? undefined : parseServiceAccountEmail(account);
-  return googleIssuer({ credential, whose, make, serviceAccount, keepRule, dependencies });
+  return googleIssuer({ credential, whose, make, serviceAccount, keepRule: googleKeepRule, dependencies });
 }
 
 /** What a provider of Google's makes its tokens by. */
