@@ -41,9 +41,14 @@ export interface LeaseOptions {
 /** Between two questions because of a refusal: who is refused must not ask at every read. */
 const refusalPauseMs = 10_000;
 const firstRetryMs = 500;
+/** While nobody waits, and a good part of a term is left, failures are tried again less often than when somebody does. */
 const longestRetryMs = 5_000;
+const longestPauseMs = 60_000;
 const defaultPatienceMs = 20_000;
-/** Renewals come after half of a life, give or take so much of it: what was given at one time is not renewed at one time. */
+/**
+ * Renewals come up to so much before half of a life: what was given at one time is not renewed at one time, and there is
+ * half of a life left for a scheduler that is away.
+ */
 const jitter = 0.05;
 
 /**
@@ -197,7 +202,7 @@ export class Lease {
     this.#failure = undefined;
     this.#notBeforeMs = Number.NEGATIVE_INFINITY;
     this.#endsAtMs = atMs + validForMs;
-    this.#renewAtMs = atMs + renewInMs * (1 + jitter * (2 * this.#clock.random() - 1));
+    this.#renewAtMs = atMs + renewInMs * (1 - jitter * this.#clock.random());
     this.#setTimer();
   }
 
@@ -205,7 +210,9 @@ export class Lease {
     const before = this.#failure;
     this.#failures += 1;
     this.#failure = thrown;
-    const retryMs = Math.min(firstRetryMs * 2 ** (this.#failures - 1), longestRetryMs);
+    const leftMs = this.#good() === undefined ? 0 : this.#endsAtMs - this.#clock.now();
+    const mostMs = Math.max(longestRetryMs, Math.min(leftMs / 10, longestPauseMs));
+    const retryMs = Math.min(firstRetryMs * 2 ** (this.#failures - 1), mostMs);
     const pauseMs = this.#isFinal(thrown) ? refusalPauseMs : retryMs * (1 - this.#clock.random() / 2);
     this.#notBeforeMs = this.#clock.now() + pauseMs;
     const same = before instanceof Error && thrown instanceof Error && before.message === thrown.message;

@@ -76,7 +76,8 @@ export async function attachCredentials(
   const delivery = await deliver(dependencies.registry, found.deliverable, {
     wanted: await dependencies.deliveryOf(container.workspaceId),
     anew: refused && before?.delivery === "minted" && before.secretVersion === origin?.secretVersion,
-    mayWait: renewal && !refused && before?.validUntil !== undefined && before.validUntil > givenAt,
+    hasUntil:
+      renewal && !refused && Number(before?.validUntil) > givenAt.getTime() ? before?.validUntil : undefined,
   });
   const sealed = await sealTo(worker.bootPublicKey, delivery.text, {
     requestId,

@@ -28,8 +28,8 @@ export interface DeliveryRule {
   readonly wanted: "minted" | "sealed";
   /** The registry refused what was minted before. */
   readonly anew: boolean;
-  /** The worker has something that is good for a while: it is better off waiting than with the credential itself. */
-  readonly mayWait: boolean;
+  /** The end of what the worker has, while that is good: it is better off waiting than with the credential itself. */
+  readonly hasUntil?: Date | undefined;
 }
 
 /** What goes to the worker. */
@@ -53,22 +53,26 @@ export async function deliver(
   registry: Pick<RegistryClient, "mintPull">,
   what: Deliverable,
   rule: DeliveryRule,
+  now: () => number = Date.now,
 ): Promise<Delivery> {
   const { reference, provider } = what;
   const seal = sealer(what);
   if (rule.wanted === "sealed" && seal !== undefined) return seal();
   let minted: MintedPull | undefined;
   try {
-    minted = await registry.mintPull(reference, provider, AbortSignal.timeout(mintTimeoutMs), {
-      anew: rule.anew,
-    });
+    const mint = (anew: boolean) =>
+      registry.mintPull(reference, provider, AbortSignal.timeout(mintTimeoutMs), { anew });
+    minted = await mint(rule.anew);
+    // A worker that asks a little early would ask again for half of the rest.
+    const same = minted !== undefined && minted.validUntil.getTime() === rule.hasUntil?.getTime();
+    if (same) minted = await mint(true);
   } catch (thrown) {
     const error = thrown instanceof DOMException ? tooLate(reference) : thrown;
-    if (seal === undefined || rule.mayWait || isAnswer(error)) throw error;
+    if (seal === undefined || rule.hasUntil !== undefined || isAnswer(error)) throw error;
     const sealedReason = `${reference.registry} could not be asked from the control plane`;
-    return seal({ sealedReason, renewAt: new Date(Date.now() + tryAgainInMs) });
+    return seal({ sealedReason, renewAt: new Date(now() + tryAgainInMs) });
   }
-  if (minted !== undefined) return deliveryOf(minted, reference);
+  if (minted !== undefined) return deliveryOf(minted, reference, now());
   const sealedReason = `${reference.registry} takes nothing but the credential itself`;
   if (seal !== undefined) return seal({ sealedReason });
   throw new CredentialError("provider_failed", `${sealedReason}, which must not leave the control plane`, {
@@ -86,9 +90,12 @@ function sealer({ credential, value }: Deliverable) {
   });
 }
 
-function deliveryOf({ authorization, validUntil, scope }: MintedPull, { registry }: Reference): Delivery {
-  const now = Date.now();
-  const renewAt = new Date(now + Math.max(0, validUntil.getTime() - now) / 2);
+function deliveryOf(
+  { authorization, validUntil, scope }: MintedPull,
+  { registry }: Reference,
+  nowMs: number,
+): Delivery {
+  const renewAt = new Date(nowMs + Math.max(0, validUntil.getTime() - nowMs) / 2);
   return { delivery: "minted", text: marshalMinted(registry, authorization), scope, validUntil, renewAt };
 }
 
