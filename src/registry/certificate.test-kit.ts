@@ -1,4 +1,5 @@
 import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { isIP } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { run } from "../std/spawn.ts";
@@ -9,7 +10,7 @@ export interface Certificate {
   readonly certificate: string;
 }
 
-/** @param names host names, the first one is its common name too */
+/** @param names host names and addresses, the first one is its common name too */
 export async function makeCertificate(...names: readonly string[]): Promise<Certificate> {
   const directory = await mkdtemp(join(tmpdir(), "oci-node-tls-"));
   try {
@@ -18,7 +19,7 @@ export async function makeCertificate(...names: readonly string[]): Promise<Cert
       "-subj",
       `/CN=${names[0]}`,
       "-addext",
-      `subjectAltName=${names.map((name) => `DNS:${name}`)}`,
+      `subjectAltName=${names.map((name) => `${isIP(name) === 0 ? "DNS" : "IP"}:${name}`)}`,
     ];
     const curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"];
     await run(["openssl", "req", "-x509", ...curve, ...subject, "-keyout", key, "-out", crt]);

@@ -67,7 +67,7 @@ function serve(socket: Socket, handle: (request: RawRequest) => Promise<RawReply
   let work = Promise.resolve();
   socket.on("data", (data: Buffer) => {
     pending = Buffer.concat([pending, data]);
-    for (let parsed = parse(pending); parsed !== undefined; parsed = parse(pending)) {
+    for (let parsed = parseRequest(pending); parsed !== undefined; parsed = parseRequest(pending)) {
       const { request, sizeBytes } = parsed;
       pending = Buffer.from(pending.subarray(sizeBytes));
       work = work.then(async () => reply(socket, request, await handle(request)));
@@ -75,7 +75,8 @@ function serve(socket: Socket, handle: (request: RawRequest) => Promise<RawReply
   });
 }
 
-function parse(bytes: Buffer): { request: RawRequest; sizeBytes: number } | undefined {
+/** The first request in the bytes, when it is whole, and how long it is. */
+export function parseRequest(bytes: Buffer): { request: RawRequest; sizeBytes: number } | undefined {
   const end = bytes.indexOf("\r\n\r\n");
   if (end < 0) return undefined;
   const [first = "", ...fields] = bytes.subarray(0, end).toString("latin1").split("\r\n");
