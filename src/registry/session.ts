@@ -76,6 +76,8 @@ export class Session {
   readonly #exchanges = new SingleFlight<void>();
   #scheme: Scheme = { kind: "unknown" };
   #token: KeptToken | undefined;
+  /** The token service gave a token since the registry named it. */
+  #realmWorked = false;
   #generation = 0;
   #renewedAtMs = Number.NEGATIVE_INFINITY;
   /** Refusals since the credential worked; endless while it never did. */
@@ -137,6 +139,11 @@ export class Session {
     }
     const renewable = this.#scheme.kind === "bearer" || this.#provider.renewable;
     if (this.#isFresh(ticket) || !renewable) throw this.#refuse(challenges, ticket);
+    if (this.#scheme.kind === "bearer") {
+      const moved = await this.#movedTo(this.#scheme.request, challenges, signal);
+      if (ticket.generation !== this.#generation) return;
+      if (moved !== undefined) this.#scheme = moved;
+    }
     this.renew();
   }
 
@@ -205,6 +212,21 @@ export class Session {
       : undefined;
   }
 
+  /** Token services move (NGC's did, to a host of its own): the newest challenge counts, when it may have the credential. */
+  async #movedTo(
+    { realm }: TokenRequest,
+    challenges: readonly Challenge[],
+    signal: AbortSignal,
+  ): Promise<Scheme | undefined> {
+    const authorization = await this.#authorization(signal);
+    try {
+      const named = chooseScheme(challenges, authorization, this.#subject, this.#egress.policy);
+      return named?.kind === "bearer" && named.request.realm.href !== realm.href ? named : undefined;
+    } catch {
+      return undefined;
+    }
+  }
+
   #isFresh(ticket: Ticket): boolean {
     return this.#clock.now() < ticket.freshUntilMs;
   }
@@ -227,8 +249,15 @@ export class Session {
       );
     } catch (error) {
       signal.throwIfAborted();
-      if (kept === undefined || this.#clock.now() - kept.madeAtMs >= kept.lifeMs) throw error;
-      return this.#ticketOf(kept, false);
+      if (kept !== undefined && this.#clock.now() - kept.madeAtMs < kept.lifeMs)
+        return this.#ticketOf(kept, false);
+      if (!this.#realmWorked || !isElsewhere(error)) throw error;
+      // The registry knows where it is now.
+      this.#realmWorked = false;
+      this.#scheme = { kind: "unknown" };
+      this.#token = undefined;
+      this.#generation += 1;
+      return await this.ticket(signal);
     }
     const made = this.#token;
     if (made === undefined) return this.#bearerTicket(request, signal);
@@ -246,6 +275,7 @@ export class Session {
     try {
       const token = await this.#exchanger.token(request);
       this.#token = { ...token, madeAtMs: this.#clock.now() };
+      this.#realmWorked = true;
       this.#generation += 1;
     } catch (error) {
       const refused =
@@ -288,4 +318,9 @@ export class Session {
     const doubted = this.#refusals <= doubtsMax || error.code === "provider_unreachable";
     this.#refused = { error, untilMs: this.#clock.now() + (doubted ? doubtedForMs : refusedForMs) };
   }
+}
+
+/** What answers where the token service was is none any more, or points to another place. */
+function isElsewhere(error: unknown): boolean {
+  return error instanceof RegistryError && ["protocol", "egress_refused"].includes(error.code);
 }

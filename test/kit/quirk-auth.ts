@@ -70,6 +70,8 @@ export interface BearerRules {
   readonly refresh?: (token: string) => string | "expired" | undefined;
   /** The registry's answer to a token that is over; default: 401 with a challenge. */
   readonly expiredToken?: () => Response;
+  /** The token service's answer to a wrong password; default: 401. */
+  readonly wrongLogin?: () => Response;
   /** The token service's answer to a credential that is over; default: 401. */
   readonly expiredLogin?: () => Response;
 }
@@ -110,7 +112,10 @@ export class BearerAuth {
     const pair = basicOf(ask);
     const verdict = pair === undefined ? "ok" : login(...pair);
     if (verdict === "wrong")
-      return Response.json({ details: "incorrect username or password" }, { status: 401 });
+      return (
+        this.#rules.wrongLogin?.() ??
+        Response.json({ details: "incorrect username or password" }, { status: 401 })
+      );
     if (verdict === "locked")
       return Response.json({ details: "too many failed login attempts" }, { status: 429 });
     if (verdict === "expired")

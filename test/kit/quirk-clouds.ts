@@ -102,7 +102,9 @@ export class GoogleTokens {
   }
 
   login(username: string, password: string): "ok" | "wrong" | "expired" {
-    if (username === "_json_key") return password.includes(GoogleTokens.email) ? "ok" : "wrong";
+    if (username === "_json_key_base64")
+      return this.login("_json_key", Buffer.from(password, "base64").toString("utf8"));
+    if (username === "_json_key") return isKeyOf(GoogleTokens.email, password) ? "ok" : "wrong";
     if (username !== "oauth2accesstoken") return "wrong";
     const grant = this.tokens.find(password);
     return grant === "expired" ? "expired" : grant === "unknown" ? "wrong" : "ok";
@@ -132,6 +134,14 @@ export class GoogleTokens {
       expires_in: 3600,
       token_type: "Bearer",
     });
+  }
+}
+
+function isKeyOf(email: string, json: string): boolean {
+  try {
+    return JSON.parse(json).client_email === email;
+  } catch {
+    return false;
   }
 }
 

@@ -109,9 +109,18 @@ export class QuirkNet {
   async #answer(request: Request): Promise<Response> {
     const url = new URL(request.url.replace(/^http:/, "https:"));
     const ask = { method: request.method, url, headers: request.headers, body: await request.text() };
-    const response = await (this.#answererOf(url)?.(ask) ?? new Response("nobody is here", { status: 599 }));
+    const response = await this.#responseTo(ask);
     this.seen.push({ ...ask, status: response.status });
     return response;
+  }
+
+  /** A host that fails is one that nobody serves: a stray, which tests do not forgive. */
+  async #responseTo(ask: Ask): Promise<Response> {
+    try {
+      return (await this.#answererOf(ask.url)?.(ask)) ?? new Response("nobody is here", { status: 599 });
+    } catch (error) {
+      return new Response(String(error), { status: 599 });
+    }
   }
 
   #answererOf(url: URL): Answerer | undefined {

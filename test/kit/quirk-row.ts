@@ -10,10 +10,12 @@ export interface Row {
   readonly reference: string;
   /** The credential, in the caller's variables. */
   readonly env: Readonly<Record<string, string>>;
+  /** The one of its values that must be seen at its own hosts and nowhere else. */
+  readonly secret?: string;
   readonly registry: QuirkRegistry;
   readonly blobs?: BlobHost;
-  /** After so long, everything that it issues is over. */
-  readonly lifeSeconds: number;
+  /** How many passwords or tokens its innermost issuer has given out. */
+  readonly issued: () => number;
 }
 
 const farBytes = 5 * 1024 * 1024;

@@ -1,7 +1,7 @@
 import type { Moto } from "./moto.ts";
 import { BearerAuth, basicGate, registryError } from "./quirk-auth.ts";
 import { BlobHost } from "./quirk-blobs.ts";
-import { AzureTokens, EcrPasswords, type GoogleTokens } from "./quirk-clouds.ts";
+import { AzureTokens, EcrPasswords, type GoogleTokens, passOn } from "./quirk-clouds.ts";
 import type { QuirkNet } from "./quirk-net.ts";
 import { QuirkRegistry } from "./quirk-registry.ts";
 import type { Row } from "./quirk-row.ts";
@@ -17,8 +17,12 @@ export function ecrRow(net: QuirkNet, moto: Moto): Row & { readonly passwords: E
   const api = "api.ecr.us-east-1.amazonaws.com";
   const passwords = new EcrPasswords(net);
   passwords.serve(api, moto, apiHost);
+  net.route("sts.us-east-1.amazonaws.com", "/", (ask) => passOn(ask, moto.host));
   net.plant("the AWS secret key", awsKeys.AWS_SECRET_ACCESS_KEY, []);
-  net.plant("the AWS session token", "quirk-session-token/that/goes/to/aws==", [api]);
+  net.plant("the AWS session token", "quirk-session-token/that/goes/to/aws==", [
+    api,
+    "sts.us-east-1.amazonaws.com",
+  ]);
   const bucket = "prod-us-east-1-starport-layer-bucket.s3.us-east-1.amazonaws.com";
   const blobs = new BlobHost(net, { host: bucket, signing: "aws", lifeSeconds: 3600 });
   const gate = basicGate({
@@ -37,8 +41,8 @@ export function ecrRow(net: QuirkNet, moto: Moto): Row & { readonly passwords: E
     },
     registry,
     blobs,
-    lifeSeconds: EcrPasswords.lifeSeconds,
     passwords,
+    issued: () => passwords.count,
   };
 }
 
@@ -71,8 +75,8 @@ export function ecrPublicRow(net: QuirkNet, moto: Moto): Row & { readonly passwo
     env: awsKeys,
     registry,
     blobs,
-    lifeSeconds: EcrPasswords.lifeSeconds,
     passwords,
+    issued: () => passwords.count,
   };
 }
 
@@ -95,7 +99,7 @@ export function googleRow(net: QuirkNet, google: GoogleTokens, apiHost: string, 
     lifeSeconds: 1200,
   });
   const registry = new QuirkRegistry(net, { apiHost, gate: auth.gate, blobs: { host: blobs, status: 302 } });
-  return { reference: `${apiHost}/acme/team/app:1`, env, registry, blobs, lifeSeconds: 3600 };
+  return { reference: `${apiHost}/acme/team/app:1`, env, registry, blobs, issued: () => google.tokens.count };
 }
 
 const entraApp = {
@@ -138,8 +142,8 @@ export function acrRow(net: QuirkNet): Row & { readonly auth: BearerAuth; readon
     },
     registry,
     blobs,
-    lifeSeconds: AzureTokens.refreshSeconds,
     auth,
     azure,
+    issued: () => azure.refresh.count,
   };
 }

@@ -1,4 +1,4 @@
-import { BearerAuth, type BearerRules, type Login, lockingLogin } from "./quirk-auth.ts";
+import { BearerAuth, type BearerRules, type Login, lockingLogin, registryError } from "./quirk-auth.ts";
 import { BlobHost, type BlobRules } from "./quirk-blobs.ts";
 import type { QuirkNet } from "./quirk-net.ts";
 import { QuirkRegistry, type QuirkRegistryRules } from "./quirk-registry.ts";
@@ -34,7 +34,7 @@ function bearerRow(net: QuirkNet, rules: BearerRegistry): BearerRow {
     blobs: { host: blobs, status },
     ...(onManifest === undefined ? {} : { onManifest }),
   });
-  return { reference, env, registry, blobs, auth, lifeSeconds: bearer.lifeSeconds };
+  return { reference, env, secret: secret.value, registry, blobs, auth, issued: () => auth.tokens.count };
 }
 
 function one(username: string, password: string): Login {
@@ -91,6 +91,7 @@ export function ghcrRow(net: QuirkNet): BearerRow & { readonly token: string } {
       realm: "https://ghcr.io/token",
       service: "ghcr.io",
       login: (_, password) => (password === token ? "ok" : "wrong"),
+      wrongLogin: () => registryError(403, "DENIED", "denied"),
       lifeSeconds: 300,
       saysLife: false,
       otherBearer: (value) => value === Buffer.from(token).toString("base64"),
