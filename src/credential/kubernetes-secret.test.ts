@@ -113,7 +113,7 @@ describe("a pull Secret of Kubernetes", () => {
   test("without the registry is named, with what to do", async () => {
     const error = await refusal(read(manifest, "other.test"));
     expect(error.code).toBe("no_credentials");
-    expect(error.message).toBe("the Secret regcred: no credential for other.test");
+    expect(error.message).toBe("the Secret default/regcred: no credential for other.test");
     expect((await refusal(read("kind: ConfigMap\ndata: {}\n"))).code).toBe("no_credentials");
   });
 

@@ -13,7 +13,7 @@ import { parseYaml } from "./yaml.ts";
 const values = z.record(z.string(), z.string()).nullish();
 const secretSchema = z.object({
   kind: z.literal("Secret"),
-  metadata: z.object({ name: z.string().nullish() }).nullish(),
+  metadata: z.object({ name: z.string().nullish(), namespace: z.string().nullish() }).nullish(),
   data: values,
   stringData: values,
 });
@@ -105,8 +105,8 @@ function pullSecretsOf(document: unknown): readonly PullSecret[] {
 
 /** `stringData` is what the API server would write over `data`. */
 function pullSecretOf({ metadata, data, stringData }: z.infer<typeof secretSchema>): readonly PullSecret[] {
-  const given = metadata?.name ?? "";
-  const name = /^[a-z0-9.-]{1,253}$/.test(given) ? `the Secret ${given}` : "the Secret";
+  const given = [metadata?.namespace, metadata?.name].filter(Boolean).join("/");
+  const name = /^[a-z0-9./-]{1,320}$/.test(given) ? `the Secret ${given}` : "the Secret";
   const textOf = (key: string): string | undefined => {
     const base64 = data?.[key];
     return stringData?.[key] ?? (base64 === undefined ? undefined : decode(base64));

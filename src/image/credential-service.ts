@@ -32,7 +32,7 @@ export function credentialService(dependencies: ReleaseDependencies): Handlers {
         ...authorizationToWire(authorization),
         ...(expiresAt === undefined ? {} : { validUntil: timestampFromDate(expiresAt) }),
         scope,
-        secretName: released.secretName,
+        secretName: released.secretName ?? "",
         repository: repository ?? "",
       };
     },

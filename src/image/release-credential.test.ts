@@ -3,10 +3,12 @@ import { rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { configure, type LogRecord, reset } from "@logtape/logtape";
+import { createProvider } from "../credential/create-provider.ts";
 import { detectCredentialType, principalOf } from "../credential/detect.ts";
 import { CredentialError, type CredentialErrorCode } from "../credential/error.ts";
+import { identityCredential } from "../credential/identity.ts";
 import { IssuedAuthorizations } from "../credential/issued.ts";
-import type { ProviderDependencies, WorkspaceIdentity } from "../credential/issuer.ts";
+import type { DefaultIdentity, ProviderDependencies, WorkspaceIdentity } from "../credential/issuer.ts";
 import { marshalCredentials } from "../credential/marshal.ts";
 import { credentialMap } from "../credential/value.ts";
 import { authorizationToWire } from "../credential/wire.ts";
@@ -16,6 +18,7 @@ import { SecretStore } from "../secret/store.ts";
 import { Vault } from "../secret/vault.ts";
 import { WorkspaceStore } from "../secret/workspace-store.ts";
 import { type ReleaseRequest, releaseCredential } from "./release-credential.ts";
+import { ImageStore } from "./store.ts";
 
 const ecr = "123456789012.dkr.ecr.eu-west-1.amazonaws.com";
 const password = "hunter2";
@@ -26,6 +29,7 @@ const keyPath = join(tmpdir(), `oci-node-release-${process.pid}-${Date.now()}`);
 
 let server: TestPostgres;
 let vault: Vault;
+let images: ImageStore;
 let workspaces: WorkspaceStore;
 let workspaceId: string;
 let allowed = false;
@@ -35,6 +39,7 @@ let records: LogRecord[] = [];
 beforeAll(async () => {
   server = await startTestPostgres();
   workspaces = new WorkspaceStore(server.database, await KeyFile.open(keyPath, { create: true }));
+  images = new ImageStore(server.database);
   vault = new Vault({ store: new SecretStore(server.database), workspaces });
   await configure({
     reset: true,
@@ -69,6 +74,7 @@ const workspace: WorkspaceIdentity = {
   externalId: "oci-node:x",
   identity: (name) => ({
     name,
+    awsKeys: () => Promise.reject(new Error("nobody is asked")),
     provider: (registry, repository) => ({
       registry,
       type: "identity",
@@ -95,11 +101,24 @@ async function keep(registry: string, values: Record<string, string>, name: stri
 async function release(registry: string, more: Partial<ReleaseRequest> = {}) {
   const needed: ProviderDependencies = { fetch: fetchEcr, workspace, issued: new IssuedAuthorizations() };
   const released = await releaseCredential(
-    { vault, providersOf: async () => needed, releaseAllowed: async () => allowed },
-    { workspaceId, tokenId: "token-1", registry, secretName: undefined, ...more },
+    {
+      vault,
+      images,
+      providersOf: async () => needed,
+      defaultProvider: async (_, wanted) => defaultFor(wanted, needed),
+      releaseAllowed: async () => allowed,
+    },
+    { workspaceId, tokenId: "token-1", registry, repository: undefined, secretName: undefined, ...more },
     AbortSignal.timeout(30_000),
   );
   return { ...released, ...authorizationToWire(released.authorization) };
+}
+
+/** The default identity is for `ours.test` alone. */
+function defaultFor(registry: string, needed: ProviderDependencies): DefaultIdentity | undefined {
+  if (registry !== "ours.test") return undefined;
+  const credential = identityCredential(registry, "prod");
+  return { name: "prod", credential, provider: createProvider(credential, needed) };
 }
 
 async function refused(code: CredentialErrorCode, asked: Promise<unknown>): Promise<CredentialError> {
@@ -112,6 +131,16 @@ async function refused(code: CredentialErrorCode, asked: Promise<unknown>): Prom
   expect(Bun.inspect(error)).not.toContain(password);
   return error as CredentialError;
 }
+
+const built = () => ({
+  manifestDigest: `sha256:${crypto.randomUUID()}`,
+  configDigest: "sha256:c",
+  platform: "linux/amd64",
+  indexSha256: "",
+  sizeBytes: 1,
+  inodes: 1,
+  status: "ready" as const,
+});
 
 const logged = () =>
   records.map(({ level, message, properties }) => ({ level, message: message.join(""), ...properties }));
@@ -127,9 +156,7 @@ describe("what an issuer made", () => {
       repository: undefined,
     });
     expect(released.authorization.expiresAt).toEqual(endsAt);
-    expect(released.scope).toBe(
-      "every repository of account 123456789012, and of others, that the credential may pull (ECR narrows no token)",
-    );
+    expect(released.scope).toContain("every repository of account 123456789012");
     const [line, ...others] = logged();
     expect(others).toEqual([]);
     expect(line).toMatchObject({
@@ -189,6 +216,22 @@ test("what an identity of the operator's gets is let out by him alone, and is fo
   expect(repositories).toEqual(["team/app"]);
 });
 
+test("where there is no secret, the default identity's is given out by the operator's leave, and counts as none without", async () => {
+  await refused("no_credentials", release("ours.test"));
+  allowed = true;
+  await refused("no_credentials", release("theirs.test"));
+  expect(await release("ours.test")).toMatchObject({ username: "plugin", secretName: undefined });
+  expect(logged()).toMatchObject([{ level: "info", identity: "prod", token: "token-1" }]);
+  await keep("ours.test", basic, "own");
+  expect((await release("ours.test")).username).toBe("robot");
+});
+
+test("what is got by a role that an identity of the operator's may take is his to let out, too", async () => {
+  const role = { AWS_ROLE_ARN: "arn:aws:iam::123456789012:role/pull", OCI_NODE_IDENTITY: "prod" };
+  await keep(ecr, role, "role");
+  await refused("release_refused", release(ecr));
+});
+
 describe("the secret", () => {
   test("is the only one of the registry, and of several the one named", async () => {
     allowed = true;
@@ -197,6 +240,34 @@ describe("the secret", () => {
     const error = await refused("bad_value", release("r.test"));
     expect(error.message).toBe("the workspace has several secrets for r.test: one (robot), two (alice)");
     expect((await release("r.test", { secretName: "two" })).username).toBe("alice");
+  });
+
+  test("of several is the one that all images of the repository were built with, and is then for that repository", async () => {
+    allowed = true;
+    await keep("r.test", basic, "one");
+    await keep("r.test", { USERNAME: "alice", PASSWORD: "x" }, "two");
+    const build = async (repository: string, secretName: string) => {
+      const row = {
+        workspaceId,
+        registry: "r.test",
+        repository,
+        reference: `r.test/${repository}:1`,
+        ...built(),
+      };
+      const { id } = await images.put(row, []);
+      const secret = await vault.get(workspaceId, secretName);
+      await images.setImageCredentialSecret(id, secretName, secret.id);
+    };
+    await build("team/app", "two");
+    await build("mixed", "one");
+    await build("mixed", "two");
+    expect(await release("r.test", { repository: "team/app" })).toMatchObject({
+      username: "alice",
+      repository: "team/app",
+    });
+    await refused("bad_value", release("r.test", { repository: "mixed" }));
+    await refused("bad_value", release("r.test", { repository: "team/other" }));
+    await refused("bad_value", release("r.test"));
   });
 
   test("of another registry is not taken, nor another workspace's", async () => {

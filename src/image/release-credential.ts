@@ -1,35 +1,39 @@
 import { createProvider } from "../credential/create-provider.ts";
 import { CredentialError } from "../credential/error.ts";
-import type { ProvidersOf } from "../credential/issuer.ts";
+import { identityKey } from "../credential/identity.ts";
+import type { DefaultProvider, ProvidersOf } from "../credential/issuer.ts";
 import { unmarshalCredentials } from "../credential/marshal.ts";
-import type { CredentialProvider, RegistryAuthorization } from "../credential/provider.ts";
+import type {
+  CredentialProvider,
+  RegistryAuthorization,
+  RegistryCredential,
+} from "../credential/provider.ts";
 import { issuedScope } from "../credential/scope.ts";
-import type { SecretMetadata, Vault } from "../secret/vault.ts";
+import type { Vault } from "../secret/vault.ts";
 import { logger } from "../std/log.ts";
+import { chooseSecret, type SecretWanted, secretMismatch } from "./choose-secret.ts";
+import type { ImageStore } from "./store.ts";
 
 const log = logger("image");
 
 export interface ReleaseDependencies {
   readonly vault: Vault;
+  readonly images: Pick<ImageStore, "list">;
   readonly providersOf: ProvidersOf;
+  readonly defaultProvider: DefaultProvider;
   /** Whether the operator lets the workspace take stored credentials, and what his own identities get, out of the node. */
   readonly releaseAllowed: (workspaceId: string) => Promise<boolean>;
 }
 
-export interface ReleaseRequest {
-  readonly workspaceId: string;
+export interface ReleaseRequest extends SecretWanted {
   /** Who asks; stands in the log. */
   readonly tokenId: string;
-  readonly registry: string;
-  /** Absent: whatever is to be pulled. */
-  readonly repository?: string | undefined;
-  /** Undefined: the workspace's only secret for the registry. */
-  readonly secretName: string | undefined;
 }
 
 export interface ReleasedCredential {
   readonly authorization: Exclude<RegistryAuthorization, { kind: "anonymous" | "bearer" }>;
-  readonly secretName: string;
+  /** Undefined: it is the default identity's. */
+  readonly secretName: string | undefined;
   /** What it is good for, in words. */
   readonly scope: string;
   /** Got for this one; undefined: it is the registry's. */
@@ -39,7 +43,8 @@ export interface ReleasedCredential {
 /**
  * A registry credential of a workspace for a program beside oci-node. What an issuer made (a token of ECR, Google, Azure)
  * is given out with its end; the stored credential itself only where the operator allows that, and so what an identity of
- * his own gets, which is not the workspace's. Each is logged: who, which secret and version, never a value.
+ * his own gets, which is not the workspace's. Where there is no secret and he allows it, the default identity's is given.
+ * Each is logged: who, which secret and version, never a value.
  *
  * @throws CredentialError `no_credentials`, `bad_value` when there are several, `registry_mismatch`, `release_refused`, and
  * those of the issuer; SecretError
@@ -49,95 +54,103 @@ export async function releaseCredential(
   request: ReleaseRequest,
   signal: AbortSignal,
 ): Promise<ReleasedCredential> {
-  const { vault, providersOf, releaseAllowed } = dependencies;
   const { workspaceId, registry, repository, tokenId } = request;
-  const secret = await chooseSecret(vault, request);
+  const candidate = await findCandidate(dependencies, request);
+  const { credential, provider, source } = candidate;
+  const about = { workspace: workspaceId, token: tokenId, registry, type: credential.type, ...source };
+  const kept = describeKept(candidate);
+  if (kept !== undefined && !(await dependencies.releaseAllowed(workspaceId))) {
+    log.warning("refused to give out a registry credential", about);
+    throw releaseRefused(registry, source, kept, candidate.workspaceName);
+  }
+  const authorization = await provider.authorization(signal);
+  if (authorization.kind === "anonymous" || authorization.kind === "bearer") {
+    throw inexpressible(registry, authorization.kind);
+  }
+  const validUntil = authorization.expiresAt?.toISOString() ?? null;
+  log.info("gave out a registry credential", { ...about, validUntil });
+  return {
+    authorization,
+    secretName: source.secret,
+    scope: issuedScope(registry) ?? `every repository on ${registry} that its account may pull`,
+    repository: candidate.ofRepository || credential.type === "identity" ? repository : undefined,
+  };
+}
+
+interface Candidate {
+  readonly credential: RegistryCredential;
+  readonly provider: CredentialProvider;
+  readonly ofRepository: boolean;
+  readonly source: {
+    readonly secret?: string;
+    readonly secretId?: string;
+    readonly version?: number;
+    readonly identity?: string;
+  };
+  readonly workspaceName: string;
+}
+
+async function findCandidate(dependencies: ReleaseDependencies, request: ReleaseRequest): Promise<Candidate> {
+  const { vault, providersOf } = dependencies;
+  const { workspaceId, registry, repository } = request;
+  const chosen = await chooseSecret(dependencies, request);
+  if (chosen === undefined) return await defaultCandidate(dependencies, request);
+  const { secret, ofRepository } = chosen;
   const { value, version } = await vault.read(workspaceId, secret.id);
   const credential = unmarshalCredentials(value);
-  if (credential.registry !== registry) throw mismatch(secret.name, credential.registry, registry);
-  const who = { workspace: workspaceId, token: tokenId, registry, type: credential.type };
-  const which = { secret: secret.name, secretId: secret.id, version };
+  if (credential.registry !== registry) throw secretMismatch(secret.name, credential.registry, registry);
   const needed = await providersOf(workspaceId);
   const provider = createProvider(credential, {
     ...needed,
     ...(repository === undefined ? {} : { repository }),
   });
-  const kept = describeKept(provider);
-  if (kept !== undefined && !(await releaseAllowed(workspaceId))) {
-    log.warning("refused to give out a registry credential", { ...who, ...which });
-    throw releaseRefused(secret, kept, needed.workspace?.name ?? "NAME");
-  }
-  const authorization = await provider.authorization(signal);
-  if (authorization.kind === "anonymous" || authorization.kind === "bearer") {
-    throw inexpressible(secret.name, authorization.kind);
-  }
-  const validUntil = authorization.expiresAt?.toISOString() ?? null;
-  log.info("gave out a registry credential", { ...who, ...which, validUntil });
-  return {
-    authorization,
-    secretName: secret.name,
-    scope: issuedScope(registry) ?? `every repository on ${registry} that its account may pull`,
-    repository: credential.type === "identity" ? repository : undefined,
-  };
+  const source = { secret: secret.name, secretId: secret.id, version };
+  return { credential, provider, ofRepository, source, workspaceName: needed.workspace?.name ?? "NAME" };
 }
 
-async function chooseSecret(vault: Vault, request: ReleaseRequest): Promise<SecretMetadata> {
-  const { workspaceId, registry, secretName } = request;
-  if (secretName !== undefined) {
-    const secret = await vault.get(workspaceId, secretName);
-    if (secret.registry === registry) return secret;
-    throw mismatch(secretName, secret.registry, registry);
-  }
-  const fitting = (await vault.list(workspaceId)).filter((secret) => secret.registry === registry);
-  const [first, ...others] = fitting;
-  if (first === undefined) {
+/** Without the operator's leave it counts as none, so that others' programs pull public images as if there was no node. */
+async function defaultCandidate(
+  { defaultProvider, releaseAllowed }: ReleaseDependencies,
+  { workspaceId, registry }: ReleaseRequest,
+): Promise<Candidate> {
+  const allowed = await releaseAllowed(workspaceId);
+  const standard = allowed ? await defaultProvider(workspaceId, registry) : undefined;
+  if (standard === undefined) {
     throw new CredentialError("no_credentials", `the workspace has no secret for ${registry}`, {
       next: `Make one: oci-node secret create ${registry} --creds KEY,KEY`,
     });
   }
-  if (others.length === 0) return first;
-  const shown = fitting.slice(0, 10).map(({ name, principal }) => `${name} (${principal})`);
-  throw new CredentialError(
-    "bad_value",
-    `the workspace has several secrets for ${registry}: ${shown.join(", ")}`,
-    {
-      next: "Choose one with --secret NAME, or for Docker with the variable OCI_NODE_SECRET=NAME.",
-    },
-  );
+  const { credential, provider, name } = standard;
+  return { credential, provider, ofRepository: false, source: { identity: name }, workspaceName: "" };
 }
 
-/** What would be given out that is not made for the occasion; undefined: nothing of the kind. */
-function describeKept(provider: CredentialProvider): string | undefined {
-  if (provider.type === "identity") return "comes from an identity of the operator's";
+/** What would be given out that is not made for the occasion, or not the workspace's own; undefined: nothing of the kind. */
+function describeKept({ credential, provider }: Candidate): string | undefined {
+  if (identityKey in credential.credentials) return "comes by an identity of the operator's";
   return provider.renewable
     ? undefined
     : "is the stored credential itself, for which nothing short-lived can be had";
 }
 
-function mismatch(secretName: string, actual: string, asked: string): CredentialError {
-  return new CredentialError("registry_mismatch", `the secret ${secretName} is for ${actual}, not ${asked}`, {
-    next: "Choose a secret of the registry: see `oci-node secret ls`.",
-  });
-}
-
 function releaseRefused(
-  { name, registry }: SecretMetadata,
+  registry: string,
+  { secret }: Candidate["source"],
   kept: string,
-  workspace: string,
+  workspaceName: string,
 ): CredentialError {
   return new CredentialError(
     "release_refused",
-    `the credential for ${registry} (secret ${name}) ${kept}, and the operator does not let it out of the node`,
+    `the credential for ${registry} (secret ${secret}) ${kept}, and the operator does not let it out of the node`,
     {
-      next: `He allows it in the node's configuration: [workspaces.${workspace}] release_credentials = true.`,
+      next: `He allows it in the node's configuration: [workspaces.${workspaceName}] release_credentials = true.`,
     },
   );
 }
 
-function inexpressible(secretName: string, kind: "anonymous" | "bearer"): CredentialError {
+function inexpressible(registry: string, kind: "anonymous" | "bearer"): CredentialError {
   const what =
     kind === "bearer" ? "is a bare bearer token, which cannot be handed to other programs" : "is empty";
-  return new CredentialError("bad_value", `the secret ${secretName} ${what}`, {
+  return new CredentialError("bad_value", `the credential for ${registry} ${what}`, {
     next: "Store a user name and a password, or keys from which tokens can be made.",
   });
 }

@@ -74,7 +74,9 @@ export async function startGateway(
         getWorkspaceIdentity: getWorkspaceIdentity(plane.describeIdentity),
         ...credentialService({
           vault,
+          images,
           providersOf: plane.providersOf,
+          defaultProvider: plane.defaultProvider,
           releaseAllowed: async (workspaceId) => (await plane.policies(workspaceId)).release_credentials,
         }),
       });

@@ -85,6 +85,11 @@ describe("a call", () => {
   });
 });
 
+test("credentials are given out to nobody who may only look, nor to the cluster's own tokens", () => {
+  const may = authorization["oci_node.v1.CredentialService/GetRegistryCredential"];
+  expect(may).toEqual(["owner", "developer"]);
+});
+
 test("every method of the API stands in the table of who may call it", () => {
   const methods = [imageFile, secretFile, credentialFile, containerFile, schedulerFile].flatMap((file) =>
     file.services.flatMap((service) => service.methods.map((method) => `${service.typeName}/${method.name}`)),
