@@ -79,11 +79,13 @@ async function askOnce(
       signal,
     });
   } catch (error) {
-    return error instanceof CredentialError ? error : away(who, host, reasonOf(error, signal));
+    return error instanceof CredentialError
+      ? error
+      : away(host, `${who} (${host}) cannot be reached: ${reasonOf(error, signal)}`);
   }
   const { status, headers } = answer;
   if (status >= 500 || status === 408 || status === 429 || question.busy?.includes(status)) {
-    return away(who, host, `answered ${status}`);
+    return away(host, `${who} (${host}) gives no answer just now (${status})`);
   }
   if (status >= 300 && status < 400) {
     return new CredentialError("provider_failed", `${who} (${host}) redirects, which it must not`, {
@@ -110,8 +112,8 @@ function reasonOf(error: unknown, signal: AbortSignal): string {
   return errnoOf(error) ?? "connection failed";
 }
 
-function away(who: string, host: string, reason: string): CredentialError {
-  return new CredentialError("provider_unreachable", `${who} (${host}) cannot be reached: ${reason}`, {
+function away(host: string, message: string): CredentialError {
+  return new CredentialError("provider_unreachable", message, {
     next: `Check that this machine reaches ${host}, then try again.`,
   });
 }
