@@ -1,4 +1,5 @@
 import type { RegistryAuthorization } from "../credential/provider.ts";
+import { CodedError } from "../std/error.ts";
 import type { Redacted } from "../std/redacted.ts";
 import type { BoundProvider } from "./bound-provider.ts";
 import type { Egress } from "./egress.ts";
@@ -7,6 +8,8 @@ import { type FailedLogins, loginOf } from "./failed-logins.ts";
 import { badCredential, type Subject } from "./problem.ts";
 import { type Clock, withRetry } from "./retry.ts";
 import { type BearerToken, exchangeToken, type TokenRequest } from "./token.ts";
+
+const unsaidLifeMs = 60_000;
 
 export interface ExchangerOptions {
   readonly provider: BoundProvider;
@@ -69,14 +72,24 @@ export class Exchanger {
   }
 
   /** @param instead sent in place of what the provider gives */
-  #send(request: TokenRequest, instead: RegistryAuthorization | undefined): Promise<BearerToken> {
-    const { provider, egress, clock } = this.#options;
-    const signal = AbortSignal.timeout(egress.policy.totalTimeoutMs);
-    return withRetry({ ...egress.policy, inLine: true }, clock, signal, async (timeoutMs, againAfterMs) => {
-      const authorization = instead ?? (await provider.authorization(signal));
-      const limits = { signal, timeoutMs, order: { againAfterMs } };
-      return await this.#login(request, authorization, limits);
-    });
+  async #send(request: TokenRequest, instead: RegistryAuthorization | undefined): Promise<BearerToken> {
+    const { provider, egress, clock, subject } = this.#options;
+    const { totalTimeoutMs } = egress.policy;
+    const signal = AbortSignal.timeout(totalTimeoutMs);
+    const rule = { ...egress.policy, inLine: true };
+    try {
+      return await withRetry(rule, clock, signal, async (timeoutMs, againAfterMs) => {
+        const authorization = instead ?? (await provider.authorization(signal));
+        if (authorization.kind === "bearer") return asItIs(authorization, clock.now());
+        const limits = { signal, timeoutMs, order: { againAfterMs } };
+        return await this.#login(request, authorization, limits);
+      });
+    } catch (error) {
+      if (!signal.aborted || error instanceof CodedError) throw error;
+      const { where } = subject;
+      const message = `the token service of ${where.registry} gave no token within ${totalTimeoutMs / 1000} s`;
+      throw new RegistryError("timeout", message, where, { next: "Check the registry, then try again." });
+    }
   }
 
   async #login(
@@ -91,7 +104,7 @@ export class Exchanger {
     if (login === undefined) return await ask(request);
     const offline = this.#offline && this.#count > 0 && !provider.renewable;
     const attempt = (asked: TokenRequest): Promise<BearerToken> =>
-      failedLogins.attempt(login, subject.where, clock.now, () => ask(asked));
+      failedLogins.attempt(login, subject.where, clock.now, limits.signal, () => ask(asked));
     return await attempt({ ...request, offline }).catch(async (error: unknown) => {
       if (!(error instanceof RegistryError) || error.code !== "denied") throw error;
       // Some deny a bad password as they deny a repository (GHCR): a login that asks for nothing tells them apart.
@@ -111,4 +124,13 @@ function isRefusal(error: unknown): error is RegistryError {
   return (
     error instanceof RegistryError && ["unauthorized", "expired", "denied", "protocol"].includes(error.code)
   );
+}
+
+/** A provider that gave a password before may give a token now (a lease): there is nothing to exchange. */
+function asItIs(
+  { token, expiresAt }: Extract<RegistryAuthorization, { kind: "bearer" }>,
+  nowMs: number,
+): BearerToken {
+  const lifeMs = expiresAt === undefined ? unsaidLifeMs : expiresAt.getTime() - nowMs;
+  return { value: token, lifeMs: Math.max(lifeMs, unsaidLifeMs), exchanged: false };
 }

@@ -82,6 +82,7 @@ describe("a password that was refused three times", () => {
         login("right"),
         where,
         () => 0,
+        new AbortController().signal,
         () => Promise.reject(away),
       );
       await expect(attempt).rejects.toBe(away);

@@ -1,5 +1,6 @@
 import { createHmac, randomBytes } from "node:crypto";
 import type { RegistryAuthorization } from "../credential/provider.ts";
+import { waitFor } from "../std/wait.ts";
 import { RegistryError, type Where } from "./error.ts";
 
 /** A user name with a password, at whoever checks it. */
@@ -20,8 +21,9 @@ interface Account {
   readonly failures: Failure[];
   /** Of the password that worked last. */
   worked: string | undefined;
-  /** Logins of passwords that have not worked yet go one by one. */
-  last: Promise<unknown>;
+  /** Logins under way with passwords that have not worked yet, and who waits for one of them to end. */
+  inFlight: number;
+  readonly waiting: (() => void)[];
 }
 
 const windowMs = 10 * 60_000;
@@ -49,7 +51,7 @@ export class FailedLogins {
   check(login: Login, where: Where, nowMs: number): void {
     const account = this.#accounts.get(keyOf(login));
     if (account === undefined) return;
-    const recent = account.failures.filter(({ atMs }) => nowMs < atMs + windowMs);
+    const recent = this.#recent(login, nowMs);
     const untilMs = heldUntil(recent, login.proof, account.worked === login.proof, where);
     if (nowMs < untilMs) throw heldBack(login, where, recent.length, untilMs, nowMs);
   }
@@ -70,36 +72,55 @@ export class FailedLogins {
   }
 
   /**
-   * Logs in when the login's turn has come: a password that has not worked yet is not tried twice at once, so that many
-   * who begin at the same time with a wrong one do not lock its account together.
+   * Logs in when the login's turn has come: no more passwords that have not worked yet are under way than may still be
+   * refused, so that many who begin at the same time with a wrong one do not lock its account together.
    *
    * @param call rejects with `unauthorized` when the login is refused; every other outcome says nothing against it
    */
-  async attempt<T>(login: Login, where: Where, now: () => number, call: () => Promise<T>): Promise<T> {
+  async attempt<T>(
+    login: Login,
+    where: Where,
+    now: () => number,
+    signal: AbortSignal,
+    call: () => Promise<T>,
+  ): Promise<T> {
     const account = this.#account(login);
-    if (account.worked === login.proof) return await this.#attempt(login, where, now, call);
-    const mine = account.last.then(() => this.#attempt(login, where, now, call));
-    account.last = mine.catch(() => undefined);
-    return await mine;
-  }
-
-  async #attempt<T>(login: Login, where: Where, now: () => number, call: () => Promise<T>): Promise<T> {
+    while (account.worked !== login.proof && account.inFlight >= this.#placesOf(login, where, now())) {
+      await waitFor(new Promise<void>((resolve) => account.waiting.push(resolve)), signal);
+    }
     this.check(login, where, now());
+    account.inFlight += 1;
     try {
       const result = await call();
       this.worked(login);
       return result;
     } catch (error) {
-      if (error instanceof RegistryError && error.code === "unauthorized") this.refused(login, now());
+      const refused =
+        error instanceof RegistryError && (error.code === "unauthorized" || error.code === "expired");
+      if (refused) this.refused(login, now());
       throw error;
+    } finally {
+      account.inFlight -= 1;
+      for (const go of account.waiting.splice(0)) go();
     }
+  }
+
+  /** How many may be under way; checks as well, so that nobody waits who is held back. */
+  #placesOf(login: Login, where: Where, nowMs: number): number {
+    this.check(login, where, nowMs);
+    return Math.max(1, refusalsMax - this.#recent(login, nowMs).length);
+  }
+
+  #recent(login: Login, nowMs: number): readonly Failure[] {
+    const failures = this.#accounts.get(keyOf(login))?.failures ?? [];
+    return failures.filter(({ atMs }) => nowMs < atMs + windowMs);
   }
 
   #account(login: Login): Account {
     const key = keyOf(login);
     const known = this.#accounts.get(key);
     if (known !== undefined) return known;
-    const made = { failures: [], worked: undefined, last: Promise.resolve() };
+    const made = { failures: [], worked: undefined, inFlight: 0, waiting: [] };
     this.#accounts.set(key, made);
     const oldest = this.#accounts.keys().next();
     if (this.#accounts.size > accountsMax && !oldest.done) this.#accounts.delete(oldest.value);

@@ -93,7 +93,7 @@ export function noPullRight({ where, name, withCredential }: Subject): RegistryE
     where,
     {
       next: withCredential
-        ? "Give the account the right to pull this repository, or use another account; check the name as well."
+        ? "Give the account the right to pull this repository (a robot account may have expired), or use another; check the name as well."
         : "Pass --creds with the keys of an account that may pull it, and check the name.",
     },
   );

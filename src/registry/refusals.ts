@@ -39,7 +39,8 @@ export class Refusals {
     if (isPassing(error) && !limited) return;
     if (this.#refused.size >= refusalsMax) this.#refused.clear();
     const all = limited || error.code === "unauthorized" || error.code === "denied";
-    const untilMs = this.#clock.now() + Math.min(Math.max(refusedForMs, error.retryAfterMs ?? 0), longestMs);
+    const pauseMs = limited ? Math.max(refusedForMs, error.retryAfterMs ?? 0) : refusedForMs;
+    const untilMs = this.#clock.now() + Math.min(pauseMs, longestMs);
     this.#refused.set(all ? "" : digest, { error, untilMs });
   }
 }

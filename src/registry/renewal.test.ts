@@ -166,3 +166,36 @@ describe("what an issuer or a lease gives", () => {
     expect(asked).toBe(2);
   });
 });
+
+describe("what was agreed", () => {
+  const bearer = (host: string, path: string): RawReply => ({
+    status: 401,
+    headers: { "www-authenticate": `Bearer realm="http://${host}${path}"` },
+  });
+
+  test("is no obstacle when a credential gives way to a leased token, and back", async () => {
+    const clock = virtualClock();
+    let good = "Bearer exchanged";
+    const server = await startRawServer((request) => {
+      if (request.url.pathname === "/token")
+        return { status: 200, body: '{"token":"exchanged","expires_in":100}' };
+      return request.headers.get("authorization") === good
+        ? rangeReply(request, bytes)
+        : bearer(server.host, "/token");
+    });
+    servers.push(server);
+    const provider = numberedProvider(server.host, (number) =>
+      number === 2 ? leasedToken(2) : { kind: "basic", username: "u", password: new Redacted("p") },
+    );
+    const repository = repositoryAt(server.host, { provider, clock });
+    await read(repository);
+    good = "Bearer t2";
+    await provider.authorization(signal, { refresh: true });
+    clock.pass(60_000);
+    await read(repository);
+    good = "Bearer exchanged";
+    clock.pass(60_000);
+    await read(repository);
+    expect(provider.refreshes()).toBe(2);
+  });
+});

@@ -121,22 +121,7 @@ export class Session {
   async refusedWith401(field: string | null, ticket: Ticket, signal: AbortSignal): Promise<void> {
     if (ticket.generation !== this.#generation) return;
     const challenges = parseChallenges(field);
-    if (this.#scheme.kind === "unknown") {
-      const authorization = await this.#authorization(signal);
-      if (ticket.generation !== this.#generation) return;
-      // A bearer token was not guessed: there is no other way to send it.
-      const scheme =
-        authorization.kind === "bearer"
-          ? this.#scheme
-          : chooseScheme(challenges, authorization, this.#subject, this.#egress.policy);
-      if (scheme === undefined) throw this.#refuse(challenges, ticket);
-      this.#scheme = scheme;
-      const sentSo = ticket.header !== undefined && scheme.kind !== "bearer";
-      if (!sentSo) {
-        this.#generation += 1;
-        return;
-      }
-    }
+    if (await this.#learns(challenges, ticket, signal)) return;
     const renewable = this.#scheme.kind === "bearer" || this.#provider.renewable;
     if (this.#isFresh(ticket) || !renewable) throw this.#refuse(challenges, ticket);
     if (this.#scheme.kind === "bearer") {
@@ -145,6 +130,25 @@ export class Session {
       if (moved !== undefined) this.#scheme = moved;
     }
     this.renew();
+  }
+
+  /**
+   * Takes the scheme from the challenges, where none is known yet or the provider gives something of another kind now.
+   * Returns whether to ask again with what was learnt.
+   */
+  async #learns(challenges: readonly Challenge[], ticket: Ticket, signal: AbortSignal): Promise<boolean> {
+    if (this.#scheme.kind !== "unknown" && ticket.header !== undefined) return false;
+    const authorization = await this.#authorization(signal);
+    if (ticket.generation !== this.#generation) return true;
+    // A bearer token was not guessed: there is no other way to send it.
+    if (authorization.kind === "bearer") return false;
+    const scheme = chooseScheme(challenges, authorization, this.#subject, this.#egress.policy);
+    if (scheme === undefined) throw this.#refuse(challenges, ticket);
+    this.#scheme = scheme;
+    if (ticket.header !== undefined && scheme.kind !== "bearer") return false;
+    this.#token = undefined;
+    this.#generation += 1;
+    return true;
   }
 
   /**
@@ -171,9 +175,9 @@ export class Session {
 
   /** Whatever is kept is not to be used again: what comes next is made anew, once for all who ask. */
   renew(): void {
-    this.#token = undefined;
     // A token service says itself when what it is given is too old.
-    if (this.#scheme.kind !== "bearer") this.#provider.refuse();
+    if (this.#scheme.kind !== "bearer" || this.#token?.exchanged === false) this.#provider.refuse();
+    this.#token = undefined;
     this.#renewedAtMs = this.#clock.now();
     this.#generation += 1;
   }
@@ -190,7 +194,7 @@ export class Session {
       if (token === undefined) return undefined;
       const endsAtMs = token.madeAtMs + token.lifeMs;
       const authorization = { kind: "bearer", token: token.value, expiresAt: new Date(endsAtMs) } as const;
-      return { authorization, endsAtMs, exchanged: true };
+      return { authorization, endsAtMs, exchanged: token.exchanged };
     }
     const authorization = await this.#authorization(signal);
     if (this.#directHeader(authorization) === undefined) return undefined;
@@ -249,14 +253,16 @@ export class Session {
       );
     } catch (error) {
       signal.throwIfAborted();
-      if (kept !== undefined && this.#clock.now() - kept.madeAtMs < kept.lifeMs)
-        return this.#ticketOf(kept, false);
-      if (!this.#realmWorked || !isElsewhere(error)) throw error;
-      // The registry knows where it is now.
-      this.#realmWorked = false;
-      this.#scheme = { kind: "unknown" };
-      this.#token = undefined;
-      this.#generation += 1;
+      if (this.#isGood(kept)) return this.#ticketOf(kept, false);
+      // Another who waited has found out already that it has moved.
+      if (this.#scheme.kind === "bearer" && this.#scheme.request === request) {
+        if (!this.#realmWorked || !isElsewhere(error)) throw error;
+        // The registry knows where it is now.
+        this.#realmWorked = false;
+        this.#scheme = { kind: "unknown" };
+        this.#token = undefined;
+        this.#generation += 1;
+      }
       return await this.ticket(signal);
     }
     const made = this.#token;
@@ -265,9 +271,9 @@ export class Session {
   }
 
   #ticketOf(token: KeptToken, made: boolean): Ticket {
-    const freshUntilMs = made
-      ? token.madeAtMs + Math.min(token.lifeMs / 2, newForMs)
-      : Number.NEGATIVE_INFINITY;
+    const newMs = Math.min(token.lifeMs / 2, newForMs);
+    const bornAtMs = made ? token.madeAtMs : Number.NEGATIVE_INFINITY;
+    const freshUntilMs = newMs + (token.exchanged ? bornAtMs : this.#renewedAtMs);
     return { header: `Bearer ${token.value.expose()}`, generation: this.#generation, freshUntilMs };
   }
 
@@ -283,6 +289,10 @@ export class Session {
       if (refused || error instanceof CredentialError) this.#keepRefusal(error);
       throw error;
     }
+  }
+
+  #isGood(token: KeptToken | undefined): token is KeptToken {
+    return token !== undefined && this.#clock.now() - token.madeAtMs < token.lifeMs;
   }
 
   async #authorization(signal: AbortSignal): Promise<RegistryAuthorization> {

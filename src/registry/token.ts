@@ -21,6 +21,8 @@ export interface BearerToken {
   readonly value: Redacted<string>;
   readonly lifeMs: number;
   readonly refreshToken?: Redacted<string>;
+  /** Whether the token service made it; if not, it is what the provider gave. */
+  readonly exchanged: boolean;
 }
 
 /** Who waits, how long, and whether it is a second try. */
@@ -138,6 +140,7 @@ function parseToken(body: Uint8Array, subject: Subject, nowMs: number, renewing:
   return {
     value,
     lifeMs: Math.min(seconds, longestLifeSeconds) * 1000,
+    exchanged: true,
     ...(refresh === undefined ? {} : { refreshToken: new Redacted(refresh) }),
   };
 }
