@@ -73,7 +73,7 @@ export class BlobHost {
     const reason = this.#refusal(ask, digest);
     if (reason !== undefined) {
       this.refusals.push(reason);
-      const status = reason === "expired" || reason === "method" ? 403 : 400;
+      const status = ["expired", "method", "signature"].includes(reason) ? 403 : 400;
       return new Response(`<Error><Code>${reason}</Code></Error>`, { status });
     }
     return path === undefined ? new Response("no such key", { status: 404 }) : serveFile(path, ask);
