@@ -136,6 +136,17 @@ describe("imports", () => {
     ).toEqual([]);
   });
 
+  test("only the registry room's egress goes out to the network", () => {
+    const others = sources.filter(
+      (source) => source.path !== "src/registry/pinned-fetch.ts" && source.room !== "rpc",
+    );
+    expect(places(others, /(?<![#.\w])fetch\(|\bBun\.(connect|udpSocket)\b|new WebSocket\(/)).toEqual([]);
+    const clients = ["node:http", "node:https", "node:http2", "undici", "axios", "got", "node-fetch"];
+    expect(
+      wrongImports(others, (source, target) => clients.includes(target) && source.room !== "role"),
+    ).toEqual([]);
+  });
+
   test("nobody but main and the command line imports a role", () => {
     const outside = sources.filter((source) => !["role", "cli", "main.ts"].includes(source.room));
     expect(wrongImports(outside, (_, target) => inSource(target) && roomOf(target) === "role")).toEqual([]);

@@ -76,6 +76,7 @@ export type DefaultProvider = (
 
 /** What providers need from outside. All optional; the defaults are right in the product. */
 export interface ProviderDependencies {
+  /** Absent: no issuer can be asked, which is right for credentials that need none. */
   readonly fetch?: IssuerFetch;
   readonly now?: () => number;
   /** Absent where no control plane stands behind (`mount`, `index`, workers): no roles, no federation, no identities. */
@@ -94,8 +95,11 @@ export function issuedOf(dependencies: ProviderDependencies): IssuedAuthorizatio
   return dependencies.issued ?? processWide;
 }
 
+/** @throws TypeError when there is none: never `fetch` itself, which goes wherever it is sent */
 export function fetchOf(dependencies: ProviderDependencies): IssuerFetch {
-  return dependencies.fetch ?? ((url, init) => fetch(url, init));
+  const { fetch: send } = dependencies;
+  if (send === undefined) throw new TypeError("a provider was made without a way to its issuer");
+  return send;
 }
 
 /**

@@ -122,6 +122,17 @@ const issuerRows: readonly HostileRow[] = issuers.map((url) => ({
   dns,
   act: ({ client }) => client.issuerFetch(url, { method: "POST", headers, signal }),
   outcome: "egress_refused",
+  ...(url === "https://sts.inside.example/"
+    ? {
+        twin: {
+          policy: { privateHosts: new Set(["sts.inside.example"]) },
+          credentialOf: "sts.inside.example",
+          outcome: "served",
+          told: ["https://sts.inside.example"],
+          reached: ["10.0.0.7"],
+        },
+      }
+    : {}),
 }));
 
 const metadata: readonly string[] = [

@@ -19,6 +19,7 @@ function names(rows: readonly HostileRow[]): string[] {
     "registry.example",
     "one.example",
     "two.example",
+    "sts.inside.example",
     "moving.example",
     "mirror.example",
     "*.example",
