@@ -108,6 +108,11 @@ export class RegistryClient {
     return shared.minter.mint((limit) => repository.headManifest(wanted, limit), signal, options);
   }
 
+  /** The credential is not used any more: what was agreed with it, tokens above all, goes. */
+  forget({ provider, reference }: Pick<Repository, "provider" | "reference">): void {
+    this.#shared.delete(keyOf(reference, provider));
+  }
+
   #sharedFor(reference: Reference, provider: CredentialProvider): Shared {
     const where = { registry: reference.registry, repository: reference.repository };
     if (provider.registry !== reference.registry) {
@@ -120,7 +125,7 @@ export class RegistryClient {
         },
       );
     }
-    const key = `${provider.fingerprint} ${where.registry}/${where.repository}`;
+    const key = keyOf(where, provider);
     const known = this.#shared.get(key);
     this.#shared.delete(key);
     const shared = known ?? this.#newShared(where, provider);
@@ -136,6 +141,10 @@ export class RegistryClient {
     const minter = new Minter(api.session, where, this.#clock, totalTimeoutMs);
     return { api, blobs: new Blobs(api, this.#mirrors), minter, known: this.#known };
   }
+}
+
+function keyOf({ registry, repository }: Where, { fingerprint }: CredentialProvider): string {
+  return `${fingerprint} ${registry}/${repository}`;
 }
 
 class RemoteRepository implements Repository {

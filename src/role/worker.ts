@@ -4,6 +4,7 @@ import { availableParallelism, totalmem } from "node:os";
 import { join } from "node:path";
 import type { Config } from "../config.ts";
 import { WorkerService } from "../gen/oci_node/v1/worker_service_pb.ts";
+import { defaultFetchLimits } from "../mount/limits.ts";
 import { formatPlatform, hostPlatform } from "../reference/platform.ts";
 import { authenticateExactly } from "../rpc/authentication.ts";
 import { translateErrors } from "../rpc/error.ts";
@@ -32,6 +33,8 @@ export interface WorkerRole {
 }
 
 const leaveTimeoutMs = 10_000;
+/** Of a reader's deadline: the rest is for the registry. */
+const leasePatience = 0.6;
 /** How long a request for credentials waits to be a registered worker's, before it is told that nobody answers. */
 const registrationPatienceMs = 5_000;
 
@@ -45,8 +48,10 @@ export async function startWorker(
   const boot = { workerId, bootNonce: randomUUID() };
   const bootKey = await generateBootKey();
   const registered = Promise.withResolvers<void>();
+  const { read_deadline: deadlineMs = defaultFetchLimits.deadlineMs } = config.worker;
   const worker = new Worker({
     bootKey,
+    leasePatienceMs: deadlineMs * leasePatience,
     mounts,
     registry: createRegistryClient(config),
     index,

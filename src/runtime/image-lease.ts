@@ -25,6 +25,8 @@ export interface LeaseDependencies extends AccessDependencies {
    */
   readonly freshAccess: (container: ImageUser, refused: boolean) => Promise<ImageAccess>;
   readonly leaseClock?: LeaseClock;
+  /** How long a read waits for a scheduler that is away; less than a reader's deadline, so that it hears why. */
+  readonly leasePatienceMs?: number;
 }
 
 /** One container's lease on its image: what the registry gives it, for as long as it lives. */
@@ -54,9 +56,14 @@ export class ImageLease {
       isFinal: (thrown) => thrown instanceof RuntimeError,
       keptUp,
       onFailure: (thrown) => this.#failed(thrown),
+      ...(dependencies.leasePatienceMs === undefined ? {} : { patienceMs: dependencies.leasePatienceMs }),
       ...(dependencies.leaseClock === undefined ? {} : { clock: dependencies.leaseClock }),
     });
-    this.source = new LeasedRepository(this.#lease, () => this.#repository());
+    this.source = new LeasedRepository(
+      this.#lease,
+      () => this.#repository(),
+      (repository) => dependencies.registry.forget(repository),
+    );
   }
 
   /**
@@ -98,6 +105,7 @@ export class ImageLease {
   /** The container has ended. */
   end(): void {
     this.#lease.end();
+    this.source.reopen();
   }
 
   #repository() {

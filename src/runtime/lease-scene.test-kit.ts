@@ -87,8 +87,10 @@ export class LeaseScene {
     );
     const workerClock = { ...registryClock, now: () => this.#now() + workerAheadMs };
     const worker = new RegistryClient({ policy, clock: workerClock });
-    this.source = new LeasedRepository(this.lease, () =>
-      worker.repository({ registry: host, repository: "team/app" }, this.lease.provider(host)),
+    this.source = new LeasedRepository(
+      this.lease,
+      () => worker.repository({ registry: host, repository: "team/app" }, this.lease.provider(host)),
+      (repository) => worker.forget(repository),
     );
   }
 

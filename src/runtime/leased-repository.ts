@@ -18,20 +18,27 @@ const refusals: ReadonlySet<RegistryErrorCode> = new Set<RegistryErrorCode>([
 export class LeasedRepository implements BlobSource {
   readonly #lease: Lease;
   readonly #open: () => Repository;
+  readonly #close: (repository: Repository) => void;
   #current: Repository | undefined;
   /** Of the repositories that were given up. */
   #past: BlobSourceStats = { requests: 0, bytes: 0 };
 
-  /** @param open called when there is a term, and again when what was agreed with the registry counts no more */
-  constructor(lease: Lease, open: () => Repository) {
+  /**
+   * @param open called when there is a term, and again when what was agreed with the registry counts no more
+   * @param close called with what is not used any more
+   */
+  constructor(lease: Lease, open: () => Repository, close: (repository: Repository) => void) {
     this.#lease = lease;
     this.#open = open;
+    this.#close = close;
   }
 
-  /** What was agreed with the registry does not fit what the lease has now. */
+  /** What was agreed with the registry does not fit what the lease has now, or is needed no more. */
   reopen(): void {
+    const given = this.#current;
     this.#past = this.stats();
     this.#current = undefined;
+    if (given !== undefined) this.#close(given);
   }
 
   /** Asks the repository, and once more where a refusal brought another term. */

@@ -1,0 +1,178 @@
+import { afterAll, beforeAll, beforeEach, expect, test } from "bun:test";
+import { rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { eq } from "drizzle-orm";
+import { ContainerStore } from "../container/store.ts";
+import { WorkerClients } from "../container/worker-client.ts";
+import { CredentialError } from "../credential/error.ts";
+import { marshalCredentials } from "../credential/marshal.ts";
+import { credentialMap } from "../credential/value.ts";
+import { startTestPostgres, type TestPostgres } from "../db/postgres.test-kit.ts";
+import { insertImage } from "../db/rows.test-kit.ts";
+import { images } from "../db/schema.ts";
+import { CredentialDelivery } from "../gen/oci_node/v1/image_credential_pb.ts";
+import { type ContainerRequest, WorkerService } from "../gen/oci_node/v1/worker_service_pb.ts";
+import { ImageStore } from "../image/store.ts";
+import type { Reference } from "../reference/reference.ts";
+import { RegistryError } from "../registry/error.ts";
+import type { MintedPull } from "../registry/mint.ts";
+import { type Server, serve } from "../rpc/server.ts";
+import { KeyFile } from "../secret/kek.ts";
+import { generateBootKey } from "../secret/seal.ts";
+import { SecretStore } from "../secret/store.ts";
+import { Vault } from "../secret/vault.ts";
+import { WorkspaceStore } from "../secret/workspace-store.ts";
+import { Redacted } from "../std/redacted.ts";
+import { Dispatcher } from "./dispatcher.ts";
+import { SchedulerStore } from "./store.ts";
+
+const keyPath = join(tmpdir(), `oci-node-dispatch-${process.pid}-${Date.now()}`);
+let postgres: TestPostgres;
+let vault: Vault;
+let containers: ContainerStore;
+let workspaceId: string;
+let worker: Server;
+let dispatcher: Dispatcher;
+/** What the registries say when they are asked to mint, by repository. */
+let registries: Record<string, () => Promise<MintedPull | undefined>>;
+let taken: ContainerRequest[];
+
+beforeAll(async () => {
+  postgres = await startTestPostgres();
+  const { database } = postgres;
+  const workspaces = new WorkspaceStore(database, await KeyFile.open(keyPath, { create: true }));
+  vault = new Vault({ store: new SecretStore(database), workspaces });
+  containers = new ContainerStore(database);
+  workspaceId = (await workspaces.ensure("w")).id;
+  worker = await serve({
+    host: "127.0.0.1",
+    port: 0,
+    interceptors: [],
+    routes: (router) => {
+      router.service(WorkerService, {
+        startContainer({ request }) {
+          if (request !== undefined) taken.push(request);
+          return {};
+        },
+      });
+    },
+  });
+  const store = new SchedulerStore(database);
+  await store.register({
+    id: "w1",
+    name: "worker",
+    address: worker.url,
+    bootPublicKey: (await generateBootKey()).publicKey,
+    bootNonce: "boot",
+    cpuMillis: 10_000,
+    memoryBytes: 1e9,
+    platform: "linux/amd64",
+    version: "0",
+  });
+  dispatcher = new Dispatcher({
+    schedulerId: "s1",
+    store,
+    containers,
+    images: new ImageStore(database),
+    vault,
+    workers: new WorkerClients(() => "token"),
+    registry: { mintPull: async ({ repository }: Reference) => registries[repository]?.() },
+    providersOf: async () => ({}),
+    defaultProvider: async () => undefined,
+    deliveryOf: async () => "minted",
+  });
+}, 60_000);
+beforeEach(() => {
+  taken = [];
+  registries = {};
+});
+afterAll(async () => {
+  await worker.close();
+  await postgres.end();
+  await rm(keyPath);
+}, 60_000);
+
+/** A queued container of an image with a secret. */
+async function queued(repository: string): Promise<string> {
+  const imageId = await insertImage(postgres.database, workspaceId);
+  const value = marshalCredentials(
+    "ghcr.io",
+    "basic",
+    credentialMap({ USERNAME: "robot", PASSWORD: "the robot's password" }),
+  );
+  const { id, name } = await vault.create({ workspaceId, name: `s-${imageId}`, value });
+  const facts = {
+    repository,
+    manifestDigest: `sha256:${repository}`,
+    credentialSecretName: name,
+    credentialSecretId: id,
+  };
+  await postgres.database.query((db) => db.update(images).set(facts).where(eq(images.id, imageId)));
+  const wanted = { reference: "r", command: [], env: {}, network: "none" as const, eager: false };
+  const container = await containers.create({
+    ...wanted,
+    workspaceId,
+    imageId,
+    cpuMillis: 0,
+    memoryBytes: 0,
+  });
+  return container.id;
+}
+
+const where = { registry: "ghcr.io", repository: "o/r" };
+const minted = async (): Promise<MintedPull> => ({
+  authorization: { kind: "bearer", token: new Redacted("t1") },
+  validUntil: new Date(Date.now() + 300_000),
+  scope: "pull team/app",
+});
+
+test("a container is handed over with what was minted, and its row and events say so", async () => {
+  registries = { "team/app": minted };
+  const id = await queued("team/app");
+  await dispatcher.round();
+  await dispatcher.idle();
+  expect(taken).toMatchObject([{ containerId: id, imageCredential: { scope: "pull team/app" } }]);
+  expect(taken[0]?.imageCredential?.delivery).toBe(CredentialDelivery.MINTED);
+  const row = await containers.find(id);
+  expect(row).toMatchObject({
+    state: "scheduled",
+    imageCredential: { delivery: "minted", secretVersion: 1 },
+  });
+  const [event] = (await containers.events(id)).filter(({ kind }) => kind === "credential");
+  expect(event?.message).toContain("short-lived");
+  expect(event?.fields).toMatchObject({ delivery: "minted", version: "1" });
+  expect(JSON.stringify([row, await containers.events(id)])).not.toContain("the robot's password");
+});
+
+test("a refusal at minting fails the container by name and the worker hears of nothing", async () => {
+  const next = "Check the user name.";
+  registries = {
+    refused: () => Promise.reject(new RegistryError("unauthorized", "ghcr.io refuses", where, { next })),
+    expired: () => Promise.reject(new CredentialError("expired", "the keys have expired")),
+  };
+  const [refused, expired] = [await queued("refused"), await queued("expired")];
+  await dispatcher.round();
+  await dispatcher.idle();
+  expect(taken).toEqual([]);
+  expect(await containers.find(refused)).toMatchObject({
+    state: "failed",
+    reason: "ghcr.io refuses. Check the user name.",
+    imageCredential: undefined,
+  });
+  expect(await containers.find(expired)).toMatchObject({ state: "failed", reason: "the keys have expired" });
+});
+
+test("a registry that is slow to mint keeps only its own containers waiting", async () => {
+  const gate = Promise.withResolvers<MintedPull>();
+  registries = { slow: () => gate.promise, "team/app": minted };
+  const slow = await queued("slow");
+  await dispatcher.round();
+  const quick = await queued("team/app");
+  await dispatcher.round();
+  while (taken.length === 0) await new Promise((resolve) => setImmediate(resolve));
+  expect(taken.map(({ containerId }) => containerId)).toEqual([quick]);
+  gate.resolve(await minted());
+  await dispatcher.idle();
+  expect(taken.map(({ containerId }) => containerId)).toEqual([quick, slow]);
+});
