@@ -1,0 +1,284 @@
+import { afterEach, beforeEach, describe, expect, test } from "bun:test";
+import type { ImageCredential } from "../container/image-credential.ts";
+import { CredentialError } from "../credential/error.ts";
+import { ManualClock, settle } from "../credential/lease.test-kit.ts";
+import { marshalCredentials } from "../credential/marshal.ts";
+import { credentialMap } from "../credential/value.ts";
+import { RegistryClient } from "../registry/client.ts";
+import { mediaTypes } from "../registry/descriptor.ts";
+import { makeImage } from "../registry/image.test-kit.ts";
+import { type RawServer, rangeReply, startRawServer } from "../registry/raw-server.test-kit.ts";
+import { type BootKey, generateBootKey, sealTo } from "../secret/seal.ts";
+import { RuntimeError } from "./error.ts";
+import { AccessGrants } from "./grants.ts";
+import type { ImageAccess, ImageUser } from "./image-access.ts";
+import { ImageLease, type LeaseDependencies } from "./image-lease.ts";
+
+const pushed = makeImage();
+const [layer] = pushed.layers as [(typeof pushed.layers)[number]];
+const content = pushed.blobs.get(layer.digest) as Uint8Array;
+const never = new AbortController().signal;
+const minute = 60_000;
+let server: RawServer;
+let bootKey: BootKey;
+let clock: ManualClock;
+let events: string[];
+/** What the registry takes: tokens and `user:password` pairs. */
+let good: Set<string>;
+/** What the scheduler gives, one after the other; the last one again and again. */
+let next: (() => Promise<ImageAccess>)[];
+let refusals: boolean[];
+let dependencies: LeaseDependencies;
+
+beforeEach(async () => {
+  good = new Set(["t1", "t2"]);
+  server = await startRawServer((request) => {
+    const [scheme = "", value = ""] = (request.headers.get("authorization") ?? "").split(" ");
+    const shown = scheme === "Basic" ? Buffer.from(value, "base64").toString() : value;
+    if (!good.has(shown)) return { status: 401, headers: { "www-authenticate": `Basic realm="r"` } };
+    if (request.url.pathname.includes("/blobs/")) return rangeReply(request, content);
+    const digest = { "docker-content-digest": pushed.manifest.digest };
+    return {
+      status: 200,
+      headers: { "content-type": mediaTypes.ociManifest, ...digest },
+      body: pushed.manifestBytes,
+    };
+  });
+  bootKey = await generateBootKey();
+  clock = new ManualClock();
+  events = [];
+  next = [];
+  refusals = [];
+  const policy = { insecureHosts: new Set([server.host]), privateHosts: new Set<string>() };
+  dependencies = {
+    bootKey,
+    registry: new RegistryClient({ policy: { ...policy, trialEveryMs: 5 } }),
+    grants: new AccessGrants(),
+    freshAccess: async (_, refused) => {
+      refusals.push(refused);
+      const give = next.length > 1 ? next.shift() : next[0];
+      if (give === undefined) throw new RuntimeError("not_found", "not its container");
+      return await give();
+    },
+    leaseClock: clock,
+  };
+});
+afterEach(() => server.stop());
+
+const user = (containerId: string): ImageUser => ({
+  containerId,
+  attempt: 1,
+  workspaceId: "w",
+  manifestDigest: pushed.manifest.digest,
+});
+
+/** What a scheduler hands over: a token of ten minutes, or a password. */
+async function access(
+  container: string,
+  what: { readonly token: string } | { readonly password: string } | undefined,
+  more: Partial<ImageCredential> & { readonly absentReason?: string } = {},
+): Promise<ImageAccess> {
+  const { absentReason = "", ...facts } = more;
+  const requestId = crypto.randomUUID();
+  const expiresAt = new Date(Date.now() + minute);
+  const sealContext = { requestId, containerId: container, workerId: "w1", bootNonce: "b", expiresAt };
+  const givenAt = facts.givenAt ?? new Date();
+  const minted = what !== undefined && "token" in what;
+  const values: Record<string, string> =
+    what === undefined
+      ? {}
+      : minted
+        ? { REGISTRY_TOKEN: what.token }
+        : { USERNAME: "robot", PASSWORD: what.password };
+  const type = what === undefined ? "public" : minted ? "token" : "basic";
+  const text = marshalCredentials(server.host, type, credentialMap(values));
+  const credential: ImageCredential = {
+    delivery: minted ? "minted" : "sealed",
+    givenAt,
+    secretName: "ghcr",
+    secretId: "s-1",
+    secretVersion: 1,
+    ...(minted ? { validUntil: new Date(givenAt.getTime() + 10 * minute) } : {}),
+    ...facts,
+  };
+  return {
+    containerId: container,
+    workspaceId: "w",
+    imageReference: `${server.host}/team/app@${pushed.manifest.digest}`,
+    manifestDigest: pushed.manifest.digest,
+    sealedCredentials: what === undefined ? "" : await sealTo(bootKey.publicKey, text, sealContext),
+    sealContext,
+    absentReason,
+    credential: what === undefined ? { delivery: "none", givenAt } : credential,
+  };
+}
+
+async function open(
+  container: string,
+  given: Promise<ImageAccess>,
+  keptUp = () => true,
+): Promise<ImageLease> {
+  return ImageLease.open(
+    dependencies,
+    user(container),
+    await given,
+    (_, message) => events.push(message),
+    keptUp,
+  );
+}
+
+const read = (lease: ImageLease) => lease.source.read(layer, 0, 10, never);
+/** Waits until the container was told this. */
+async function told(message: string): Promise<void> {
+  while (!events.includes(message)) await settle();
+}
+const heads = () => server.lines().filter((line) => line.startsWith("HEAD")).length;
+
+describe("proving", () => {
+  test("asks once for a secret's version, whatever token came of it, and anew for another version", async () => {
+    const first = await open("c1", access("c1", { token: "t1" }));
+    const second = await open("c2", access("c2", { token: "t2" }));
+    await first.prove(never);
+    await second.prove(never);
+    expect(heads()).toBe(1);
+    await (await open("c3", access("c3", { token: "t2" }, { secretVersion: 2 }))).prove(never);
+    expect(heads()).toBe(2);
+  });
+
+  test("asks anew for what was sealed, and for another container after a refusal", async () => {
+    const minted = await open("c1", access("c1", { token: "t1" }));
+    await minted.prove(never);
+    good.add("robot:pw");
+    await (await open("c2", access("c2", { password: "pw" }))).prove(never);
+    const before = heads();
+    good.delete("t1");
+    next = [() => access("c1", { token: "t2" })];
+    expect(await read(minted)).toEqual(content.slice(0, 10));
+    expect(refusals).toEqual([true]);
+    await (await open("c3", access("c3", { token: "t2" }))).prove(never);
+    expect(heads() - before).toBe(1);
+  });
+
+  test("of a token that the registry refuses ends by name when the scheduler says no", async () => {
+    good.clear();
+    next = [() => Promise.reject(new CredentialError("provider_failed", "the registry refuses the secret"))];
+    const lease = await open("c1", access("c1", { token: "t1" }));
+    await expect(lease.prove(never)).rejects.toThrow("the registry refuses the secret");
+    expect(events.at(-1)).toContain("no new credential for the image: the registry refuses the secret");
+  });
+});
+
+describe("terms", () => {
+  test("are spans: a scheduler whose clock is a day off is believed all the same", async () => {
+    const givenAt = new Date(Date.now() - 24 * 60 * minute);
+    next = [() => access("c1", { token: "t2" }, { givenAt })];
+    const lease = await open("c1", access("c1", { token: "t1" }, { givenAt }));
+    expect(await read(lease)).toEqual(content.slice(0, 10));
+    await clock.pass(4 * minute);
+    expect(refusals).toEqual([]);
+    await clock.pass(minute);
+    expect(refusals).toEqual([false]);
+  });
+
+  test("are renewed by the clock while something is to be fetched, and not when all is here", async () => {
+    next = [() => access("c1", { token: "t2" })];
+    let complete = false;
+    await open("c1", access("c1", { token: "t1" }), () => !complete);
+    while (refusals.length < 4) await clock.pass(minute);
+    expect(clock.now()).toBeGreaterThanOrEqual(4 * 4.75 * minute);
+    complete = true;
+    await clock.pass(24 * 60 * minute);
+    expect(refusals.length).toBe(4);
+  });
+
+  test("of a rotated secret are gone on with, and the container is told which version they are of", async () => {
+    next = [() => access("c1", { token: "t2" }, { secretVersion: 2 })];
+    const lease = await open("c1", access("c1", { token: "t1" }));
+    await read(lease);
+    await clock.pass(5 * minute);
+    await told("going on with version 2 of the secret ghcr (minted)");
+    good.delete("t1");
+    expect(await read(lease)).toEqual(content.slice(0, 10));
+    expect(refusals).toEqual([false]);
+  });
+
+  test("change from the credential itself to what is minted, and back, and reads do not notice", async () => {
+    good = new Set(["robot:pw"]);
+    const renewAt = new Date(Date.now() + 5 * minute);
+    next = [
+      () => access("c1", { token: "t1" }),
+      () => access("c1", { password: "pw" }),
+      () => access("c1", { token: "t1" }),
+    ];
+    const lease = await open("c1", access("c1", { password: "pw" }, { renewAt, sealedReason: "away" }));
+    expect(await read(lease)).toEqual(content.slice(0, 10));
+    good = new Set(["t1"]);
+    await clock.pass(5 * minute);
+    await told("going on with version 1 of the secret ghcr (minted)");
+    expect(await read(lease)).toEqual(content.slice(0, 10));
+    good = new Set(["robot:pw"]);
+    expect(await read(lease)).toEqual(content.slice(0, 10));
+    expect(refusals).toEqual([false, true]);
+  });
+
+  test("that are refused again and again are the reader's error, and the scheduler is not asked at every read", async () => {
+    next = [() => access("c1", { password: "wrong" })];
+    const lease = await open("c1", access("c1", { password: "wrong" }));
+    for (let reads = 0; reads < 5; reads += 1)
+      await expect(read(lease)).rejects.toMatchObject({ code: "unauthorized" });
+    expect(refusals).toEqual([true]);
+  });
+
+  test("end with the container", async () => {
+    const lease = await open("c1", access("c1", { token: "t1" }));
+    await read(lease);
+    lease.end();
+    const asked = server.requests.length;
+    await expect(read(lease)).rejects.toMatchObject({ code: "expired" });
+    await clock.pass(60 * minute);
+    expect([server.requests.length, refusals]).toEqual([asked, []]);
+  });
+});
+
+describe("a container that was here before this process", () => {
+  test("is given a term with its first read, once for all who read", async () => {
+    next = [() => access("c1", { token: "t1" })];
+    const lease = ImageLease.resume(
+      dependencies,
+      user("c1"),
+      () => undefined,
+      () => true,
+    );
+    await clock.pass(60 * minute);
+    expect(refusals).toEqual([]);
+    const reads = await Promise.all(Array.from({ length: 50 }, () => read(lease)));
+    for (const got of reads) expect(got).toEqual(content.slice(0, 10));
+    expect(refusals).toEqual([false]);
+  });
+
+  test("that is not this worker's any more hears so, and not at every read anew", async () => {
+    const lease = ImageLease.resume(
+      dependencies,
+      user("c1"),
+      () => undefined,
+      () => true,
+    );
+    for (let reads = 0; reads < 3; reads += 1) await expect(read(lease)).rejects.toThrow("not its container");
+    expect(refusals).toHaveLength(1);
+  });
+
+  test("began without a credential: goes on without, or hears by name that there is none", async () => {
+    good.add("");
+    const absentReason = "the image's secret ghcr is gone";
+    next = [() => access("c1", undefined, { absentReason })];
+    const lease = ImageLease.resume(
+      dependencies,
+      user("c1"),
+      () => undefined,
+      () => true,
+    );
+    expect(await read(lease)).toEqual(content.slice(0, 10));
+    good.delete("");
+    await expect(read(lease)).rejects.toThrow(`${server.host} wants a credential, but ${absentReason}`);
+  });
+});
