@@ -55,7 +55,7 @@ export const families: readonly CredentialFamily[] = [
   {
     type: "gcp",
     needs: [["GCP_ACCESS_TOKEN"]],
-    may: ["GCP_PROJECT_ID"],
+    may: ["GCP_PROJECT_ID", "GCP_SERVICE_ACCOUNT"],
     fits: isGoogle,
     purpose: googlePurpose,
   },

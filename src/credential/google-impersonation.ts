@@ -79,6 +79,9 @@ function refusalOf(email: string, by: Impersonator, answer: IssuerAnswer): Crede
       `Grant ${by.role} on ${email} to ${by.principal}.`,
     );
   }
+  if (answer.status === 401) {
+    return fail(`Google does not take the token of ${by.principal}`, "It may have expired: give a new one.");
+  }
   if (answer.status === 404) {
     return fail(`the service account ${email} does not exist`, "Check its e-mail.");
   }

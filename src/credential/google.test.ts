@@ -295,6 +295,18 @@ describe("hostile answers", () => {
   });
 });
 
+test("an access token is passed on to a service account that is named, as long as it lives", async () => {
+  const theirs = await provider(withKey()).authorization();
+  const token = theirs.kind === "basic" ? theirs.password.expose() : "";
+  const values = { GCP_ACCESS_TOKEN: token, GCP_SERVICE_ACCOUNT: pullAccount };
+  expect((await failureOf(provider(values))).next).toContain("to the account of GCP_ACCESS_TOKEN");
+  google.grants.add(`${keyAccount} ${pullAccount}`);
+  google.nowMs += 2_000;
+  expect(await accountOf(provider(values))).toBe(pullAccount);
+  google.nowMs += 61 * minute;
+  expect((await failureOf(provider(values))).next).toContain("may have expired");
+});
+
 test("an access token is passed on as it is, and one that is none is refused", async () => {
   const made = provider({ GCP_ACCESS_TOKEN: "ya29.mine" });
   expect(made.renewable).toBe(false);

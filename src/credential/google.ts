@@ -37,14 +37,21 @@ export function googleProvider(
   dependencies: ProviderDependencies,
 ): CredentialProvider {
   const { credentials } = credential;
-  const fixed = credentials["GCP_ACCESS_TOKEN"];
   const make = makerOf(credentials, dependencies.workspace);
-  if (make === undefined) return fixedProvider(credential, fixed);
-  const federated = credentials[poolProviderKey] !== undefined;
-  const whose = federated ? dependencies.workspace?.externalId : undefined;
   const account = credentials["GCP_SERVICE_ACCOUNT"]?.expose();
   const serviceAccount = account === undefined ? undefined : parseServiceAccountEmail(account);
-  return googleIssuer({ credential, whose, make, serviceAccount, keepRule: googleKeepRule, dependencies });
+  if (make === undefined && serviceAccount === undefined) return fixedProvider(credential);
+  const federated = credentials[poolProviderKey] !== undefined;
+  const whose = federated ? dependencies.workspace?.externalId : undefined;
+  const maker = make ?? passOn(accessTokenOf(credentials));
+  return googleIssuer({
+    credential,
+    whose,
+    make: maker,
+    serviceAccount,
+    keepRule: googleKeepRule,
+    dependencies,
+  });
 }
 
 /** What a provider of Google's makes its tokens by. */
@@ -98,16 +105,26 @@ function makerOf(
   };
 }
 
-function fixedProvider(
-  credential: RegistryCredential,
-  token: Redacted<string> | undefined,
-): CredentialProvider {
-  if (token === undefined || !isToken(token.expose())) {
-    throw new CredentialError("bad_value", "GCP_ACCESS_TOKEN holds characters that no token has", {
-      next: "Set it to what `gcloud auth print-access-token` prints.",
-    });
-  }
-  const fixed: RegistryAuthorization = { kind: "basic", username: userName, password: token };
+/** A token that somebody else made is where the way to a service account begins, as long as it lives. */
+function passOn(token: Redacted<string>): GoogleIssuer["make"] {
+  const by: Impersonator = {
+    principal: "the account of GCP_ACCESS_TOKEN",
+    role: "roles/iam.serviceAccountTokenCreator",
+  };
+  return async () => ({ token: { value: token, expiresAt: undefined }, by });
+}
+
+function accessTokenOf(credentials: CredentialMap): Redacted<string> {
+  const token = credentials["GCP_ACCESS_TOKEN"];
+  if (token !== undefined && isToken(token.expose())) return token;
+  throw new CredentialError("bad_value", "GCP_ACCESS_TOKEN holds characters that no token has", {
+    next: "Set it to what `gcloud auth print-access-token` prints.",
+  });
+}
+
+function fixedProvider(credential: RegistryCredential): CredentialProvider {
+  const password = accessTokenOf(credential.credentials);
+  const fixed: RegistryAuthorization = { kind: "basic", username: userName, password };
   return {
     registry: credential.registry,
     type: "gcp",
