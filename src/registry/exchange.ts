@@ -5,6 +5,7 @@ import type { BoundProvider } from "./bound-provider.ts";
 import type { Egress } from "./egress.ts";
 import { RegistryError } from "./error.ts";
 import { type FailedLogins, loginOf } from "./failed-logins.ts";
+import { echoes } from "./grant.ts";
 import { badCredential, type Subject } from "./problem.ts";
 import { type Clock, withRetry } from "./retry.ts";
 import { type BearerToken, exchangeToken, type TokenRequest } from "./token.ts";
@@ -98,8 +99,10 @@ export class Exchanger {
     limits: Parameters<typeof exchangeToken>[5],
   ): Promise<BearerToken> {
     const { egress, subject, clock, failedLogins, provider } = this.#options;
-    const ask = (asked: TokenRequest): Promise<BearerToken> =>
-      exchangeToken(egress, asked, authorization, subject, clock.now, limits);
+    const ask = async (asked: TokenRequest): Promise<BearerToken> => {
+      const token = await exchangeToken(egress, asked, authorization, subject, clock.now, limits);
+      return { ...token, echoed: echoes(token.value, authorization) };
+    };
     const login = loginOf(request.realm.host, authorization);
     if (login === undefined) return await ask(request);
     const offline = this.#offline && this.#count > 0 && !provider.renewable;

@@ -1,6 +1,7 @@
 import { claimsOf } from "../credential/jwt.ts";
 import type { RegistryAuthorization } from "../credential/provider.ts";
 import type { Redacted } from "../std/redacted.ts";
+import type { Challenge } from "./challenge.ts";
 import type { Where } from "./error.ts";
 
 const githubHost = /^(ghcr\.io|containers\.[a-z0-9.-]+\.ghe\.com)$/;
@@ -8,16 +9,44 @@ const githubHost = /^(ghcr\.io|containers\.[a-z0-9.-]+\.ghe\.com)$/;
 /**
  * What a token service's token is good for, in words. It was asked for one repository; whether it is narrowed to it, only a
  * JWT's `access` says (distribution, "Token Authentication Implementation").
+ *
+ * @param echoed the token is the credential itself
  */
-export function grantedBy(token: RegistryAuthorization, where: Where): string {
+export function grantedBy(token: RegistryAuthorization, where: Where, echoed = false): string {
   const { registry, repository } = where;
   if (githubHost.test(registry)) {
     return `every package that the account may pull: GitHub's token service does not narrow to ${repository}`;
+  }
+  if (echoed) {
+    return `all that the credential may: the token service of ${registry} hands it back and does not narrow to ${repository}`;
   }
   const access = token.kind === "bearer" ? accessOf(token.token) : undefined;
   if (access === undefined || access.every((entry) => isPullOf(entry, repository)))
     return `pull ${repository}`;
   return `pull ${repository}, and more: the token service of ${registry} grants what was not asked for`;
+}
+
+/**
+ * Whether a refused token was granted less than was asked for, which is to say that the token service knew the credential:
+ * by the challenge (`insufficient_scope`, RFC 6750), or by the token itself.
+ */
+export function grantedLess(
+  challenges: readonly Challenge[],
+  token: Redacted<string> | undefined,
+  { repository }: Where,
+): boolean {
+  if (challenges.some(({ parameters }) => parameters.get("error") === "insufficient_scope")) return true;
+  const access = token === undefined ? undefined : accessOf(token);
+  return access !== undefined && !access.some(({ name }) => name === repository);
+}
+
+/** Whether a token is the very credential that was sent for it, as it was or as a header would hold it. */
+export function echoes(token: Redacted<string>, sent: RegistryAuthorization): boolean {
+  if (sent.kind !== "basic") return false;
+  const password = sent.password.expose();
+  const pair = `${sent.username}:${password}`;
+  const base64 = (text: string): string => Buffer.from(text).toString("base64");
+  return [password, base64(password), base64(pair)].includes(token.expose());
 }
 
 interface Access {
@@ -27,7 +56,7 @@ interface Access {
 }
 
 /** `undefined`: the token does not say. */
-export function accessOf(token: Redacted<string>): readonly Access[] | undefined {
+function accessOf(token: Redacted<string>): readonly Access[] | undefined {
   const access = claimsOf(token)?.["access"];
   if (!Array.isArray(access)) return undefined;
   return access.filter((entry): entry is Access => typeof entry === "object" && entry !== null);

@@ -139,6 +139,15 @@ describe("minting a pull", () => {
     await expect(mint()).rejects.toMatchObject({ code: "unreachable" });
   });
 
+  test("says so when the token service hands the credential back", async () => {
+    const { mint } = await scene(({ url, headers }, host) => {
+      if (url.pathname === "/token") return { status: 200, body: '{"token":"cHc="}' };
+      if (headers.get("authorization") === "Bearer cHc=") return manifest;
+      return { status: 401, headers: { "www-authenticate": `Bearer realm="http://${host}/token"` } };
+    });
+    expect((await mint())?.scope).toContain("all that the credential may");
+  });
+
   test("tells a refusal by name", async () => {
     const { mint } = await withTokens(() => true, { status: 401 });
     await expect(mint()).rejects.toMatchObject({ code: "unauthorized" });

@@ -93,14 +93,14 @@ export class Minter {
   }
 
   #keep(carried: Carried): MintedPull | undefined {
-    const { authorization, endsAtMs, exchanged } = carried;
+    const { authorization, endsAtMs, exchanged, echoed } = carried;
     if (endsAtMs === undefined) return this.#forget();
     const madeAtMs = this.#clock.now();
     const validUntilMs = Math.max(endsAtMs, madeAtMs + (exchanged ? 0 : unsaidLifeMs));
     const minted = {
       authorization: authorization.kind === "basic" ? { ...authorization, preemptive: true } : authorization,
       validUntil: new Date(validUntilMs),
-      scope: exchanged ? grantedBy(authorization, this.#where) : openedBy(this.#where.registry),
+      scope: exchanged ? grantedBy(authorization, this.#where, echoed) : openedBy(this.#where.registry),
     };
     this.#kept = { minted, madeAtMs, renewAtMs: madeAtMs + (validUntilMs - madeAtMs) / 2 };
     return minted;

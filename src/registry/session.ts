@@ -10,8 +10,9 @@ import type { Egress } from "./egress.ts";
 import { RegistryError } from "./error.ts";
 import { Exchanger } from "./exchange.ts";
 import { type FailedLogins, type Login, loginOf } from "./failed-logins.ts";
-import { accessOf } from "./grant.ts";
+import { grantedLess } from "./grant.ts";
 import { badCredential, noPullRight, type Subject } from "./problem.ts";
+import { LastRefusal } from "./refused.ts";
 import type { Clock } from "./retry.ts";
 import { chooseScheme, type Scheme } from "./scheme.ts";
 import type { BearerToken, TokenRequest } from "./token.ts";
@@ -32,24 +33,16 @@ export interface Carried {
   readonly endsAtMs: number | undefined;
   /** Whether the registry's token service made it, for this repository. */
   readonly exchanged: boolean;
+  /** The token service handed the credential back as it was. */
+  readonly echoed?: boolean | undefined;
 }
 
 interface KeptToken extends BearerToken {
   readonly madeAtMs: number;
 }
 
-interface Refused {
-  readonly error: RegistryError | CredentialError;
-  readonly untilMs: number;
-}
-
-/** After a refusal nobody asks again for so long. */
-const refusedForMs = 5_000;
 /** What was made for a request is not refused for its age until then, whatever life was said. */
 const newForMs = 5_000;
-/** A credential that has worked may be refused by mistake: the first few times the pause is shorter. */
-const doubtedForMs = 900;
-const doubtsMax = 5;
 
 export interface SessionOptions {
   readonly provider: CredentialProvider;
@@ -80,15 +73,14 @@ export class Session {
   #realmWorked = false;
   #generation = 0;
   #renewedAtMs = Number.NEGATIVE_INFINITY;
-  /** Refusals since the credential worked; endless while it never did. */
-  #refusals = Number.POSITIVE_INFINITY;
-  #refused: Refused | undefined;
+  readonly #refusal: LastRefusal;
 
   constructor(options: SessionOptions) {
     const { subject, egress, clock, failedLogins } = options;
     this.#subject = subject;
     this.#egress = egress;
     this.#clock = clock;
+    this.#refusal = new LastRefusal(clock.now);
     this.#failedLogins = failedLogins;
     this.#provider = new BoundProvider(options.provider, subject, clock.now, egress.policy.totalTimeoutMs);
     this.#exchanger = new Exchanger({ provider: this.#provider, subject, egress, clock, failedLogins });
@@ -101,9 +93,8 @@ export class Session {
 
   /** The header for the next request. @throws RegistryError, CredentialError */
   async ticket(signal: AbortSignal): Promise<Ticket> {
-    if (this.#refused !== undefined && this.#clock.now() >= this.#refused.untilMs) this.#refused = undefined;
     if (this.#scheme.kind === "bearer") return this.#bearerTicket(this.#scheme.request, signal);
-    if (this.#refused !== undefined) throw this.#refused.error;
+    if (this.#refusal.error !== undefined) throw this.#refusal.error;
     const generation = this.#generation;
     const authorization = await this.#authorization(signal);
     const header = this.#directHeader(authorization);
@@ -160,7 +151,7 @@ export class Session {
     const { registry } = this.#subject.where;
     if (status === 400 && registry !== "public.ecr.aws") return false;
     if (ticket.generation !== this.#generation) return true;
-    const exchanged = this.#scheme.kind === "bearer";
+    const exchanged = this.#scheme.kind === "bearer" && this.#token?.exchanged !== false;
     if (this.#isFresh(ticket) || (exchanged ? status === 403 : !this.#provider.renewable)) return false;
     this.renew();
     return true;
@@ -168,7 +159,7 @@ export class Session {
 
   /** The registry took a ticket, whatever it then said. */
   accepted(ticket: Ticket, status: number): void {
-    this.#refusals = 0;
+    this.#refusal.worked();
     const believed = status < 400 || status === 404 || status === 416;
     if (ticket.login !== undefined && believed) this.#failedLogins.worked(ticket.login);
   }
@@ -194,7 +185,7 @@ export class Session {
       if (token === undefined) return undefined;
       const endsAtMs = token.madeAtMs + token.lifeMs;
       const authorization = { kind: "bearer", token: token.value, expiresAt: new Date(endsAtMs) } as const;
-      return { authorization, endsAtMs, exchanged: token.exchanged };
+      return { authorization, endsAtMs, exchanged: token.exchanged, echoed: token.echoed };
     }
     const authorization = await this.#authorization(signal);
     if (this.#directHeader(authorization) === undefined) return undefined;
@@ -246,7 +237,7 @@ export class Session {
     const age = kept === undefined ? 0 : this.#clock.now() - kept.madeAtMs;
     if (kept !== undefined && age < kept.lifeMs / 2) return this.#ticketOf(kept, false);
     try {
-      if (this.#refused !== undefined) throw this.#refused.error;
+      if (this.#refusal.error !== undefined) throw this.#refusal.error;
       await waitFor(
         this.#exchanges.run("token", () => this.#exchange(request)),
         signal,
@@ -286,7 +277,7 @@ export class Session {
     } catch (error) {
       const refused =
         error instanceof RegistryError && ["unauthorized", "expired", "denied"].includes(error.code);
-      if (refused || error instanceof CredentialError) this.#keepRefusal(error);
+      if (refused || error instanceof CredentialError) this.#refusal.keep(error);
       throw error;
     }
   }
@@ -299,34 +290,22 @@ export class Session {
     try {
       return await this.#provider.authorization(signal);
     } catch (error) {
-      if (error instanceof CredentialError) this.#keepRefusal(error);
+      if (error instanceof CredentialError) this.#refusal.keep(error);
       throw error;
     }
   }
 
   #refuse(challenges: readonly Challenge[], { login }: Ticket): RegistryError {
-    const error = this.#lacksRight(challenges) ? noPullRight(this.#subject) : badCredential(this.#subject);
+    const { withCredential, where } = this.#subject;
+    const token = this.#scheme.kind === "bearer" ? this.#token : undefined;
+    const believed = withCredential && grantedLess(challenges, token?.value, where);
+    const error = believed ? noPullRight(this.#subject) : badCredential(this.#subject);
     this.#token = undefined;
     // Those that were sent at the same time count as one: what is told is how often it was tried.
-    const first = this.#refused === undefined || this.#clock.now() >= this.#refused.untilMs;
+    const first = this.#refusal.error === undefined;
     if (login !== undefined && first) this.#failedLogins.refused(login, this.#clock.now());
-    this.#keepRefusal(error);
+    this.#refusal.keep(error);
     return error;
-  }
-
-  /** The token service believed the credential and granted less than was asked for: by the challenge, or the token itself. */
-  #lacksRight(challenges: readonly Challenge[]): boolean {
-    if (!this.#subject.withCredential) return false;
-    if (challenges.some(({ parameters }) => parameters.get("error") === "insufficient_scope")) return true;
-    if (this.#scheme.kind !== "bearer" || this.#token === undefined) return false;
-    const access = accessOf(this.#token.value);
-    return access !== undefined && !access.some(({ name }) => name === this.#subject.where.repository);
-  }
-
-  #keepRefusal(error: RegistryError | CredentialError): void {
-    this.#refusals += 1;
-    const doubted = this.#refusals <= doubtsMax || error.code === "provider_unreachable";
-    this.#refused = { error, untilMs: this.#clock.now() + (doubted ? doubtedForMs : refusedForMs) };
   }
 }
 

@@ -23,6 +23,8 @@ export interface BearerToken {
   readonly refreshToken?: Redacted<string>;
   /** Whether the token service made it; if not, it is what the provider gave. */
   readonly exchanged: boolean;
+  /** It is the credential itself, handed back. */
+  readonly echoed?: boolean;
 }
 
 /** Who waits, how long, and whether it is a second try. */
