@@ -41,13 +41,14 @@ export class FakeAws {
   readonly seen: AwsCallSeen[] = [];
   /** By which tokens and sessions end; may be virtual. */
   now: () => number = Date.now;
-  /** By which signatures are judged: the SDK signs with the machine's clock. */
+  /** By which signatures and tokens of issuers are judged: who made them has the machine's clock. */
   clock: () => number = Date.now;
   tokenLifeMs = 12 * 3600_000;
   /** In place of an answer, for services that fail. */
   instead: ((action: string) => Response | Promise<Response> | undefined) | undefined;
+  /** Passwords that were given out: to whom, and when they are over. */
+  readonly passwords = new Map<string, { readonly caller: Caller; readonly endsAtMs: number }>();
   readonly #server: Bun.Server<undefined>;
-  #tokens = 0;
 
   constructor() {
     this.#server = Bun.serve({ hostname: "127.0.0.1", port: 0, fetch: (request) => this.#answer(request) });
@@ -128,10 +129,12 @@ export class FakeAws {
     if (caller.mayPull === false) {
       return jsonError(400, "AccessDeniedException", `User: ${caller.arn} is not authorized to perform that`);
     }
-    this.#tokens += 1;
+    const password = `token-${this.passwords.size + 1}`;
+    const endsAtMs = this.now() + this.tokenLifeMs;
+    this.passwords.set(password, { caller, endsAtMs });
     const data = {
-      authorizationToken: Buffer.from(`AWS:token-${this.#tokens}`).toString("base64"),
-      expiresAt: (this.now() + this.tokenLifeMs) / 1000,
+      authorizationToken: Buffer.from(`AWS:${password}`).toString("base64"),
+      expiresAt: endsAtMs / 1000,
     };
     return Response.json({ authorizationData: service === "ecr-public" ? data : [data] });
   }
@@ -158,7 +161,7 @@ export class FakeAws {
     if (!verify("sha256", data, key, Buffer.from(signature, "base64url"))) {
       return xmlError(400, "InvalidIdentityToken", "Couldn't verify the signature");
     }
-    if (Number(claims["exp"]) * 1000 <= this.now()) {
+    if (Number(claims["exp"]) * 1000 <= this.clock()) {
       return xmlError(400, "ExpiredTokenException", "Token expired");
     }
     const fits =

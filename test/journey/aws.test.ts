@@ -1,0 +1,104 @@
+import { afterAll, beforeAll, expect, test } from "bun:test";
+import { AwsWorld, audience, ecrHost, issuer, machineArn, roleArn } from "../kit/aws-world.ts";
+import type { Row } from "../kit/quirk-row.ts";
+import type { Reader } from "../kit/quirk-world.ts";
+import { refusal } from "../kit/world.ts";
+
+const federatedArn = "arn:aws:iam::111111111111:role/federated/puller";
+const withIdentity = { AWS_ROLE_ARN: roleArn, OCI_NODE_IDENTITY: "prod" };
+const withToken = { AWS_ROLE_ARN: federatedArn };
+/** What is younger than this was not refused for its age, says the product, whatever the clock of the registry is. */
+const youngMs = 5_100;
+let world: AwsWorld;
+let assuming: Reader;
+let federated: Reader;
+
+/** Two containers have read their first file; then all that was issued for them is over. */
+beforeAll(async () => {
+  world = await AwsWorld.start();
+  world.aws.roles.set(roleArn, { principals: [machineArn], externalId: world.externalId });
+  assuming = await world.world.read(rowWith(withIdentity), 40);
+  await world.trustIssuer();
+  world.aws.roles.set(federatedArn, { webIdentity: { issuer, subject: "workspace:default", audience } });
+  federated = await world.world.read(rowWith(withToken), 50, `${ecrHost}/acme/two:1`);
+  await Bun.sleep(youngMs);
+  world.net.pass(12 * 3600 + 60);
+}, 120_000);
+afterAll(() => world.stop(), 60_000);
+
+const rowWith = (env: Record<string, string>): Row => ({ ...world.row, env });
+const calls = (action: string, role: string) =>
+  world.aws.seen.filter((call) => call.action === action && call.form?.get("RoleArn") === role);
+
+test("a role that trusts the machine and the workspace's external id pulls for as long as the container lives", async () => {
+  const { exitCode, imageCredential } = await world.world.readOn(assuming);
+  expect(exitCode).toBe(0);
+  const assumed = calls("AssumeRole", roleArn);
+  expect(assumed.length).toBeGreaterThanOrEqual(2);
+  for (const call of assumed) {
+    expect(call.caller).toBe(machineArn);
+    expect(call.form?.get("ExternalId")).toBe(world.externalId);
+  }
+  const asked = world.aws.seen.filter(({ action }) => action === "GetAuthorizationToken");
+  const session = "arn:aws:sts::111111111111:assumed-role/puller/oci-node-default";
+  expect(new Set(asked.map(({ caller }) => caller))).toEqual(new Set([session]));
+  const scope = expect.stringContaining("every repository of account 111111111111");
+  expect(imageCredential).toMatchObject({ delivery: "minted", type: "aws", scope });
+});
+
+test("a role alone is assumed with the workspace's token, by what the node publishes", async () => {
+  const { exitCode, imageCredential } = await world.world.readOn(federated);
+  expect(exitCode).toBe(0);
+  expect(calls("AssumeRoleWithWebIdentity", federatedArn).length).toBeGreaterThanOrEqual(2);
+  expect(imageCredential).toMatchObject({ delivery: "minted", type: "aws" });
+});
+
+test("the machine's own role pulls where the operator allows it by name", async () => {
+  const image = await world.world.node.json(["image", "build", world.row.reference, "--identity", "prod"]);
+  expect(image["registry"]).toBe(ecrHost);
+  expect(world.aws.seen.at(-1)).toMatchObject({ action: "GetAuthorizationToken", caller: machineArn });
+  const other = await world.world.node.cli(["image", "build", world.row.reference, "--identity", "dev"]);
+  expect(refusal(other)).toContain("the workspace default may not use the identity dev");
+});
+
+test("a role that does not trust is told at the build, with what its policy lacks", async () => {
+  world.aws.roles.set(roleArn, { principals: [machineArn], externalId: "of somebody else" });
+  const untrusted = refusal(await world.world.build(rowWith({ ...withIdentity, AWS_REGION: "eu-west-1" })));
+  expect(untrusted).toContain("arn:aws:iam::222222222222:role/node");
+  expect(untrusted).toContain(`sts:ExternalId "${world.externalId}"`);
+  world.aws.issuers.clear();
+  const unknown = refusal(await world.world.build(rowWith({ ...withToken, AWS_REGION: "eu-west-1" })));
+  expect(unknown).toContain(`Make an OIDC provider in IAM with the URL ${issuer}`);
+});
+
+test("keys that are wrong are told at the build, each by what is wrong with them", async () => {
+  const user = "arn:aws:iam::111111111111:user/ci";
+  const keys = world.aws.keysOf(user, { mayPull: false });
+  const secret = keys.secretAccessKey.expose();
+  const right = { AWS_ACCESS_KEY_ID: keys.accessKeyId, AWS_SECRET_ACCESS_KEY: secret };
+  const ended = world.aws.sessionKeysOf(user, -1);
+  const old = {
+    AWS_ACCESS_KEY_ID: ended.accessKeyId,
+    AWS_SECRET_ACCESS_KEY: ended.secretAccessKey.expose(),
+    AWS_SESSION_TOKEN: ended.sessionToken?.expose() ?? "",
+  };
+  for (const [env, told] of [
+    [right, "Allow ecr:GetAuthorizationToken"],
+    [{ ...right, AWS_SECRET_ACCESS_KEY: "planted/secret" }, "AWS refuses the signature of the AWS keys"],
+    [{ ...right, AWS_ACCESS_KEY_ID: "AKIANOBODY0000000000" }, "AWS does not know the AWS keys"],
+    [old, "the AWS keys have expired"],
+  ] as const) {
+    const [, ...values] = Object.values(env);
+    expect(refusal(await world.world.build(rowWith(env)), values)).toContain(told);
+  }
+});
+
+test("nothing of all that went to another host, and none of it is in the node's log", () => {
+  expect(world.leaks()).toEqual([]);
+  expect(world.net.strays()).toEqual([]);
+  expect(world.aws.passwords.size).toBeGreaterThan(3);
+  for (const { secret, sessionToken = secret } of world.aws.callers.values()) {
+    expect(world.world.node.log).not.toContain(secret);
+    expect(world.world.node.log).not.toContain(sessionToken);
+  }
+});
