@@ -94,8 +94,8 @@ describe("a workspace's own token", () => {
       ["image", "build", `${google}/acme/images/app:1`, "--creds", "GCP_WORKLOAD_IDENTITY_PROVIDER"],
       { env: { GCP_WORKLOAD_IDENTITY_PROVIDER: pool } },
     );
-    expect(world.exchange.outcomes).toEqual([""]);
-    expect(world.exchange.claims[0]).toMatchObject({ iss: issuer, sub: "workspace:default" });
+    expect(world.exchange.verifier.outcomes).toEqual([""]);
+    expect(world.exchange.verifier.claims[0]).toMatchObject({ iss: issuer, sub: "workspace:default" });
     expect(image.registry).toBe(google);
     const [secret] = (await secrets()).filter(({ name }) => name === image.secretName);
     expect(secret).toMatchObject({ type: "gcp", version: 1 });
@@ -110,7 +110,7 @@ describe("a workspace's own token", () => {
       identities: [{ name: "prod", type: "plugin", default: true }],
     });
     expect(String(shown["externalId"])).toMatch(/^oci-node:[0-9a-f-]{36}$/);
-    expect(shown["externalId"]).toBe(`oci-node:${world.exchange.claims[0]?.["workspace_id"]}`);
+    expect(shown["externalId"]).toBe(`oci-node:${world.exchange.verifier.claims[0]?.["workspace_id"]}`);
     const text = await node.ok(["identity"]);
     expect(text).toContain("identities   prod (plugin, default)");
     expect(text).toContain('"id.example.test/node:sub": "workspace:default"');

@@ -6,6 +6,7 @@ import { TestNode } from "./node.ts";
 import { push } from "./push.ts";
 import { TestRegistry } from "./registry.ts";
 import { TokenExchange } from "./token-exchange.ts";
+import { TokenVerifier } from "./token-verifier.ts";
 
 export const issuer = "https://id.example.test/node";
 export const pool = "projects/123/locations/global/workloadIdentityPools/oci-node/providers/oci-node";
@@ -35,8 +36,8 @@ export class IdentityWorld {
     this.#folder = folder;
     this.registry = registry;
     this.open = open;
-    const audience = `https://iam.googleapis.com/${pool}`;
-    this.exchange = new TokenExchange({ issuer, subject: "workspace:default", audience }, account.password);
+    const verifier = new TokenVerifier({ issuer, subject: "workspace:default" });
+    this.exchange = new TokenExchange(verifier, `https://iam.googleapis.com/${pool}`, account.password);
   }
 
   static async start(allowed: Allowed): Promise<IdentityWorld> {
@@ -96,7 +97,7 @@ export class IdentityWorld {
       insecureRegistries: [this.registry.host, this.open.host],
       args: ["--config", path],
     });
-    this.exchange.issuerOrigin = this.node.url;
+    this.exchange.verifier.issuerOrigin = this.node.url;
   }
 
   get #plugin(): string {
