@@ -1,4 +1,8 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "bun:test";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { run } from "../std/spawn.ts";
 import { type Certificate, makeCertificate } from "./certificate.test-kit.ts";
 import { mediaTypes } from "./descriptor.ts";
 import { makeImage } from "./image.test-kit.ts";
@@ -130,5 +134,24 @@ describe("a host with TLS elsewhere", () => {
     ]);
     expect(await head(registry, both)).toEqual(image.manifest);
     await expect(head("other.example", both)).rejects.toMatchObject({ code: "tls" });
+  });
+
+  test("is trusted by what the node's environment adds, too, where it has authorities of its own", async () => {
+    const directory = await mkdtemp(join(tmpdir(), "oci-node-ca-"));
+    try {
+      const file = join(directory, "extra.pem");
+      await writeFile(file, own.certificate);
+      const other = await makeCertificate("other.test");
+      const script = `
+        const { RegistryClient } = await import(${JSON.stringify(`${import.meta.dir}/client.ts`)});
+        const client = new RegistryClient({ policy: {
+          insecureHosts: new Set(), privateHosts: new Set(), ca: ${JSON.stringify(other.certificate)},
+          hosts: new Map([["${registry}", { connect: new URL("https://127.0.0.1:${server.port}") }]]) } });
+        console.log((await client.issuerFetch("https://${registry}/", {})).status);`;
+      const { stdout } = await run([process.execPath, "-e", script], { env: { NODE_EXTRA_CA_CERTS: file } });
+      expect(stdout.trim()).toBe("200");
+    } finally {
+      await rm(directory, { recursive: true });
+    }
   });
 });

@@ -1,5 +1,5 @@
 import { isIP } from "node:net";
-import { rootCertificates } from "node:tls";
+import { getCACertificates } from "node:tls";
 import { errnoOf, messageOf } from "../std/error.ts";
 import { RegistryError, type Where } from "./error.ts";
 import type { Destination, Route } from "./route.ts";
@@ -51,8 +51,16 @@ function tlsOf(url: URL, authorities: readonly string[]): object {
   const hostname = url.hostname.replace(/^\[|\]$/g, "");
   return {
     ...(isIP(hostname) === 0 ? { serverName: hostname } : {}),
-    ...(authorities.length === 0 ? {} : { ca: [...rootCertificates, ...authorities] }),
+    ...(authorities.length === 0 ? {} : { ca: [...usualAuthorities(), ...authorities] }),
   };
+}
+
+let usual: readonly string[] | undefined;
+
+/** Whom `fetch` trusts when it is told of nobody: Mozilla's list, and what NODE_EXTRA_CA_CERTS adds to it. */
+function usualAuthorities(): readonly string[] {
+  usual ??= getCACertificates("default");
+  return usual;
 }
 
 /** Names are one whatever their case: an issuer's library may bring its own User-Agent. */
