@@ -81,13 +81,23 @@ export function translateFetchError(error: unknown, { url, where }: Destination,
   if (error instanceof RegistryError) return error;
   const code = errnoOf(error) ?? "connection lost";
   if (code === "ERR_PROXY_TUNNEL") return refusedByProxy(messageOf(error), url, where);
-  if (isTlsCode(code)) return tlsProblem(code, url.host, where, insecureHint(url));
+  if (isTlsCode(code)) {
+    const problem = tlsProblem(code, url.host, where, insecureHint(url));
+    return proxy?.expose().protocol === "https:" ? orOfProxy(problem, where) : problem;
+  }
   const through = proxy === undefined ? "" : " through the node's proxy";
   return new RegistryError("unreachable", `${url.host} cannot be reached${through} (${code})`, where, {
     next:
       proxy === undefined
         ? "Check that the registry is up and that this machine reaches it, then try again."
         : "Check that the registry is up, and that this machine reaches the proxy of its configuration or environment.",
+  });
+}
+
+/** Which of the two connections failed is not told. */
+function orOfProxy({ message, next }: RegistryError, where: Where): RegistryError {
+  return new RegistryError("tls", `${message}, or that of the node's proxy`, where, {
+    next: `${next} The authority of a proxy that is spoken to over TLS belongs in ca_file under [registry].`,
   });
 }
 

@@ -1,8 +1,17 @@
-import { connect, createServer, type Socket } from "node:net";
+import { connect, createServer, type Server, type Socket } from "node:net";
+import { createServer as createTlsServer } from "node:tls";
+import type { Certificate } from "./certificate.test-kit.ts";
+
+export interface ProxyOptions {
+  /** Asked for with 407; the user is `proxy@user`. */
+  readonly password?: string;
+  /** Spoken to over TLS, as `localhost`. */
+  readonly certificate?: Certificate;
+}
 
 /** A proxy that makes the connections it is asked for (CONNECT, RFC 9110 section 9.3.6), to where names lead by its own list. */
 export interface TestProxy {
-  /** `http://127.0.0.1:PORT` */
+  /** `http://127.0.0.1:PORT`, or `https://localhost:PORT` */
   readonly url: URL;
   /** The first line and the Proxy-Authorization of each request. */
   readonly requests: readonly { readonly line: string; readonly authorization: string | undefined }[];
@@ -13,14 +22,16 @@ export interface TestProxy {
 
 /**
  * @param ports of loopback, by `HOST:PORT` as the proxy is asked for it; what is not there is refused with 403
- * @param password asked for with 407 when it is set; the user is `proxy-user`
  */
-export async function startProxy(ports: ReadonlyMap<string, number>, password?: string): Promise<TestProxy> {
+export async function startProxy(
+  ports: ReadonlyMap<string, number>,
+  { password, certificate }: ProxyOptions = {},
+): Promise<TestProxy> {
   const requests: { line: string; authorization: string | undefined }[] = [];
   const clear: string[] = [];
   const sockets = new Set<Socket>();
-  const wanted = password === undefined ? undefined : `Basic ${btoa(`proxy-user:${password}`)}`;
-  const server = createServer((socket) => {
+  const wanted = password === undefined ? undefined : `Basic ${btoa(`proxy@user:${password}`)}`;
+  const serve = (socket: Socket): void => {
     sockets.add(socket);
     socket.on("close", () => sockets.delete(socket));
     socket.on("error", () => undefined);
@@ -42,14 +53,18 @@ export async function startProxy(ports: ReadonlyMap<string, number>, password?: 
       sockets.add(upstream);
       upstream.on("error", () => socket.destroy());
     });
-  });
+  };
+  const server: Server =
+    certificate === undefined
+      ? createServer(serve)
+      : createTlsServer({ key: certificate.key, cert: certificate.certificate }, serve);
   const { promise, resolve } = Promise.withResolvers<void>();
   server.listen(0, "127.0.0.1", resolve);
   await promise;
   const address = server.address();
   const port = typeof address === "object" && address !== null ? address.port : 0;
   return {
-    url: new URL(`http://127.0.0.1:${port}`),
+    url: new URL(certificate === undefined ? `http://127.0.0.1:${port}` : `https://localhost:${port}`),
     requests,
     received: () => clear.join(""),
     async stop() {

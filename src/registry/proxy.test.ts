@@ -42,7 +42,7 @@ describe("through a proxy", () => {
       ["wrong.example:443", registry.port ?? 0],
       ["plain.example", Number(plain.host.split(":")[1])],
     ]);
-    proxy = await startProxy(ports, "proxy-pw");
+    proxy = await startProxy(ports, { password: "proxy-pw" });
   });
   afterAll(async () => {
     await registry.stop(true);
@@ -55,7 +55,7 @@ describe("through a proxy", () => {
 
   const through = (url = withUser(proxy.url)): Proxies => proxyForAll(url);
   function withUser(url: URL, password = "proxy-pw"): URL {
-    return Object.assign(new URL(url), { username: "proxy-user", password });
+    return Object.assign(new URL(url), { username: "proxy@user", password });
   }
   const looked: string[] = [];
   const addresses: Record<string, string[]> = {
@@ -202,6 +202,24 @@ describe("through a proxy", () => {
     } finally {
       addresses["registry.example"] = ["8.8.8.8"];
       await other.stop();
+    }
+  });
+
+  test("a proxy that is spoken to over TLS must show its own certificate", async () => {
+    const certificate = await makeCertificate("localhost");
+    const secure = await startProxy(new Map([["registry.example:443", registry.port ?? 0]]), { certificate });
+    try {
+      const ca = own.certificate + certificate.certificate;
+      const proxies = proxyForAll(secure.url);
+      expect(await head("registry.example", { proxies, ca })).toEqual(image.manifest);
+      expect(secure.requests).toHaveLength(1);
+      await expect(head("registry.example", { proxies })).rejects.toMatchObject({
+        code: "tls",
+        message: expect.stringContaining("or that of the node's proxy"),
+      });
+      expect(secure.requests).toHaveLength(1);
+    } finally {
+      await secure.stop();
     }
   });
 
