@@ -127,7 +127,7 @@ function refusedRole(
     "provider_failed",
     `AWS does not let ${keys} assume ${role.arn}${caller === undefined ? "" : ` as ${caller}`} (${name})`,
     {
-      next: `In the role's trust policy allow sts:AssumeRole to ${principal}${condition}; the principal itself needs sts:AssumeRole on the role, too.`,
+      next: `Check that the role exists; in its trust policy allow sts:AssumeRole to ${principal}${condition}; the principal itself needs sts:AssumeRole on the role, too.`,
     },
   );
 }
@@ -170,7 +170,7 @@ function askedWithToken(call: Pick<AwsCall, "endpoint">, role: AwsRole, token: R
     renew: "Check the issuer of the token.",
     denied: (name) =>
       new CredentialError("provider_failed", `AWS does not let ${subject} assume ${role.arn} (${name})`, {
-        next: `In the role's trust policy allow sts:AssumeRoleWithWebIdentity to the OIDC provider ${issuer} for the subject "${subject}" and the audience "${audience}".`,
+        next: `Check that the role exists; in its trust policy allow sts:AssumeRoleWithWebIdentity to the OIDC provider ${issuer} for the subject "${subject}" and the audience "${audience}".`,
       }),
   };
 }

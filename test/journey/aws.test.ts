@@ -1,28 +1,18 @@
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { AwsWorld, audience, ecrHost, issuer, machineArn, roleArn } from "../kit/aws-world.ts";
+import { busyboxImage } from "../kit/busybox-image.ts";
 import type { Row } from "../kit/quirk-row.ts";
-import type { Reader } from "../kit/quirk-world.ts";
 import { refusal } from "../kit/world.ts";
 
 const federatedArn = "arn:aws:iam::111111111111:role/federated/puller";
 const withIdentity = { AWS_ROLE_ARN: roleArn, OCI_NODE_IDENTITY: "prod" };
+const session = "arn:aws:sts::111111111111:assumed-role/puller/oci-node-default";
 const withToken = { AWS_ROLE_ARN: federatedArn };
-/** What is younger than this was not refused for its age, says the product, whatever the clock of the registry is. */
-const youngMs = 5_100;
 let world: AwsWorld;
-let assuming: Reader;
-let federated: Reader;
 
-/** Two containers have read their first file; then all that was issued for them is over. */
 beforeAll(async () => {
   world = await AwsWorld.start();
-  world.aws.roles.set(roleArn, { principals: [machineArn], externalId: world.externalId });
-  assuming = await world.world.read(rowWith(withIdentity), 40);
-  await world.trustIssuer();
-  world.aws.roles.set(federatedArn, { webIdentity: { issuer, subject: "workspace:default", audience } });
-  federated = await world.world.read(rowWith(withToken), 50, `${ecrHost}/acme/two:1`);
-  await Bun.sleep(youngMs);
-  world.net.pass(12 * 3600 + 60);
+  world.row.registry.add("acme/app", "1", await busyboxImage());
 }, 120_000);
 afterAll(() => world.stop(), 60_000);
 
@@ -30,27 +20,26 @@ const rowWith = (env: Record<string, string>): Row => ({ ...world.row, env });
 const calls = (action: string, role: string) =>
   world.aws.seen.filter((call) => call.action === action && call.form?.get("RoleArn") === role);
 
-test("a role that trusts the machine and the workspace's external id pulls for as long as the container lives", async () => {
-  const { exitCode, imageCredential } = await world.world.readOn(assuming);
-  expect(exitCode).toBe(0);
-  const assumed = calls("AssumeRole", roleArn);
-  expect(assumed.length).toBeGreaterThanOrEqual(2);
-  for (const call of assumed) {
-    expect(call.caller).toBe(machineArn);
-    expect(call.form?.get("ExternalId")).toBe(world.externalId);
-  }
-  const asked = world.aws.seen.filter(({ action }) => action === "GetAuthorizationToken");
-  const session = "arn:aws:sts::111111111111:assumed-role/puller/oci-node-default";
-  expect(new Set(asked.map(({ caller }) => caller))).toEqual(new Set([session]));
-  const scope = expect.stringContaining("every repository of account 111111111111");
-  expect(imageCredential).toMatchObject({ delivery: "minted", type: "aws", scope });
+async function built(env: Record<string, string>): Promise<void> {
+  const { code, stderr } = await world.world.build(rowWith(env));
+  expect([code, stderr.match(/^oci-node: .*/m)]).toEqual([0, null]);
+}
+
+test("a role that trusts the machine and the workspace's external id opens by requests that AWS believes", async () => {
+  world.aws.roles.set(roleArn, { principals: [machineArn], externalId: world.externalId });
+  await built(withIdentity);
+  const [assumed] = calls("AssumeRole", roleArn);
+  expect(assumed?.caller).toBe(machineArn);
+  expect(assumed?.form?.get("ExternalId")).toBe(world.externalId);
+  expect(world.aws.seen.at(-1)).toMatchObject({ action: "GetAuthorizationToken", caller: session });
 });
 
 test("a role alone is assumed with the workspace's token, by what the node publishes", async () => {
-  const { exitCode, imageCredential } = await world.world.readOn(federated);
-  expect(exitCode).toBe(0);
-  expect(calls("AssumeRoleWithWebIdentity", federatedArn).length).toBeGreaterThanOrEqual(2);
-  expect(imageCredential).toMatchObject({ delivery: "minted", type: "aws" });
+  await world.trustIssuer();
+  world.aws.roles.set(federatedArn, { webIdentity: { issuer, subject: "workspace:default", audience } });
+  await built(withToken);
+  expect(calls("AssumeRoleWithWebIdentity", federatedArn)).toHaveLength(1);
+  expect(world.aws.seen.at(-1)).toMatchObject({ action: "GetAuthorizationToken", caller: session });
 });
 
 test("the machine's own role pulls where the operator allows it by name", async () => {
@@ -96,7 +85,7 @@ test("keys that are wrong are told at the build, each by what is wrong with them
 test("nothing of all that went to another host, and none of it is in the node's log", () => {
   expect(world.leaks()).toEqual([]);
   expect(world.net.strays()).toEqual([]);
-  expect(world.aws.passwords.size).toBeGreaterThan(3);
+  expect(world.aws.passwords.size).toBeGreaterThanOrEqual(3);
   for (const { secret, sessionToken = secret } of world.aws.callers.values()) {
     expect(world.world.node.log).not.toContain(secret);
     expect(world.world.node.log).not.toContain(sessionToken);

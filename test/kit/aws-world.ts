@@ -87,7 +87,7 @@ export class AwsWorld {
   }
 }
 
-/** ECR's registry: it takes what its API gave, and pulls only for sessions of the account's own role or principals. */
+/** ECR's registry: it takes what its API gave, until that is over. */
 function registryOf(net: QuirkNet, aws: FakeAws): QuirkRegistry {
   const gate = basicGate({
     challenge: `Basic realm="https://${ecrHost}/",service="ecr.amazonaws.com"`,
