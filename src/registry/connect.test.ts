@@ -78,6 +78,27 @@ describe("a host that the operator says is elsewhere", () => {
     expect(seen).toEqual([`Basic ${btoa("alice:pw")}`]);
   });
 
+  test("may be asked by fewer requests at once than others", async () => {
+    let [under, most] = [0, 0];
+    const busy = await startRawServer(async () => {
+      under += 1;
+      most = Math.max(most, under);
+      for (let turn = 0; turn < 20; turn += 1) await new Promise((resolve) => setImmediate(resolve));
+      under -= 1;
+      return manifest;
+    });
+    try {
+      const connect = new URL(`http://${busy.host}`);
+      const policy = { insecureHosts: new Set<string>() };
+      const hosts = new Map([[registry, { connect, connections: 2 }]]);
+      const repository = repositoryAt(registry, { policy: { ...policy, hosts }, resolveHost });
+      await Promise.all(Array.from({ length: 8 }, () => repository.headManifest("1", signal)));
+      expect(most).toBe(2);
+    } finally {
+      await busy.stop();
+    }
+  });
+
   test("is HTTPS by name: it may not redirect to plain HTTP", async () => {
     const before = server.requests.length;
     answer = () => ({ status: 307, headers: { location: `http://${registry}/elsewhere` } });

@@ -126,8 +126,9 @@ function named(setting: string): (host: string) => string {
   return (host) => {
     try {
       return normalizeRegistry(host);
-    } catch (cause) {
-      throw new ConfigError("invalid", `${setting}: ${messageOf(cause)}`, {
+    } catch {
+      const shown = JSON.stringify(host.replace(/\/\/[^/]*@/, "//…@"));
+      throw new ConfigError("invalid", `${setting}: ${shown} is not the name of a host`, {
         next: "Write HOST or HOST:PORT, without https:// and without a path.",
       });
     }
