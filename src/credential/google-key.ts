@@ -1,6 +1,6 @@
-import { createPrivateKey, type KeyObject, sign } from "node:crypto";
+import { createPrivateKey } from "node:crypto";
 import { z } from "zod";
-import type { Redacted } from "../std/redacted.ts";
+import { Redacted } from "../std/redacted.ts";
 import { CredentialError } from "./error.ts";
 import {
   askForJson,
@@ -32,7 +32,7 @@ const serviceAccountSchema = z.object({
 export interface GoogleKey {
   readonly email: string;
   readonly keyId: string | undefined;
-  readonly key: KeyObject;
+  readonly pem: Redacted<string>;
 }
 
 /**
@@ -59,7 +59,7 @@ export function parseGoogleKey(json: Redacted<string>): GoogleKey {
       next: "Use the key file as Google issued it.",
     });
   }
-  return { email: account.client_email, keyId: account.private_key_id, key: rsaKey(account.private_key) };
+  return { email: account.client_email, keyId: account.private_key_id, pem: rsaKey(account.private_key) };
 }
 
 function parseJson(json: Redacted<string>): unknown {
@@ -77,10 +77,9 @@ function isGoogleApi(text: string): boolean {
   return plain && url.hostname.endsWith(".googleapis.com");
 }
 
-function rsaKey(pem: string): KeyObject {
+function rsaKey(pem: string): Redacted<string> {
   try {
-    const key = createPrivateKey(pem);
-    if (key.asymmetricKeyType === "rsa") return key;
+    if (createPrivateKey(pem).asymmetricKeyType === "rsa") return new Redacted(pem);
   } catch {
     // Its message could quote the key.
   }
@@ -90,38 +89,56 @@ function rsaKey(pem: string): KeyObject {
 }
 
 /**
- * An access token for a service account's key: an assertion that the key signs, exchanged (RFC 7523; Google, "Using
- * OAuth 2.0 for Server to Server Applications").
+ * An access token for a service account's key: google-auth-library signs the assertion and makes the request (RFC 7523;
+ * Google, "Using OAuth 2.0 for Server to Server Applications"), which goes our way and no other.
  *
  * @throws CredentialError `provider_failed`, `provider_unreachable`
  */
 export async function tokenOfGoogleKey(key: GoogleKey, call: IssuerCall): Promise<IssuedToken> {
-  const answer = await askForJson(call, {
-    who: "Google",
-    url: tokenUrl,
-    form: {
-      grant_type: "urn:ietf:params:oauth:grant-type:jwt-bearer",
-      assertion: assertionOf(key, call.now()),
-    },
+  const asked = Promise.withResolvers<IssuerAnswer>();
+  const issuedAt = Math.floor(call.now() / 1000);
+  // Loaded only here: it takes longer than a start of the executable.
+  const { JWT } = await import("google-auth-library");
+  const client = new JWT({
+    email: key.email,
+    key: key.pem.expose(),
+    ...(key.keyId === undefined ? {} : { keyId: key.keyId }),
+    scopes: [googleAccessScope],
+    additionalClaims: { iat: issuedAt, exp: issuedAt + assertionLifeSeconds },
+    useAuthRequestParameters: false,
+    transporter: { request: (request: TokenRequest) => passOn(call, request, asked) } as never,
+  });
+  // What the library makes of the answer or of a failure is not used: its errors carry the request, assertion included.
+  await client.authorize().catch((error: unknown) => asked.reject(error));
+  const answer = await asked.promise.catch((error: unknown) => {
+    if (error instanceof CredentialError) throw error;
+    throw new CredentialError("provider_failed", `no token could be asked for ${key.email}`, {
+      next: "Check the service account's key; make a new one when this stays so.",
+    });
   });
   if (answer.status !== 200) throw refusalOf(key.email, answer);
   return readToken(call, "Google", answer);
 }
 
-function assertionOf({ email, keyId, key }: GoogleKey, nowMs: number): string {
-  const issuedAt = Math.floor(nowMs / 1000);
-  const header = { alg: "RS256", typ: "JWT", ...(keyId === undefined ? {} : { kid: keyId }) };
-  const claims = {
-    iss: email,
-    scope: googleAccessScope,
-    aud: tokenUrl,
-    iat: issuedAt,
-    exp: issuedAt + assertionLifeSeconds,
-  };
-  const signed = [header, claims]
-    .map((part) => Buffer.from(JSON.stringify(part)).toString("base64url"))
-    .join(".");
-  return `${signed}.${sign("RSA-SHA256", Buffer.from(signed), key).toString("base64url")}`;
+interface TokenRequest {
+  readonly data?: unknown;
+}
+
+/** The library's request, through our own way to issuers. Its form goes to the one place that tokens come from. */
+async function passOn(
+  call: IssuerCall,
+  { data }: TokenRequest,
+  asked: PromiseWithResolvers<IssuerAnswer>,
+): Promise<{ readonly data: unknown }> {
+  try {
+    const form = data instanceof URLSearchParams ? Object.fromEntries(data) : {};
+    const answer = await askForJson(call, { who: "Google", url: tokenUrl, form });
+    asked.resolve(answer);
+    return { data: answer.json ?? {} };
+  } catch (error) {
+    asked.reject(error);
+    throw error;
+  }
 }
 
 /** By what Google's description begins with or holds, none of which is repeated. */
