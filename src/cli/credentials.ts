@@ -7,7 +7,7 @@ import { CliError } from "./context.ts";
 import { credentialsFrom, readText } from "./credential-source.ts";
 import { note } from "./output.ts";
 
-/** The ways to hand credentials over; at most one may be used. Values are never arguments. */
+/** The ways to hand credentials over; at most one of the first three may be used. Values are never arguments. */
 export interface CredentialFlags {
   readonly creds?: string | undefined;
   readonly credsFile?: string | undefined;
@@ -59,17 +59,13 @@ export async function readCredentials(
   target: CredentialTarget,
   env: Environment = process.env,
 ): Promise<CredentialMap | undefined> {
-  const given = [flags.creds, flags.credsFile, flags.credsFrom, flags.identity].filter(
-    (flag) => flag !== undefined,
-  );
-  if (given.length === 0) return undefined;
-  if (given.length > 1) {
-    throw new CliError(
-      "usage",
-      "only one of --creds, --creds-file, --creds-from and --identity can be given",
-    );
+  const ways = [flags.creds, flags.credsFile, flags.credsFrom].filter((flag) => flag !== undefined);
+  if (ways.length === 0 && flags.identity === undefined) return undefined;
+  if (ways.length > 1) {
+    throw new CliError("usage", "only one of --creds, --creds-file and --creds-from can be given");
   }
-  const credentials = await readGiven(flags, target, env);
+  const read = ways.length === 0 ? {} : await readGiven(flags, target, env);
+  const credentials = withIdentity(read, flags.identity, target.registry);
   const ends = describeShortLived(target.registry, credentials);
   if (ends !== undefined && flags.json !== true) {
     note(`note: this is ${ends}; what is to run later needs the keys that such tokens are made with`);
@@ -77,12 +73,22 @@ export async function readCredentials(
   return credentials;
 }
 
+/** An identity stands alone, or beside a role of AWS that it is to assume. */
+function withIdentity(read: CredentialMap, identity: string | undefined, registry: string): CredentialMap {
+  if (identity === undefined) return read;
+  if (Object.keys(read).length > 0 && read["AWS_ROLE_ARN"] === undefined) {
+    throw new CliError("usage", "--identity is given beside credentials that it does not go with", {
+      next: "Give it alone, or with the role that it is to assume: --creds AWS_ROLE_ARN --identity NAME.",
+    });
+  }
+  return { ...read, ...identityCredential(registry, identity).credentials };
+}
+
 async function readGiven(
-  { creds, credsFile, credsFrom, identity }: CredentialFlags,
+  { creds, credsFile, credsFrom }: CredentialFlags,
   target: CredentialTarget,
   env: Environment,
 ): Promise<CredentialMap> {
-  if (identity !== undefined) return identityCredential(target.registry, identity).credentials;
   if (credsFrom !== undefined) return await credentialsFrom(credsFrom, target, env);
   if (credsFile !== undefined) return parseCredentialsFile(await readText(credsFile, "--creds-file"));
   const keys = (creds ?? "")

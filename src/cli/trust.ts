@@ -34,7 +34,8 @@ export function trustPolicies(who: Trusted): TrustPolicies {
         { "sts:ExternalId": who.externalId },
       ),
       webIdentity: who.issuer === null ? null : awsWebIdentity(who.issuer, who.subject),
-      credential: "AWS_ROLE_ARN=arn:aws:iam::ACCOUNT:role/ROLE",
+      credential:
+        "AWS_ROLE_ARN=arn:aws:iam::ACCOUNT:role/ROLE (with --identity NAME, or keys, where those assume it)",
     },
     google: who.issuer === null ? null : google(who.issuer, who.subject),
     azure: who.issuer === null ? null : azure(who.issuer, who),

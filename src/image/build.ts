@@ -30,6 +30,8 @@ export interface BuildDependencies {
   readonly registry: RegistryClient;
   readonly providersOf: ProvidersOf;
   readonly defaultProvider: DefaultProvider;
+  /** Names of the operator's identities that a workspace may use. */
+  readonly identitiesOf: (workspaceId: string) => Promise<readonly string[]>;
   readonly vault: Vault;
   readonly images: ImageStore;
   readonly index: IndexStore;
@@ -172,10 +174,10 @@ async function chooseDefault({ defaultProvider }: BuildDependencies, request: Bu
   return { credential: standard.credential, description };
 }
 
-/** A refusal without credentials says how to give some, and which secrets there are. */
+/** A refusal without credentials says how to give some, and which secrets and identities there are. */
 async function withHint<T>(
   access: Access,
-  { vault }: BuildDependencies,
+  { vault, identitiesOf }: BuildDependencies,
   workspaceId: string,
   call: () => Promise<T>,
 ): Promise<T> {
@@ -184,9 +186,15 @@ async function withHint<T>(
   } catch (error) {
     if (!(error instanceof RegistryError) || access.credential !== undefined) throw error;
     if (error.code !== "unauthorized" && error.code !== "denied") throw error;
-    const names = (await vault.list(workspaceId)).filter(({ registry }) => registry === error.registry);
-    const use = names.length === 0 ? "" : `, or --secret ${names.map(({ name }) => name).join(" or ")}`;
-    const next = `Give credentials with --creds KEY,KEY, --creds-file FILE or --creds-from docker${use}.`;
+    const secrets = (await vault.list(workspaceId)).filter(({ registry }) => registry === error.registry);
+    const ways = [
+      "--creds KEY,KEY",
+      "--creds-file FILE",
+      "--creds-from docker",
+      ...secrets.map(({ name }) => `--secret ${name}`),
+      ...(await identitiesOf(workspaceId)).map((name) => `--identity ${name}`),
+    ];
+    const next = `Give credentials with ${ways.slice(0, -1).join(", ")} or ${ways.at(-1)}.`;
     throw new RegistryError(error.code, error.message, error, { next });
   }
 }

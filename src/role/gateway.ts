@@ -50,6 +50,7 @@ export async function startGateway(
     registry: plane.registry,
     providersOf: plane.providersOf,
     defaultProvider: plane.defaultProvider,
+    identitiesOf: async (workspaceId: string) => (await plane.policies(workspaceId)).identities,
     vault,
     images,
     index: await IndexStore.open(config.indexDir),

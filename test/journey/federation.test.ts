@@ -84,8 +84,9 @@ test("a role of AWS opens to the machine's identity with the workspace's externa
   expect([type, askers, issued]).toEqual(["aws", [externalRole], 1]);
   const mine = aws.externalId;
   aws.externalId = "oci-node:of-another-workspace";
-  const env = { AWS_ROLE_ARN: externalRole, OCI_NODE_IDENTITY: "task", AWS_REGION: "us-east-1" };
-  const told = refusal(await world.build({ ...rows.external, env }));
+  const flags = ["--creds", "AWS_ROLE_ARN,AWS_REGION", "--identity", "task"];
+  const env = { AWS_ROLE_ARN: externalRole, AWS_REGION: "us-east-1" };
+  const told = refusal(await world.node.cli(["image", "build", rows.external.reference, ...flags], { env }));
   expect(told).toContain(mine);
   aws.externalId = mine;
 });

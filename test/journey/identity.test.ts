@@ -34,7 +34,7 @@ describe("where a build has no credential", () => {
     expect(built.code).toBe(0);
     const refused = refusal(await node.cli(["image", "build", `${google}/acme/images/app:1`]));
     expect(refused).toContain("without credentials");
-    expect(refused).toContain("--creds");
+    expect(refused).toContain("--creds-from docker or --identity prod.");
   });
 });
 
@@ -72,6 +72,14 @@ describe("an identity by name", () => {
       expect(told).toContain(`[workspaces.default] identities = ["${args.at(-1)}"]`);
     }
     expect(await secrets()).toEqual(before);
+  });
+
+  test("stands alone, but for a role of AWS that it is to assume", async () => {
+    const args = ["image", "build", `${registry.host}/acme/images/app:1`, "--creds", "USERNAME,PASSWORD"];
+    const env = { USERNAME: account.username, PASSWORD: account.password };
+    const result = await node.cli([...args, "--identity", "prod"], { env });
+    expect(result.code).toBe(2);
+    expect(result.stderr).toContain("--creds AWS_ROLE_ARN --identity NAME");
   });
 
   test("is a credential like any other where he did", async () => {
