@@ -1,10 +1,10 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { Moto } from "../kit/moto.ts";
+import type { Program } from "../kit/program.ts";
 import { EcrPasswords, GoogleTokens } from "../kit/quirk-clouds.ts";
 import { QuirkNet, type Seen } from "../kit/quirk-net.ts";
-
-import type { Row } from "../kit/quirk-row.ts";
-import { ghcrRow, gitlabRow, harborRow, hubRow, ngcRow, quayRow } from "../kit/quirk-rows.ts";
+import { longImage, md5OfPieces, type Row } from "../kit/quirk-row.ts";
+import { briefRow, ghcrRow, gitlabRow, harborRow, hubRow, ngcRow, quayRow } from "../kit/quirk-rows.ts";
 import { acrRow, ecrPublicRow, ecrRow, googleRow } from "../kit/quirk-rows-cloud.ts";
 import { QuirkWorld, type Reader } from "../kit/quirk-world.ts";
 import type { Image, Secret } from "../kit/world.ts";
@@ -21,6 +21,7 @@ function allRows() {
   const keyFile = { GOOGLE_APPLICATION_CREDENTIALS: google.keyFile };
   return {
     google,
+    brief: briefRow(net),
     ecr: ecrRow(net, moto),
     ecrPublic: ecrPublicRow(net, moto),
     artifacts: googleRow(net, google, artifactRegistry, keyFile),
@@ -37,7 +38,7 @@ function allRows() {
   };
 }
 
-type Name = Exclude<keyof typeof rows, "google">;
+type Name = Exclude<keyof typeof rows, "google" | "brief">;
 
 interface Begun {
   readonly reader: Reader;
@@ -58,6 +59,9 @@ const names: readonly Name[] = [
   "quay",
   "harbor",
 ];
+const pieces = 9;
+let longReader: Program;
+let longReaderFrom = 0;
 const begun = new Map<Name, Begun | Error>();
 /** What is younger than this was not refused for its age, says the product, whatever the clock of the registry is. */
 const youngMs = 5_100;
@@ -69,8 +73,22 @@ beforeAll(async () => {
   rows = allRows();
   world = await QuirkWorld.start(net);
   for (const [index, name] of names.entries()) begun.set(name, await begin(name, 1000 + 10 * index));
+  longReader = await startLongReader();
   await Bun.sleep(youngMs);
 }, 120_000);
+/** Reads a piece of its image each second, for three lives of the tokens that this takes. */
+async function startLongReader(): Promise<Program> {
+  rows.brief.registry.add("acme/app", "1", await longImage(pieces));
+  const flags = ["--index-only", "--creds", "USERNAME,PASSWORD"];
+  const { env, reference } = rows.brief;
+  const image = await world.node.json<Image>(["image", "build", reference, ...flags], { env });
+  longReaderFrom = net.seen.length;
+  // From the end to the beginning: forwards, one request brings what is read next as well.
+  const read = "dd if=/data/long bs=64k skip=$((i * 32)) count=1 2>/dev/null | md5sum || exit 1";
+  const program = `i=${pieces}; while [ $i -gt 0 ]; do i=$((i - 1)); ${read}; sleep 1; done`;
+  return world.node.start(["run", image.id, "--", "sh", "-c", program]);
+}
+
 afterAll(async () => {
   await world?.stop();
   await moto?.stop();
@@ -99,6 +117,23 @@ async function readOn(name: Name): Promise<{ readonly after: readonly Seen[]; re
 
 const to = (requests: readonly Seen[], host: string): Seen[] =>
   requests.filter(({ url }) => url.host === host);
+
+test("a container that reads for three lives of its tokens is never refused, and asks for few", async () => {
+  expect(await longReader.child.exited).toBe(0);
+  await longReader.stop();
+  const lines = longReader.output
+    .trim()
+    .split("\n")
+    .map((line) => line.split(" ")[0]);
+  expect(lines.toReversed()).toEqual(md5OfPieces(pieces));
+  const asked = net.at("brief.acme.example", longReaderFrom);
+  expect(asked.filter(({ url }) => url.pathname.includes("/blobs/")).length).toBeGreaterThan(pieces / 2);
+  const refused = asked.filter(({ status, headers }) => status >= 400 && headers.has("authorization"));
+  expect(refused.map(({ url, status }) => `${status} ${url.pathname}`)).toEqual([]);
+  const tokens = asked.filter(({ url }) => url.pathname === "/token").length;
+  expect(tokens).toBeGreaterThan(3);
+  expect(tokens).toBeLessThan(12);
+});
 
 test("Container Registry: an access token serves where the challenge names no service", async () => {
   net.pass(700);
@@ -229,4 +264,13 @@ test("no secret and no token came to a host that it is not for, and nobody else 
   const secrets = names.flatMap((name) => (rows[name] as Row).secret ?? []);
   expect(secrets.length).toBeGreaterThan(4);
   for (const secret of secrets) expect(net.uses(secret)).toBeGreaterThan(0);
+});
+
+test("no secret, no token that was made of one and no signed URL is in a file of the node, or in its log", async () => {
+  const forms = net.plantedForms();
+  expect(forms.length).toBeGreaterThan(100);
+  expect(forms.filter((form) => world.node.log.includes(form))).toEqual([]);
+  const found = await world.filesWith(forms);
+  expect(found).toEqual([]);
+  expect(await world.filesWith(["acme/team/app"])).not.toEqual([]);
 });

@@ -67,6 +67,11 @@ export class QuirkNet {
     this.#planted.push({ name, value, hosts });
   }
 
+  /** Everything that was planted, tokens and signatures that were given out included, each in its spellings. */
+  plantedForms(): string[] {
+    return this.#planted.flatMap(({ value }) => [value, encodeURIComponent(value), unpadded(value)]);
+  }
+
   /** `[registry.hosts]` of the node: each name leads here. */
   settings(): Record<string, object> {
     const names = [...this.#routes.keys()];
@@ -149,5 +154,9 @@ function decoded(text: string): string {
 }
 
 function holds(text: string, value: string): boolean {
-  return text.includes(value) || text.includes(Buffer.from(value).toString("base64").replace(/=+$/, ""));
+  return text.includes(value) || text.includes(unpadded(value));
+}
+
+function unpadded(value: string): string {
+  return Buffer.from(value).toString("base64").replace(/=+$/, "");
 }

@@ -35,6 +35,22 @@ export function rowImage(seed: number): Promise<LocalImage> {
   });
 }
 
+const pieceBytes = 2 * 1024 * 1024;
+
+/** An image with `/data/long`, of which each piece of 2 MiB has to be fetched by itself. */
+export function longImage(pieces: number): Promise<LocalImage> {
+  return busyboxImage({ extra: [{ path: "data/long", data: noise(pieces * pieceBytes, 77) }] });
+}
+
+/** Lines of `md5sum` of the first 64 KiB of each piece of {@link longImage}. */
+export function md5OfPieces(pieces: number): string[] {
+  const bytes = noise(pieces * pieceBytes, 77);
+  return Array.from({ length: pieces }, (_, index) => {
+    const piece = bytes.subarray(index * pieceBytes, index * pieceBytes + 65_536);
+    return new Bun.CryptoHasher("md5").update(piece).digest("hex");
+  });
+}
+
 /** What `md5sum` prints of a file of {@link rowImage}. */
 export function md5Of(file: "one" | "two", seed: number): string {
   const bytes = noise(fileBytes, file === "one" ? seed : seed + 2);

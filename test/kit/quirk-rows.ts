@@ -199,3 +199,22 @@ export function harborRow(net: QuirkNet): BearerRow & { readonly endRobot: () =>
   };
   return { ...row, endRobot };
 }
+
+/** A registry that sends its layers itself, to tokens that live for three seconds: each read needs one that is good. */
+export function briefRow(net: QuirkNet): Omit<BearerRow, "blobs"> {
+  const apiHost = "brief.acme.example";
+  const env = { USERNAME: "puller", PASSWORD: "quirkPasswordOfBriefTokens" };
+  net.plant("the password for brief tokens", env.PASSWORD, [apiHost]);
+  const auth = new BearerAuth(net, {
+    apiHost,
+    realm: `https://${apiHost}/token`,
+    service: apiHost,
+    login: one(env.USERNAME, env.PASSWORD),
+    lifeSeconds: 3,
+    saysLife: true,
+  });
+  net.route(apiHost, "/token", auth.answer);
+  const registry = new QuirkRegistry(net, { apiHost, gate: auth.gate });
+  const reference = `${apiHost}/acme/app:1`;
+  return { reference, env, secret: env.PASSWORD, registry, auth, issued: () => auth.tokens.count };
+}

@@ -1,6 +1,7 @@
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { tryRun } from "../../src/std/spawn.ts";
 import type { CliResult } from "./node.ts";
 import { TestNode } from "./node.ts";
 import type { QuirkNet } from "./quirk-net.ts";
@@ -85,6 +86,15 @@ export class QuirkWorld {
       env: row.env,
       timeoutMs: 100_000,
     });
+  }
+
+  /** The files of the node, its database's included, that hold one of the texts. */
+  async filesWith(texts: readonly string[]): Promise<string[]> {
+    const patterns = join(this.#dir, "patterns");
+    await writeFile(patterns, texts.join("\n"));
+    const found = await tryRun(["grep", "-rlaF", "-f", patterns, this.node.home], { timeoutMs: 120_000 });
+    if (found.exitCode > 1) throw new Error(`grep: ${found.stderr}`);
+    return found.stdout.split("\n").filter((line) => line !== "");
   }
 
   async stop(): Promise<void> {
