@@ -7,13 +7,18 @@ export type WorkspacePolicy = { readonly name: string } & Readonly<WorkspaceSett
 
 export type WorkspacePolicies = (workspaceId: string) => Promise<WorkspacePolicy>;
 
-/** Looks a workspace's policy up by its id. One that the configuration does not name may what is allowed to all. */
+/**
+ * Looks a workspace's policy up by its id. One that the configuration does not name may what is allowed to all. Names are
+ * looked up once, as each hand-over asks: a workspace keeps its name for good.
+ */
 export function workspacePolicies(
   config: Config,
   workspaces: Pick<WorkspaceStore, "get">,
 ): WorkspacePolicies {
+  const names = new Map<string, string>();
   return async (workspaceId) => {
-    const { name } = await workspaces.get(workspaceId);
+    const name = names.get(workspaceId) ?? (await workspaces.get(workspaceId)).name;
+    names.set(workspaceId, name);
     return { name, ...workspaceSettings(config, name) };
   };
 }
