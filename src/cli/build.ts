@@ -37,7 +37,7 @@ export const buildFlags = {
 /** Has the node build an image and shows how far it is, on standard error. Ctrl-C cancels the build. */
 export async function buildImage(reference: Reference, flags: BuildFlags): Promise<Image> {
   if (flags.platform !== undefined) parsePlatform(flags.platform);
-  const credentials = await readCredentials(flags, reference);
+  const credentials = await readCredentials(flags, reference, { kept: true });
   const client = createClient(ImageService, connectTransport());
   const progress = createProgress(flags.json);
   let built: Image | undefined;

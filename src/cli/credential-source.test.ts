@@ -83,6 +83,17 @@ describe("podman", () => {
   });
 });
 
+test("what leads back to our own helper is not kept as a secret, and may be used otherwise", async () => {
+  await put("bin/docker-credential-oci-node", `#!/bin/sh\necho '{"Username":"ours","Secret":"x"}'\n`);
+  await chmod(join(dir, "bin/docker-credential-oci-node"), 0o755);
+  const file = await put("ours.json", { credHelpers: { "r.test": "oci-node" } });
+  for (const program of ["docker", "podman"]) {
+    expect(await user(`${program}:${file}`, environment())).toBe("ours");
+    const kept = credentialsFrom(`${program}:${file}`, { registry: "r.test" }, environment(), true);
+    await expect(kept).rejects.toMatchObject({ next: expect.stringContaining("--secret NAME") });
+  }
+});
+
 test("kubernetes is a file with a Secret", async () => {
   const config = JSON.stringify({ auths: entry("r.test", "kube") });
   const file = await put("secret.json", { kind: "Secret", stringData: { ".dockerconfigjson": config } });

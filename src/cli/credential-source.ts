@@ -15,38 +15,59 @@ import type { CredentialMap } from "../credential/provider.ts";
 import { errnoOf } from "../std/error.ts";
 import { CliError } from "./context.ts";
 
-/** Takes a credential from where another program keeps it: what `--creds-from` names. */
+/** docker-credential-oci-node, as configurations name it. */
+const ownHelper = "oci-node";
+
+/**
+ * Takes a credential from where another program keeps it: what `--creds-from` names.
+ *
+ * @param kept it is to become a secret: then it must not come from this program's own helper
+ * @throws CredentialError, CliError
+ */
 export async function credentialsFrom(
   source: string,
   target: CredentialTarget,
   env: Environment,
+  kept = false,
 ): Promise<CredentialMap> {
   const [program, file] = splitSource(source);
   if (program === "kubernetes" && file !== undefined) {
     return await credentialsFromKubernetes(target, await readText(file, "--creds-from kubernetes"));
   }
-  if (program === "docker") return await fromDocker(target, file, env);
-  if (program === "podman") return await fromPodman(target, file, env);
+  if (program === "docker") return await fromDocker(target, file, env, kept);
+  if (program === "podman") return await fromPodman(target, file, env, kept);
   throw new CliError("usage", `--creds-from does not know ${JSON.stringify(source.slice(0, 60))}`, {
     next: "Write docker, docker:FILE, podman, podman:FILE or kubernetes:FILE; - as FILE is standard input.",
   });
 }
 
-function splitSource(source: string): readonly [program: string, file: string | undefined] {
+/** `docker:FILE` in its two parts. */
+export function splitSource(source: string): readonly [program: string, file: string | undefined] {
   const colon = source.indexOf(":");
   return colon < 0 ? [source, undefined] : [source.slice(0, colon), source.slice(colon + 1) || undefined];
 }
 
-async function fromDocker(target: CredentialTarget, file: string | undefined, env: Environment) {
+async function fromDocker(
+  target: CredentialTarget,
+  file: string | undefined,
+  env: Environment,
+  kept: boolean,
+): Promise<CredentialMap> {
   const path = file ?? join(env["DOCKER_CONFIG"] || join(homeOf(env), ".docker"), "config.json");
   const owner = file ?? "Docker's config";
   const config = parseDockerConfig(await readText(path, "--creds-from docker"), owner);
+  if (kept) assertNotOurs(target, config, owner);
   const found = await findInDockerConfig(target, config, { owner, namespaces: false, helpers: { env } });
   return found ?? nothing(target, [config], owner, "docker");
 }
 
 /** As containers-auth.json(5) has it: the first file that has a credential. */
-async function fromPodman(target: CredentialTarget, file: string | undefined, env: Environment) {
+async function fromPodman(
+  target: CredentialTarget,
+  file: string | undefined,
+  env: Environment,
+  kept: boolean,
+): Promise<CredentialMap> {
   const given = file ?? env["REGISTRY_AUTH_FILE"];
   const owner = given || "Podman's auth.json";
   const configs = given
@@ -56,10 +77,19 @@ async function fromPodman(target: CredentialTarget, file: string | undefined, en
         return text === undefined ? [] : [parseDockerConfig(text, path, legacy)];
       });
   for (const config of configs) {
+    if (kept) assertNotOurs(target, config, owner);
     const found = await findInDockerConfig(target, config, { owner, namespaces: true, helpers: { env } });
     if (found !== undefined) return found;
   }
   return nothing(target, configs, owner, "podman");
+}
+
+/** Our helper gives out what the workspace has already, or a token that ends: neither is to become a secret beside it. */
+function assertNotOurs({ registry }: CredentialTarget, config: DockerConfig, owner: string): void {
+  if (helperOf(registry, config) !== ownHelper) return;
+  throw new CliError("failed", `${owner} leads back to oci-node's own credential for ${registry}`, {
+    next: "Leave --creds-from away and name the secret: --secret NAME (see `oci-node secret ls`).",
+  });
 }
 
 function podmanPaths(env: Environment): readonly { readonly path: string; readonly legacy?: boolean }[] {

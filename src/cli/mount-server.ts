@@ -13,6 +13,7 @@ import { blobSource, type Repository } from "../registry/repository.ts";
 import { configureLog, logger } from "../std/log.ts";
 import { sleep } from "../std/wait.ts";
 import { CliError } from "./context.ts";
+import { type RereadableSource, readAgain } from "./credentials.ts";
 import { describeFailure } from "./failure.ts";
 import { isMountPoint, mountPaths, writeMountState } from "./mount-state.ts";
 import { indexInto, openRepository, type RegistryAccess } from "./standalone.ts";
@@ -22,6 +23,7 @@ export const serveMountSchema = z.object({
   reference: z.string(),
   directory: z.string(),
   credentials: z.record(z.string(), z.string()),
+  source: z.custom<RereadableSource>().optional(),
   access: z.custom<RegistryAccess>(),
   platform: z.string().optional(),
   limits: z.custom<IndexLimits>(),
@@ -96,7 +98,10 @@ export async function serveMount(
   try {
     await mounts.clearStale();
     const reference = parseReference(request.reference);
-    const repository = openRepository(reference, credentialsFromWire(request.credentials), request.access);
+    const { source } = request;
+    const reread = source === undefined ? undefined : () => readAgain(source, reference);
+    const credentials = credentialsFromWire(request.credentials);
+    const repository = openRepository(reference, credentials, request.access, reread);
     const image = await mounts.acquire({
       workspace: "mount",
       index: await openIndex(request, repository, on.onProgress, signal),

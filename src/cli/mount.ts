@@ -11,7 +11,7 @@ import { cleanEnvironment, tryRun } from "../std/spawn.ts";
 import { sleep } from "../std/wait.ts";
 import { command, words } from "./action.ts";
 import { CliError } from "./context.ts";
-import { type CredentialFlags, credentialFlags, readCredentials } from "./credentials.ts";
+import { type CredentialFlags, credentialFlags, readCredentials, rereadableSource } from "./credentials.ts";
 import { type ServeMountMessage, type ServeMountRequest, serveMount, serverLogPath } from "./mount-server.ts";
 import { isMountPoint, isServing, mountPaths, readMountState } from "./mount-state.ts";
 import { createProgress, note, type Progress, printJson, printLine } from "./output.ts";
@@ -92,10 +92,12 @@ export const mount = command<MountFlags, [string, string]>({
   async run(flags, text, directory) {
     const reference = parseReference(text);
     const credentials = await readCredentials(flags, reference);
+    const source = rereadableSource(flags);
     const request: ServeMountRequest = {
       reference: formatReference(reference),
       directory: mountPaths(directory).directory,
       credentials: credentials === undefined ? {} : credentialsToWire(credentials),
+      ...(source === undefined ? {} : { source }),
       access: registryAccess(flags),
       ...(flags.platform === undefined ? {} : { platform: flags.platform }),
       limits: limitsOf(flags),

@@ -16,10 +16,10 @@ interface ValueFlags extends CredentialFlags {
 
 /** Values come by `--creds…`, else as KEY=value lines on standard input. */
 async function readValues(flags: CredentialFlags, target: CredentialTarget) {
-  const fromFlags = await readCredentials(flags, target);
+  const fromFlags = await readCredentials(flags, target, { kept: true });
   if (fromFlags !== undefined) return fromFlags;
   if (process.stdin.isTTY === true) note("KEY=value lines, then Ctrl-D:");
-  return (await readCredentials({ credsFile: "-" }, target)) ?? {};
+  return (await readCredentials({ credsFile: "-" }, target, { kept: true })) ?? {};
 }
 
 const create = command<ValueFlags & { name?: string }, [string]>({

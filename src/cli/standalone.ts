@@ -4,6 +4,7 @@ import { type Config, makeConfig, readSettings } from "../config.ts";
 import { createProvider } from "../credential/create-provider.ts";
 import { detectCredentialType } from "../credential/detect.ts";
 import { anonymousProvider, type CredentialMap } from "../credential/provider.ts";
+import { sourcedProvider } from "../credential/sourced.ts";
 import type { BuiltImageIndex } from "../index/image-index.ts";
 import { indexRepository } from "../index/index-repository.ts";
 import type { LayerKeeper } from "../index/layer-keeper.ts";
@@ -96,21 +97,27 @@ export function registryAccess(flags: StandaloneFlags): RegistryAccess {
   };
 }
 
-/** A repository of an image, asked with the credentials given, or without any. @throws ConfigError */
+/**
+ * A repository of an image, asked with the credentials given, or without any.
+ *
+ * @param reread reads the credentials again where they came from, when the registry does not take them any more
+ * @throws ConfigError, CredentialError
+ */
 export function openRepository(
   reference: Reference,
   credentials: CredentialMap | undefined,
   access: RegistryAccess,
+  reread?: () => Promise<CredentialMap>,
 ): Repository {
   const { registry } = reference;
   const client = createRegistryClient({ registry: access.registry, identities: {} }, access.proxyVariables);
+  const issuers = { fetch: client.issuerFetch };
+  if (credentials === undefined || Object.keys(credentials).length === 0)
+    return client.repository(reference, anonymousProvider(registry));
   const provider =
-    credentials === undefined || Object.keys(credentials).length === 0
-      ? anonymousProvider(registry)
-      : createProvider(
-          { registry, type: detectCredentialType(registry, credentials), credentials },
-          { fetch: client.issuerFetch },
-        );
+    reread === undefined
+      ? createProvider({ registry, type: detectCredentialType(registry, credentials), credentials }, issuers)
+      : sourcedProvider(registry, credentials, reread, issuers);
   return client.repository(reference, provider);
 }
 

@@ -1,8 +1,9 @@
 import { z } from "zod";
 import { tokenUserName } from "./docker-helper.ts";
 import { CredentialError } from "./error.ts";
+import { isAzure } from "./family.ts";
 import { type PluginApiVersion, pluginApiVersions } from "./plugin-answer.ts";
-import { azureTokenUserName, isAzureRegistry } from "./short-lived.ts";
+import { azureTokenUserName } from "./short-lived.ts";
 import type { HandedOut } from "./wire.ts";
 
 /** What the kubelet asks its credential provider plugins (`CredentialProviderRequest`). */
@@ -78,7 +79,7 @@ function keyOf({ registry, repository }: KubeletCredential): string {
 
 function authOf({ registry, username, secret }: KubeletCredential): { username: string; password: string } {
   if (username !== tokenUserName) return { username, password: secret };
-  if (isAzureRegistry(registry)) return { username: azureTokenUserName, password: secret };
+  if (isAzure(registry)) return { username: azureTokenUserName, password: secret };
   throw new CredentialError(
     "bad_value",
     `the credential for ${registry} is an identity token, which a kubelet cannot use`,
