@@ -26,6 +26,8 @@ export interface Hub {
   /** Logins that were refused, locked ones included. */
   failedLogins(): number;
   isLocked(): boolean;
+  /** As after five failed logins. */
+  lock(): void;
   /** `acme/app:1` with a password, proved anew as each build does. */
   repository(password?: string): Repository;
   stop(): Promise<void>;
@@ -81,7 +83,6 @@ export async function startHub(clock = virtualClock()): Promise<Hub> {
     privateHosts: new Set<string>(),
     hosts: new Map(["registry-1.docker.io", "auth.docker.io"].map((host) => [host, { connect }])),
     trialEveryMs: 5,
-    attemptsMax: 1,
   };
   const client = new RegistryClient({ policy, clock, failedLogins: new FailedLogins() });
   const hub: Hub = {
@@ -91,6 +92,7 @@ export async function startHub(clock = virtualClock()): Promise<Hub> {
     remaining: 100,
     failedLogins: () => failures.length,
     isLocked: locked,
+    lock: () => failures.push(...Array<number>(lockedAfter).fill(clock.now())),
     repository: (password) => client.repository(parseReference("docker.io/acme/app:1"), providerOf(password)),
     stop: () => server.stop(),
   };

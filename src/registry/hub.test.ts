@@ -52,11 +52,11 @@ describe("Docker Hub", () => {
     const hub = await hubOf();
     hub.remaining = 0;
     const error = await refusal(hub.repository("right").resolve(amd64, signal));
-    expect(error).toMatchObject({
-      code: "rate_limited",
-      next: expect.stringContaining("plan sets the limit"),
-    });
+    expect(error.code).toBe("rate_limited");
+    expect(error.next).toContain("plan sets the limit");
     expect(error.message).toContain("100 pulls in 6 h, counted by the account");
+    expect(error.next).toContain("Try again at 2026-01-01T06:00:00Z at the latest, in 360 min");
+    expect(hub.server.lines().filter((line) => line.startsWith("GET /v2/"))).toHaveLength(1);
   });
 
   test("never sees the fifth failed login, however often wrong builds are tried within ten minutes", async () => {
@@ -99,5 +99,17 @@ describe("Docker Hub", () => {
     await refusal(hub.repository("g").resolve(amd64, signal));
     expect(hub.failedLogins()).toBe(5);
     expect(hub.isLocked()).toBe(false);
+  });
+
+  test("that takes no login at all is asked three times in a minute, however many wait", async () => {
+    const hub = await hubOf();
+    hub.lock();
+    const repository = hub.repository("right");
+    const all = Array.from({ length: 10 }, () => refusal(repository.headManifest("1", signal)));
+    for (const error of await Promise.all(all)) {
+      expect(error.code).toBe("rate_limited");
+      expect(error.next).toContain("locked after failed logins");
+    }
+    expect(hub.server.lines().filter((line) => line === "GET /token")).toHaveLength(3);
   });
 });

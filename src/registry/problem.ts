@@ -118,13 +118,17 @@ function rateLimited(
   nowMs: number,
   before: PullLimit | undefined,
 ): RegistryError {
-  const retryAfterMs = parseRetryAfter(headers.get("retry-after"), nowMs);
   const limit = parsePullLimit(headers, where.registry) ?? before;
   const known = limit === undefined ? "" : ` (${describeLimit(limit)})`;
+  const said = parseRetryAfter(headers.get("retry-after"), nowMs);
+  // A window that is used up: some of it is free again at its end at the latest, and nothing by asking once more.
+  const windowMs = limit?.remaining === 0 && limit.windowSeconds > 0 ? limit.windowSeconds * 1000 : undefined;
+  const retryAfterMs = said ?? windowMs;
+  const wait = retryAfterMs === undefined ? "" : describeWait(retryAfterMs);
   const when =
     retryAfterMs === undefined
       ? "Wait, then try again"
-      : `Try again at ${isoSeconds(nowMs + retryAfterMs)}, in ${describeWait(retryAfterMs)}`;
+      : `Try again at ${isoSeconds(nowMs + retryAfterMs)}${said === undefined ? " at the latest" : ""}, in ${wait}`;
   return new RegistryError(
     "rate_limited",
     `${where.registry} limits how often ${name} may be asked for${known}`,

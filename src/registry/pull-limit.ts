@@ -1,3 +1,5 @@
+import { isIP } from "node:net";
+
 /** How often a registry may still be asked for an image's manifest, as its last answer said. */
 export interface PullLimit {
   readonly registry: string;
@@ -10,7 +12,6 @@ export interface PullLimit {
 }
 
 const countPattern = /^(\d{1,9})(?:\s*;\s*w=(\d{1,9}))?$/;
-const accountPattern = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
 /** Below a tenth of the limit pulls are told to be low. */
 const lowShare = 0.1;
 
@@ -29,7 +30,7 @@ export function parsePullLimit(headers: Headers, registry: string): PullLimit | 
     limit: Number(limit[1]),
     remaining: Number(remaining[1]),
     windowSeconds: Number(limit[2] ?? remaining[2] ?? 0),
-    countedBy: source ? (accountPattern.test(source) ? "account" : "address") : undefined,
+    countedBy: source ? (isIP(source) === 0 ? "account" : "address") : undefined,
   };
 }
 

@@ -6,6 +6,8 @@ const refusedForMs = 5_000;
 /** A credential that has worked may be refused by mistake: the first few times the pause is shorter. */
 const doubtedForMs = 900;
 const doubtsMax = 5;
+/** However long a registry wants to be left alone: it is asked again after so long. */
+const longestMs = 60_000;
 
 /** The last refusal of a credential, told again for a while without asking anybody. */
 export class LastRefusal {
@@ -26,7 +28,9 @@ export class LastRefusal {
   keep(error: RegistryError | CredentialError): void {
     this.#count += 1;
     const doubted = this.#count <= doubtsMax || error.code === "provider_unreachable";
-    this.#last = { error, untilMs: this.#now() + (doubted ? doubtedForMs : refusedForMs) };
+    const wanted = "retryAfterMs" in error && error.code === "rate_limited" ? (error.retryAfterMs ?? 0) : 0;
+    const pauseMs = Math.max(doubted ? doubtedForMs : refusedForMs, Math.min(wanted, longestMs));
+    this.#last = { error, untilMs: this.#now() + pauseMs };
   }
 
   /** The credential was believed. */

@@ -145,6 +145,26 @@ describe("what an issuer or a lease gives", () => {
     },
   );
 
+  test("is exchanged once when its token has expired while 1,000 read", async () => {
+    let made = 0;
+    let good = "t1";
+    const server = await startRawServer((request) => {
+      if (request.url.pathname === "/token") {
+        made += 1;
+        return { status: 200, body: JSON.stringify({ token: `t${made}`, expires_in: 300 }) };
+      }
+      if (request.headers.get("authorization") === `Bearer ${good}`) return rangeReply(request, bytes);
+      return { status: 401, headers: { "www-authenticate": `Bearer realm="http://${server.host}/token"` } };
+    });
+    servers.push(server);
+    const repository = repositoryAt(server.host, { password: "pw" });
+    await read(repository);
+    good = "t2";
+    const got = await Promise.all(Array.from({ length: 1000 }, (_, at) => read(repository, at)));
+    expect(got.every((part, at) => Buffer.from(part).equals(bytes.subarray(at, at + 100)))).toBe(true);
+    expect(made).toBe(2);
+  });
+
   test("is not asked for over and over while the issuer refuses", async () => {
     const clock = virtualClock();
     let asked = 0;

@@ -276,7 +276,8 @@ export class Session {
       this.#generation += 1;
     } catch (error) {
       const refused =
-        error instanceof RegistryError && ["unauthorized", "expired", "denied"].includes(error.code);
+        error instanceof RegistryError &&
+        ["unauthorized", "expired", "denied", "rate_limited"].includes(error.code);
       if (refused || error instanceof CredentialError) this.#refusal.keep(error);
       throw error;
     }

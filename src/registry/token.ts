@@ -7,6 +7,7 @@ import { basicHeader } from "./authorization.ts";
 import type { Egress, EgressRequest } from "./egress.ts";
 import { RegistryError } from "./error.ts";
 import { badCredential, expiredCredential, noPullRight, problemOf, type Subject, saidBy } from "./problem.ts";
+import { parseRetryAfter } from "./retry.ts";
 
 /** A token service's request: where, for what. */
 export interface TokenRequest {
@@ -34,6 +35,8 @@ const bodySizeBytesMax = 64 * 1024;
 const defaultLifeSeconds = 60;
 const longestLifeSeconds = 24 * 3600;
 const clientId = "oci-node";
+/** A user name that is locked is not asked about as often as what passes by itself. */
+const lockedRetryMs = 20_000;
 
 const tokenSchema = z.object({
   token: z.string().optional(),
@@ -181,6 +184,19 @@ async function refusalOf(
   }
   // 400 is what OAuth2 says to a bad refresh token (`invalid_grant`), 403 what some say to a bad password.
   if ([400, 401, 403].includes(answer.status)) return await refusedLogin(answer, subject);
+  if (answer.status === 429 && subject.withCredential) {
+    const retryAfterMs = parseRetryAfter(answer.headers.get("retry-after"), nowMs) ?? lockedRetryMs;
+    answer.discard();
+    return new RegistryError(
+      "rate_limited",
+      `the token service of ${where.registry} takes no login for now (429)`,
+      where,
+      {
+        retryAfterMs,
+        next: "Wait, then try again: it was asked too often, or the user name is locked after failed logins (about ten minutes).",
+      },
+    );
+  }
   if (answer.status === 404) {
     answer.discard();
     return new RegistryError(
