@@ -65,6 +65,7 @@ describe("a credential that names an identity", () => {
     const dependencies = { workspace: workspaceWith(new Set(["prod"])) };
     const provider = createProvider(identityCredential(registry, "prod"), dependencies);
     expect([provider.type, provider.registry]).toEqual(["identity", registry]);
+    expect(provider.advice).toContain("let the identity prod pull it");
     expect(await provider.authorization()).toMatchObject({ kind: "bearer" });
   });
 

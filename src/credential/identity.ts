@@ -44,6 +44,9 @@ export function identityProvider(
     type: "identity",
     fingerprint: provider.fingerprint,
     renewable: provider.renewable,
+    advice:
+      provider.advice ??
+      `Have the operator let the identity ${name} pull it, or give credentials of your own.`,
     async authorization(signal, options) {
       workspace.identity(name);
       return await provider.authorization(signal, options);
