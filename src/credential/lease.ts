@@ -141,18 +141,27 @@ export class Lease {
     return this.#refused || this.#clock.now() >= this.#endsAtMs ? undefined : this.#term;
   }
 
+  /** Waits for a term, for as long as there is patience: then the last failure is the answer. */
   async #next(signal: AbortSignal | undefined): Promise<LeaseTerm> {
-    const untilMs = this.#clock.now() + (this.#options.patienceMs ?? defaultPatienceMs);
-    for (;;) {
-      try {
-        await waitFor(waitFor(this.#renew(), signal), this.#ended.signal);
-      } catch (thrown) {
-        signal?.throwIfAborted();
-        this.#ended.signal.throwIfAborted();
-        if (this.#isFinal(thrown) || this.#clock.now() >= untilMs) throw thrown;
+    const patience = new AbortController();
+    const cancel = this.#clock.later(this.#options.patienceMs ?? defaultPatienceMs, () =>
+      patience.abort(this.#failure ?? nobodyAnswers()),
+    );
+    const leaving = [this.#ended.signal, patience.signal, ...(signal === undefined ? [] : [signal])];
+    const left = AbortSignal.any(leaving);
+    try {
+      for (;;) {
+        const failed = await waitFor(this.#renew(), left).then(
+          () => undefined,
+          (thrown: unknown) => ({ thrown }),
+        );
+        left.throwIfAborted();
+        if (failed !== undefined && this.#isFinal(failed.thrown)) throw failed.thrown;
+        const term = this.#good();
+        if (term !== undefined) return term;
       }
-      const term = this.#good();
-      if (term !== undefined) return term;
+    } finally {
+      cancel();
     }
   }
 
@@ -258,4 +267,10 @@ async function reissue(
     if (!(thrown instanceof CredentialError) || thrown.code === "provider_unreachable") throw thrown;
     return undefined;
   }
+}
+
+function nobodyAnswers(): CredentialError {
+  return new CredentialError("provider_unreachable", "nobody has answered with a credential for the image", {
+    next: "Check that the scheduler runs and that this worker reaches it; it is asked again by itself.",
+  });
 }

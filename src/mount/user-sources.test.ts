@@ -96,3 +96,16 @@ test("what is under way when its user leaves goes on from where it was with anot
   };
   expect(await again.read(layer, 10, 20)).toEqual(blob.slice(10, 20));
 });
+
+test("a credential that has ended is what the reader's failure says, with the next step", async () => {
+  const mounts = await room.mounts();
+  const image = await acquire(mounts, made);
+  const next = "Store the credential again.";
+  made.source.beforeRead = () =>
+    Promise.reject(new CredentialError("no_credentials", "the secret is gone", { next }));
+  await expect(contentAt(join(image.root, "one"))).rejects.toThrow("EIO");
+  const failure = await image.failure;
+  expect(failure).toMatchObject({ code: "source_failed", next });
+  expect(failure.message).toContain("the secret is gone");
+  await image.release();
+});

@@ -87,7 +87,8 @@ export async function attachCredentials(
     expiresAt,
   });
   const { type } = found.deliverable.provider;
-  const credential = { givenAt, ...origin, type, ...describing(delivery) };
+  // Its times count from now on: how long it took to get is not a part of its life.
+  const credential = { givenAt: new Date(), ...origin, type, ...describing(delivery) };
   log.info("added OCI credentials to container request", {
     container: container.id,
     image: container.imageId,

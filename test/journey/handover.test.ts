@@ -4,6 +4,7 @@ import { chmod, copyFile, mkdtemp, readFile, rm, writeFile } from "node:fs/promi
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { busyboxImage } from "../kit/busybox-image.ts";
+import { tell } from "../kit/inside.ts";
 import { leftovers, processes, sweep } from "../kit/leftovers.ts";
 import { TestNode } from "../kit/node.ts";
 import { product } from "../kit/product.ts";
@@ -225,19 +226,6 @@ async function reaches(id: string, ...states: string[]): Promise<Container> {
     if (states.includes(container.state)) return container;
     if (Date.now() > deadline) throw new Error(`${id} is ${container.state}, not ${states.join(" or ")}`);
   }
-}
-
-/** Makes a file in a container's /tmp, from outside of the node. */
-async function tell(id: string, word: string): Promise<void> {
-  for (const pid of new Bun.Glob("*").scanSync({ cwd: "/proc", onlyFiles: false })) {
-    if (!/^\d+$/.test(pid)) continue;
-    const cgroup = await readFile(`/proc/${pid}/cgroup`, "utf8").catch(() => "");
-    const argv = await readFile(`/proc/${pid}/cmdline`, "utf8").catch(() => "");
-    if (!cgroup.includes(id) || !argv.includes("/tmp/go")) continue;
-    await Bun.write(`/proc/${pid}/root/tmp/${word}`, "");
-    return;
-  }
-  throw new Error(`no process of container ${id} is there`);
 }
 
 /** What md5sum prints of the files. */
