@@ -12,6 +12,7 @@ const privateAddresses: readonly (readonly [address: string, what: string, conne
   ["169.254.170.2", "the metadata service of ECS"],
   ["100.64.0.1", "carriers' own addresses"],
   ["100.100.100.200", "the metadata service of Alibaba"],
+  ["168.63.129.16", "the host of a machine at Azure"],
   ["192.0.0.192", "the metadata service of Oracle"],
   ["198.18.0.1", "benchmarks"],
   ["192.0.2.1", "documentation"],

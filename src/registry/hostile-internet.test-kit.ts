@@ -1,3 +1,4 @@
+import { connect, createServer } from "node:net";
 import type { Socket } from "bun";
 import type { Certificate } from "./certificate.test-kit.ts";
 import { parseRequest, type RawRequest } from "./raw-server.test-kit.ts";
@@ -26,10 +27,14 @@ interface Connection {
 
 const tlsPorts: readonly number[] = [443, 8443];
 const plainPorts: readonly number[] = [80, 5000, 8080];
+const proxyPort = 3128;
+/** Where the proxy finds whatever it is asked for. */
+const behindProxy = "8.8.8.8";
 
 /**
  * Everybody on the internet, and in every private network: in a network namespace in which all addresses are this
- * machine's own, it takes connections to any of them, and writes down to which and every byte that comes. Its certificate is good for the names given.
+ * machine's own, it takes connections to any of them, and writes down to which and every byte that comes. Its certificate is
+ * good for the names given. There is a proxy, too, which connects to whatever it is asked for.
  */
 export class HostileInternet {
   /** Addresses that were connected to. */
@@ -38,16 +43,25 @@ export class HostileInternet {
   /** Connections in all, over everything that began. */
   taken = 0;
   #text = "";
+  #onAsk: (target: string) => void = () => undefined;
   #answer: (request: Seen) => HostileReply = () => ({ status: 404 });
 
   constructor(certificate: Certificate) {
     const tls = { key: certificate.key, cert: certificate.certificate };
     for (const port of tlsPorts) this.#listen(port, tls);
     for (const port of plainPorts) this.#listen(port, undefined);
+    this.#serveProxy();
   }
 
-  /** From now on these are the answers; what was seen is forgotten. */
-  begin(answer: (request: Seen) => HostileReply): void {
+  /** The proxy's URL. */
+  readonly proxy = new URL(`http://1.1.1.1:${proxyPort}`);
+
+  /**
+   * From now on these are the answers; what was seen is forgotten.
+   * @param onAsk hears each `HOST:PORT` that the proxy is asked for, at that moment
+   */
+  begin(answer: (request: Seen) => HostileReply, onAsk: (target: string) => void): void {
+    this.#onAsk = onAsk;
     this.connects.length = 0;
     this.requests.length = 0;
     this.#text = "";
@@ -75,6 +89,23 @@ export class HostileInternet {
         error: () => undefined,
       },
     });
+  }
+
+  #serveProxy(): void {
+    const server = createServer((socket) => {
+      socket.on("error", () => undefined);
+      socket.once("data", (data: Buffer) => {
+        this.#text += data.toString("latin1");
+        const target = /^CONNECT (\S+) /.exec(data.toString("latin1"))?.[1] ?? "";
+        this.#onAsk(target);
+        const upstream = connect(Number(target.split(":").at(-1)), behindProxy, () => {
+          socket.write("HTTP/1.1 200 Connection established\r\n\r\n");
+          socket.pipe(upstream).pipe(socket);
+        });
+        upstream.on("error", () => socket.destroy());
+      });
+    });
+    server.listen(proxyPort, "::");
   }
 
   #take(socket: Socket<Connection>, bytes: Buffer): void {

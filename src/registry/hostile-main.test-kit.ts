@@ -3,11 +3,14 @@ import { makeCertificate } from "./certificate.test-kit.ts";
 import { HostileInternet } from "./hostile-internet.test-kit.ts";
 import { type HostileRow, type RowResult, runRow } from "./hostile-row.test-kit.ts";
 import { hostileRows, twinOf } from "./hostile-rows.test-kit.ts";
+import { type Proxies, proxyForAll } from "./proxy.ts";
 
 /** What a run of the corpus saw. */
 export interface HostileRun {
   readonly rows: readonly RowResult[];
   readonly twins: readonly RowResult[];
+  /** The rows once more, through a proxy. */
+  readonly proxied: readonly RowResult[];
   /** Connections that the kernel was asked for, over the rows: also those that nobody took. */
   readonly opens: number;
   readonly taken: number;
@@ -62,9 +65,9 @@ const activeOpens = (): number => {
 
 const certificate = await makeCertificate(...names([...hostileRows, ...hostileRows.flatMap(twinOf)]));
 const internet = new HostileInternet(certificate);
-const run = async (rows: readonly HostileRow[]): Promise<RowResult[]> => {
+const run = async (rows: readonly HostileRow[], through?: Proxies): Promise<RowResult[]> => {
   const results: RowResult[] = [];
-  for (const row of rows) results.push(await runRow(row, internet, certificate.certificate));
+  for (const row of rows) results.push(await runRow(row, internet, certificate.certificate, through));
   return results;
 };
 
@@ -72,6 +75,7 @@ const before = activeOpens();
 const rows = await run(hostileRows);
 const [opens, taken] = [activeOpens() - before, internet.taken];
 const twins = await run(hostileRows.flatMap(twinOf));
-const result: HostileRun = { rows, twins, opens, taken };
+const proxied = await run(hostileRows, proxyForAll(internet.proxy));
+const result: HostileRun = { rows, twins, proxied, opens, taken };
 await Bun.write(Bun.stdout, JSON.stringify(result));
 process.exit(0);

@@ -10,6 +10,7 @@ import { mediaTypes } from "./descriptor.ts";
 import type { HostileInternet, HostileReply, Seen } from "./hostile-internet.test-kit.ts";
 import { makeImage } from "./image.test-kit.ts";
 import type { RegistryPolicy } from "./policy.ts";
+import { noProxies, type Proxies } from "./proxy.ts";
 import { type VirtualClock, virtualClock } from "./quirks.test-kit.ts";
 import type { Repository } from "./repository.ts";
 
@@ -91,15 +92,30 @@ const pairs: Readonly<Record<string, readonly string[]>> = {
   "111111111111.dkr.ecr.us-east-1.amazonaws.com": ["https://api.ecr.us-east-1.amazonaws.com"],
 };
 
-/** Lets a row happen. */
-export async function runRow(row: HostileRow, internet: HostileInternet, ca: string): Promise<RowResult> {
-  internet.begin((request) => row.answer?.(request) ?? usualAnswer(row, request));
+/** Lets a row happen, on the internet as it is or through the proxy in it. */
+export async function runRow(
+  row: HostileRow,
+  internet: HostileInternet,
+  ca: string,
+  through: Proxies = noProxies,
+): Promise<RowResult> {
+  const latest = new Map<string, readonly string[]>();
+  const astray: string[] = [];
+  internet.begin(
+    (request) => row.answer?.(request) ?? usualAnswer(row, request),
+    (target) => {
+      const host = target.replace(/:\d+$/, "");
+      const mayBe = latest.get(host)?.every((address) => publicAddresses.includes(address));
+      if (!(mayBe ?? isMirror(row, host))) astray.push(`the proxy for ${target}`);
+    },
+  );
   const clock = virtualClock();
   const insecureHosts = row.policy?.insecureHosts ?? new Set();
   const client = new RegistryClient({
     clock,
-    resolveHost: resolver(row),
+    resolveHost: resolver(row, latest),
     policy: {
+      proxies: through,
       privateHosts: new Set(),
       ca,
       attemptsMax: 1,
@@ -123,7 +139,7 @@ export async function runRow(row: HostileRow, internet: HostileInternet, ca: str
   }
   const told = [...new Set(internet.requests.filter(holdsSecret).map(({ origin }) => origin))].sort();
   const right = rightOrigins(row, insecureHosts);
-  const wrong = told.filter((origin) => !right.has(origin));
+  const wrong = [...told.filter((origin) => !right.has(origin)), ...astray];
   // Bytes count also where they are no request.
   const whole = internet.requests.map(textOf).join("\n");
   if (secrets.some((secret) => internet.received().includes(secret) && !whole.includes(secret)))
@@ -148,14 +164,24 @@ function providerOf(row: HostileRow, registry: string, client: RegistryClient): 
   );
 }
 
-function resolver(row: HostileRow): (name: string) => Promise<readonly string[]> {
+/** The operator's own: not judged. */
+function isMirror(row: HostileRow, host: string): boolean {
+  return [...(row.policy?.mirrors?.values() ?? [])].flat().some(({ url }) => url.hostname === host);
+}
+
+/** @param latest gets what was last said of each name */
+function resolver(
+  row: HostileRow,
+  latest: Map<string, readonly string[]>,
+): (name: string) => Promise<readonly string[]> {
   const counts = new Map<string, number>();
   return async (name) => {
     const count = counts.get(name) ?? 0;
     counts.set(name, count + 1);
-    const answers = row.dns?.[name];
-    if (answers !== undefined) return answers[Math.min(count, answers.length - 1)] ?? [];
-    return [name === "registry.example" ? registryAddress : othersAddress];
+    const answers = row.dns?.[name] ?? [[name === "registry.example" ? registryAddress : othersAddress]];
+    const answer = answers[Math.min(count, answers.length - 1)] ?? [];
+    latest.set(name, answer);
+    return answer;
   };
 }
 

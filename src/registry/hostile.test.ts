@@ -39,6 +39,22 @@ describe("a hostile world", () => {
     expect(seen.rows.map(shown)).toEqual(hostileRows.map((row, at) => expected(row, seen.rows[at])));
   });
 
+  test("gets nothing through the operator's proxy that it does not get without", () => {
+    expect(seen.proxied.filter(({ wrong }) => wrong.length > 0)).toEqual([]);
+    const more = seen.proxied.filter(({ outcome, told }, at) => {
+      const direct = seen.rows[at];
+      return (
+        (outcome === "served" && direct?.outcome !== "served") ||
+        told.some((one) => !direct?.told.includes(one))
+      );
+    });
+    // What DNS does not know here, the proxy may.
+    expect(more.map(({ name }) => name)).toEqual(["a name that leads nowhere"]);
+    // Nothing goes around it: what came to the world came from the proxy, which finds everybody at one address.
+    expect([...new Set(seen.proxied.flatMap(({ connects }) => connects))]).toEqual(["8.8.8.8"]);
+    expect(seen.proxied.filter(({ outcome }) => outcome === "served").length).toBeGreaterThan(20);
+  });
+
   test("is reached where the operator allows it, by the same ways", () => {
     const twins = hostileRows.flatMap(twinOf);
     expect(twins.length).toBeGreaterThan(80);
