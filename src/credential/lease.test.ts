@@ -37,7 +37,6 @@ function scene(options: Partial<LeaseOptions> & { lifeMs?: number } = {}) {
       if (state.failing !== undefined) throw state.failing;
       return bearer(String(state.asked.length), lifeMs);
     },
-    isFinal: (thrown) => thrown === no,
     keptUp: () => true,
     clock,
     ...options,
@@ -67,7 +66,7 @@ test("renewals of leases that began together spread over what comes before half 
       at.push(clock.now());
       return bearer("1", 100 * minute);
     };
-    new Lease({ first: bearer("0", 100 * minute), ask, isFinal: () => false, keptUp: () => true, clock });
+    new Lease({ first: bearer("0", 100 * minute), ask, keptUp: () => true, clock });
     return { clock, at };
   });
   for (const { clock } of times) await clock.pass(60 * minute);

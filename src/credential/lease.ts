@@ -21,12 +21,11 @@ export interface LeaseOptions {
   /** Absent: the first request asks for it. */
   readonly first?: LeaseTerm | undefined;
   /**
-   * Gets the next term, in a time of its own.
+   * Gets the next term, in a time of its own. A CredentialError is an answer, which the next try would hear again, unless
+   * it is `provider_unreachable`; everything else that it throws may be over soon.
    * @param refused the registry does not take the present one
    */
   readonly ask: (refused: boolean) => Promise<LeaseTerm>;
-  /** Whether a failure of `ask` is an answer, which the next try would hear again. */
-  readonly isFinal: (thrown: unknown) => boolean;
   /** Whether terms are renewed while nobody asks for them. */
   readonly keptUp: () => boolean;
   /** A term has begun. @param refused whether it takes the place of one that the registry refused */
@@ -156,7 +155,7 @@ export class Lease {
           (thrown: unknown) => ({ thrown }),
         );
         left.throwIfAborted();
-        if (failed !== undefined && this.#isFinal(failed.thrown)) throw failed.thrown;
+        if (failed !== undefined && isAnswer(failed.thrown)) throw failed.thrown;
         const term = this.#good();
         if (term !== undefined) return term;
       }
@@ -169,7 +168,7 @@ export class Lease {
   #renew(): Promise<void> {
     if (this.#asking !== undefined) return this.#asking;
     const waitMs = this.#notBeforeMs - this.#clock.now();
-    if (waitMs > 0 && this.#isFinal(this.#failure)) return Promise.reject(this.#failure);
+    if (waitMs > 0 && isAnswer(this.#failure)) return Promise.reject(this.#failure);
     const asking = this.#exchange(waitMs).finally(() => {
       this.#asking = undefined;
       this.#setTimer();
@@ -222,15 +221,10 @@ export class Lease {
     const leftMs = this.#good() === undefined ? 0 : this.#endsAtMs - this.#clock.now();
     const mostMs = Math.max(longestRetryMs, Math.min(leftMs / 10, longestPauseMs));
     const retryMs = Math.min(firstRetryMs * 2 ** (this.#failures - 1), mostMs);
-    const pauseMs = this.#isFinal(thrown) ? refusalPauseMs : retryMs * (1 - this.#clock.random() / 2);
+    const pauseMs = isAnswer(thrown) ? refusalPauseMs : retryMs * (1 - this.#clock.random() / 2);
     this.#notBeforeMs = this.#clock.now() + pauseMs;
     const same = before instanceof Error && thrown instanceof Error && before.message === thrown.message;
     if (!same) this.#options.onFailure?.(thrown);
-  }
-
-  #isFinal(thrown: unknown): boolean {
-    const said = thrown instanceof CredentialError && thrown.code !== "provider_unreachable";
-    return said || this.#options.isFinal(thrown);
   }
 
   #setTimer(): void {
@@ -243,6 +237,10 @@ export class Lease {
       if (this.#options.keptUp()) void this.#renew().catch(() => undefined);
     });
   }
+}
+
+function isAnswer(thrown: unknown): boolean {
+  return thrown instanceof CredentialError && thrown.code !== "provider_unreachable";
 }
 
 /** What a container began with is not there any more: nothing else is tried in its place. */

@@ -1,6 +1,8 @@
+import { CredentialError } from "../credential/error.ts";
 import { IndexError, type IndexErrorCode } from "../index/error.ts";
 import { RegistryError, type RegistryErrorCode } from "../registry/error.ts";
-import { CodedError, errnoOf, messageOf } from "../std/error.ts";
+import { SecretError } from "../secret/error.ts";
+import { errnoOf, messageOf } from "../std/error.ts";
 import { MountError, type MountErrorCode } from "./error.ts";
 
 /** What a reader of a file can get instead of its bytes. Few: programs handle few. */
@@ -66,8 +68,7 @@ export function toMountError(thrown: unknown, doing: string, layer?: string): Mo
     return new MountError(registryCodes[thrown.code], message, { cause: thrown, next: thrown.next, layer });
   if (thrown instanceof IndexError)
     return new MountError(indexCodes[thrown.code], message, { cause: thrown, next: thrown.next, layer });
-  // Of the rooms that sources are made in: a credential that has ended, a scheduler that gives no other.
-  if (thrown instanceof CodedError)
+  if (thrown instanceof CredentialError || thrown instanceof SecretError)
     return new MountError("source_failed", message, { cause: thrown, next: thrown.next, layer });
   const name = (thrown as { name?: unknown } | null)?.name;
   if (name === "AbortError") return new MountError("cancelled", message, { cause: thrown, layer });

@@ -9,7 +9,6 @@ import { mediaTypes } from "../registry/descriptor.ts";
 import { makeImage } from "../registry/image.test-kit.ts";
 import { type RawServer, rangeReply, startRawServer } from "../registry/raw-server.test-kit.ts";
 import { type BootKey, generateBootKey, sealTo } from "../secret/seal.ts";
-import { RuntimeError } from "./error.ts";
 import { AccessGrants } from "./grants.ts";
 import type { ImageAccess, ImageUser } from "./image-access.ts";
 import { ImageLease, type LeaseDependencies } from "./image-lease.ts";
@@ -57,7 +56,7 @@ beforeEach(async () => {
     freshAccess: async (_, refused) => {
       refusals.push(refused);
       const give = next.length > 1 ? next.shift() : next[0];
-      if (give === undefined) throw new RuntimeError("not_found", "not its container");
+      if (give === undefined) throw new CredentialError("provider_failed", "not its container");
       return await give();
     },
     leaseClock: clock,

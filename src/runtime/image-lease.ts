@@ -4,7 +4,6 @@ import type { LeaseClock } from "../credential/lease-clock.ts";
 import { parseReference } from "../reference/reference.ts";
 import { messageOf } from "../std/error.ts";
 import { logger } from "../std/log.ts";
-import { RuntimeError } from "./error.ts";
 import type { GrantKey } from "./grants.ts";
 import {
   type AccessDependencies,
@@ -21,7 +20,7 @@ export interface LeaseDependencies extends AccessDependencies {
   /**
    * The access to a container's image as it is now, asked of the scheduler once, in a time of its own.
    * @param refused the registry does not take what the container has
-   * @throws CredentialError; RuntimeError when the container is not this worker's (any more)
+   * @throws CredentialError, also when the container is not this worker's (any more)
    */
   readonly freshAccess: (container: ImageUser, refused: boolean) => Promise<ImageAccess>;
   readonly leaseClock?: LeaseClock;
@@ -53,7 +52,6 @@ export class ImageLease {
     this.#lease = new Lease({
       first: first?.term,
       ask: (refused) => this.#ask(refused),
-      isFinal: (thrown) => thrown instanceof RuntimeError,
       keptUp,
       onFailure: (thrown) => this.#failed(thrown),
       ...(dependencies.leasePatienceMs === undefined ? {} : { patienceMs: dependencies.leasePatienceMs }),

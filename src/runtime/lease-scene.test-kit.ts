@@ -79,7 +79,6 @@ export class LeaseScene {
     this.lease = new WatchedLease(
       {
         ask: (refused) => this.#ask(refused),
-        isFinal: () => false,
         keptUp: () => keptUp,
         clock,
       },

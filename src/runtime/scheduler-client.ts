@@ -12,7 +12,6 @@ import { transportTo } from "../rpc/transport.ts";
 import { isSameToken } from "../secret/call-token.ts";
 import { logger } from "../std/log.ts";
 import { sleep } from "../std/wait.ts";
-import { RuntimeError } from "./error.ts";
 import type { ImageAccess, ImageUser } from "./image-access.ts";
 
 const log = logger("worker");
@@ -161,8 +160,8 @@ export class SchedulerClient {
    * The access to the image of a container that runs here, as it is now. Asked once: the lease tries again.
    *
    * @param refused the registry does not take what the container has
-   * @throws RuntimeError `not_found` when the scheduler says that it does not run here; CredentialError when there is no
-   *   credential for it, `provider_unreachable` when nobody can say now
+   * @throws CredentialError `provider_failed` when there is none, or the container does not run here;
+   *   `provider_unreachable` when nobody can say now
    */
   async freshAccess(user: ImageUser, refused: boolean): Promise<ImageAccess> {
     const { workerId, bootNonce } = this.#facts;
@@ -215,12 +214,12 @@ const passing: ReadonlySet<Code> = new Set([
 ]);
 
 /** What the scheduler said of a credential, in the words that it was said in; anything else may be over soon. */
-function noAccess(error: ConnectError): RuntimeError | CredentialError {
+function noAccess(error: ConnectError): CredentialError {
   const { code, rawMessage } = error;
   const [detail] = error.findDetails(ErrorDetailSchema);
   const next = detail?.next || undefined;
   if (detail?.room === "scheduler" && code === Code.PermissionDenied)
-    return new RuntimeError("not_found", `no new image credentials: ${rawMessage}`);
+    return new CredentialError("provider_failed", `no new image credentials: ${rawMessage}`, { next });
   if (detail !== undefined && speaking.has(detail.room)) {
     const answered = code !== Code.Unavailable && code !== Code.ResourceExhausted;
     return new CredentialError(answered ? "provider_failed" : "provider_unreachable", rawMessage, { next });
