@@ -1,9 +1,10 @@
 import { buildRouteMap } from "@stricli/core";
+import { endOf, pullSecret } from "../credential/pull-secret.ts";
 import { command } from "./action.ts";
 import { CliError } from "./context.ts";
 import { answerDocker, type DockerAction } from "./docker-protocol.ts";
 import { answerKubelet } from "./kubelet-plugin.ts";
-import { printJson } from "./output.ts";
+import { note, printJson } from "./output.ts";
 import { getReleased, imageOf } from "./released.ts";
 import { dateOf } from "./shape.ts";
 
@@ -68,6 +69,61 @@ const kubelet = command<GetFlags>({
   },
 });
 
+interface PullSecretFlags extends GetFlags {
+  readonly name: string;
+  readonly namespace?: string;
+}
+
+const kubernetes = command<PullSecretFlags, readonly string[]>({
+  brief: "Print a pull Secret for Kubernetes with credentials of the workspace",
+  fullDescription:
+    "Prints the manifest of a Secret of type kubernetes.io/dockerconfigjson for `kubectl apply -f -`. Tokens that end say " +
+    "so in the annotation oci-node/valid-until: apply it again before, or have kubelets ask for themselves with " +
+    "`credential kubelet`. What may be given out is as with `credential get`.",
+  flags: {
+    secret: secretFlag,
+    name: {
+      kind: "parsed",
+      parse: parseObjectName,
+      default: "oci-node",
+      brief: "Name of the Secret in Kubernetes",
+      placeholder: "NAME",
+    },
+    namespace: {
+      kind: "parsed",
+      parse: parseObjectName,
+      optional: true,
+      brief: "Its namespace; by default the one that kubectl has",
+      placeholder: "NAME",
+    },
+  },
+  positional: {
+    kind: "array",
+    minimum: 1,
+    parameter: { parse: String, placeholder: "REGISTRY", brief: "Registry host, or an image in it" },
+  },
+  async run(flags, ...servers) {
+    const entries = await Promise.all(
+      servers.map(async (server) => {
+        const given = await getReleased(imageOf(server), flags.secret);
+        const { registry, repository, username, secret, validUntil } = given;
+        return { registry, repository, username, secret, validUntil: dateOf(validUntil) };
+      }),
+    );
+    printJson(pullSecret(entries, { name: flags.name, namespace: flags.namespace }));
+    const end = endOf(entries);
+    if (end !== undefined && !flags.json)
+      note(`note: it ends at ${end.toISOString()}; apply it again before`);
+    return 0;
+  },
+});
+
+/** DNS labels and subdomains, as Kubernetes names its objects. */
+function parseObjectName(text: string): string {
+  if (/^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$/.test(text)) return text;
+  throw new SyntaxError(`${JSON.stringify(text)} is no name of an object in Kubernetes`);
+}
+
 /** An action of Docker's protocol under its own name. */
 const action = (name: DockerAction, brief: string) =>
   command<{ json: boolean }>({ brief, run: () => answerDocker(name) });
@@ -85,6 +141,7 @@ export const credentialRoutes = buildRouteMap({
       "Remove the workspace's secret for a registry, unless images use it (standard input)",
     ),
     kubelet,
+    kubernetes,
   },
   docs: { brief: "Give credentials to Docker, Podman and kubelets" },
 });

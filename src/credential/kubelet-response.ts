@@ -1,9 +1,7 @@
 import { z } from "zod";
-import { tokenUserName } from "./docker-helper.ts";
 import { CredentialError } from "./error.ts";
-import { isAzure } from "./family.ts";
+import { passwordPair } from "./password-pair.ts";
 import { type PluginApiVersion, pluginApiVersions } from "./plugin-answer.ts";
-import { azureTokenUserName } from "./short-lived.ts";
 import type { HandedOut } from "./wire.ts";
 
 /** What the kubelet asks its credential provider plugins (`CredentialProviderRequest`). */
@@ -69,24 +67,12 @@ export function kubeletResponse(
     cacheDuration: formatGoDuration(keptMs),
     // Required where the request carries such a token; only v1 knows the field.
     ...(withType ? { serviceAccountTokenCacheType: "ServiceAccount" } : {}),
-    ...(credential === undefined ? {} : { auth: { [keyOf(credential)]: authOf(credential) } }),
+    ...(credential === undefined ? {} : { auth: { [keyOf(credential)]: passwordPair(credential) } }),
   };
 }
 
 function keyOf({ registry, repository }: KubeletCredential): string {
   return repository === "" ? registry : `${registry}/${repository}`;
-}
-
-function authOf({ registry, username, secret }: KubeletCredential): { username: string; password: string } {
-  if (username !== tokenUserName) return { username, password: secret };
-  if (isAzure(registry)) return { username: azureTokenUserName, password: secret };
-  throw new CredentialError(
-    "bad_value",
-    `the credential for ${registry} is an identity token, which a kubelet cannot use`,
-    {
-      next: "Store a user name and a password for the registry.",
-    },
-  );
 }
 
 function keptMsOf(validUntil: Date | undefined, nowMs: number): number {

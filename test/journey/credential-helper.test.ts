@@ -255,6 +255,20 @@ describe("credential get", () => {
     });
   });
 
+  test("prints a pull Secret for Kubernetes, with whose content skopeo pulls", async () => {
+    const args = ["credential", "kubernetes", world.registry.host, ecr, "--name", "regcred"];
+    const manifest = JSON.parse(await world.node.ok(args));
+    expect(manifest).toMatchObject({
+      kind: "Secret",
+      metadata: { name: "regcred", annotations: { "oci-node/valid-until": ecrEndsAt.toISOString() } },
+      type: "kubernetes.io/dockerconfigjson",
+    });
+    const content = Buffer.from(manifest.data[".dockerconfigjson"], "base64").toString();
+    const file = await put("pull-secret.json", content);
+    const pull = ["inspect", "--tls-verify=false", "--authfile", file, `docker://${reference}`];
+    expect(await skopeo(pull)).toMatchObject({ exitCode: 0 });
+  });
+
   test("of several accounts wants a name, which OCI_NODE_SECRET gives Docker", async () => {
     const alice = { USERNAME: "alice", PASSWORD: "of-alice" };
     const name = "of-alice";
