@@ -30,8 +30,11 @@ interface Service {
   readonly asked: string[];
 }
 
-/** A registry that takes every token of its token service. */
-async function registryWith(answer: (request: RawRequest, count: number) => RawReply): Promise<Service> {
+/** A registry that takes those tokens of its token service that are good. */
+async function registryWith(
+  answer: (request: RawRequest, count: number) => RawReply,
+  good: (token: string) => boolean = () => true,
+): Promise<Service> {
   const asked: string[] = [];
   const server = await startRawServer((request) => {
     const { url, headers, method, body } = request;
@@ -41,7 +44,8 @@ async function registryWith(answer: (request: RawRequest, count: number) => RawR
       );
       return answer(request, asked.length);
     }
-    if (headers.get("authorization")?.startsWith("Bearer ")) return manifest;
+    const token = /^Bearer (.*)$/.exec(headers.get("authorization") ?? "")?.[1];
+    if (token !== undefined && good(token)) return manifest;
     return { status: 401, headers: { "www-authenticate": `Bearer realm="http://${server.host}/token"` } };
   });
   servers.push(server);
@@ -110,6 +114,25 @@ describe("a refresh token", () => {
     }
     expect(asked.filter((one) => one.startsWith("POST"))).toHaveLength(1);
     expect(asked.slice(-2)).toEqual(["GET password", "GET password"]);
+  });
+
+  test("is not used any more once a token that came of it is refused before its end", async () => {
+    const clock = virtualClock();
+    let refused = "";
+    const { server, asked } = await registryWith(
+      (_, count) => json({ token: `t${count}`, expires_in: 100, refresh_token: "r" }),
+      (token) => token !== refused,
+    );
+    const repository = repositoryAt(server.host, { password: "pw", clock });
+    for (let round = 0; round < 3; round += 1) {
+      await head(repository);
+      clock.pass(60_000);
+    }
+    await head(repository);
+    refused = "t4";
+    clock.pass(10_000);
+    await head(repository);
+    expect(asked.slice(2)).toEqual(["POST refresh=r", "POST refresh=r", "GET password offline"]);
   });
 
   test("is not kept where nobody asked for one", async () => {

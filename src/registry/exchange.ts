@@ -64,6 +64,11 @@ export class Exchanger {
     }
   }
 
+  /** A token was refused before its end: the next is made with the credential itself, which may have been revoked. */
+  doubt(): void {
+    this.#refreshToken = undefined;
+  }
+
   #made(request: TokenRequest, token: BearerToken): BearerToken {
     this.#count += 1;
     if (token.refreshToken !== undefined) {

@@ -1,4 +1,5 @@
 import { afterEach, describe, expect, test } from "bun:test";
+import { configure, type LogRecord, reset } from "@logtape/logtape";
 import { type Hub, startHub } from "./hub.test-kit.ts";
 
 const signal = new AbortController().signal;
@@ -46,6 +47,39 @@ describe("Docker Hub", () => {
       windowSeconds: 21_600,
       countedBy: "account",
     });
+  });
+
+  test("is logged once when few pulls are left, with no more than numbers", async () => {
+    const hub = await hubOf();
+    hub.remaining = 12;
+    const records: LogRecord[] = [];
+    await configure({
+      reset: true,
+      sinks: { kept: (record) => void records.push(record) },
+      loggers: [
+        { category: ["oci-node"], lowestLevel: "info", sinks: ["kept"] },
+        { category: ["logtape", "meta"], lowestLevel: "error", sinks: [] },
+      ],
+    });
+    const repository = hub.repository("right");
+    for (const remaining of [12, 10, 9, 8]) {
+      hub.remaining = remaining;
+      await repository.headManifest("1", signal);
+    }
+    await reset();
+    expect(records.map(({ level, properties }) => ({ level, properties }))).toEqual([
+      {
+        level: "warning",
+        properties: {
+          registry: "docker.io",
+          repository: "acme/app",
+          limit: 100,
+          remaining: 10,
+          windowSeconds: 21_600,
+          countedBy: "account",
+        },
+      },
+    ]);
   });
 
   test("that gives no more pulls is told with its limit and its window", async () => {

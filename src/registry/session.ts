@@ -169,6 +169,7 @@ export class Session {
     // A token service says itself when what it is given is too old.
     if (this.#scheme.kind !== "bearer" || this.#token?.exchanged === false) this.#provider.refuse();
     this.#token = undefined;
+    this.#exchanger.doubt();
     this.#renewedAtMs = this.#clock.now();
     this.#generation += 1;
   }
