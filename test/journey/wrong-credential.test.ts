@@ -1,11 +1,13 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { generateKeyPairSync } from "node:crypto";
 import { Moto } from "../kit/moto.ts";
 import { basicGate, registryError } from "../kit/quirk-auth.ts";
+import { GoogleTokens } from "../kit/quirk-clouds.ts";
 import { QuirkNet } from "../kit/quirk-net.ts";
 import { QuirkRegistry } from "../kit/quirk-registry.ts";
 import { type Row, rowImage } from "../kit/quirk-row.ts";
 import { ghcrRow, gitlabRow, harborRow, hubRow } from "../kit/quirk-rows.ts";
-import { ecrRow } from "../kit/quirk-rows-cloud.ts";
+import { acrRow, ecrRow, googleRow } from "../kit/quirk-rows-cloud.ts";
 import { jwt } from "../kit/quirk-tokens.ts";
 import { QuirkWorld } from "../kit/quirk-world.ts";
 import { serveTls, TestAuthority } from "../kit/tls-server.ts";
@@ -15,6 +17,8 @@ type Wrong = Pick<Row, "reference" | "env">;
 
 const right = { USERNAME: "robot", PASSWORD: "the-right-password-of-the-basic-registry" };
 const wrong = { USERNAME: "robot", PASSWORD: "a-wrong-password/with+signs&to=escape" };
+/** Names and ids may be told; everything else that a credential has is secret. */
+const isPublic = /USERNAME|_ID$|REGION/;
 const told = new Map<string, string>();
 const secrets: string[] = [right.PASSWORD, wrong.PASSWORD];
 let moto: Moto;
@@ -44,9 +48,13 @@ function allRows() {
       expired: () => registryError(403, "DENIED"),
     }),
   });
+  const google = new GoogleTokens(net, ["us-docker.pkg.dev"]);
   return {
     limited,
     basic,
+    google,
+    artifacts: googleRow(net, google, "us-docker.pkg.dev", {}),
+    acr: acrRow(net),
     ecr: ecrRow(net, moto),
     ghcr: ghcrRow(net),
     gitlab: gitlabRow(net),
@@ -106,7 +114,7 @@ async function brokenHosts(): Promise<Record<string, object>> {
 async function refused(what: string, { reference, env }: Wrong): Promise<string> {
   const from = net.seen.length;
   const result = await world.build({ reference, env });
-  const values = Object.values(env).filter((value) => value.length > 12);
+  const values = Object.keys(env).flatMap((key) => (isPublic.test(key) ? [] : (env[key] ?? [])));
   secrets.push(...values);
   const message = refusal(result, values);
   // Found out by the manifest, before anything is fetched or kept.
@@ -198,6 +206,37 @@ describe("a build with a credential that does not do is refused", () => {
     const env = { REGISTRY_TOKEN: jwt({ sub: "acme", exp: Math.floor(Date.now() / 1000) - 60 }) };
     const message = await refused("over by itself", { reference: "basic.acme.example/acme/app:1", env });
     expect(message).toMatch(/the credential for basic\.acme\.example\S+ has expired/);
+  });
+
+  test("for keys that AWS does not know", async () => {
+    moto.answer = () =>
+      Response.json({ __type: "UnrecognizedClientException", message: "no" }, { status: 400 });
+    const message = await refused("keys of AWS", { reference: rows.ecr.reference, env: rows.ecr.env });
+    expect(message).toMatch(/AWS does not know the AWS keys.*\n .*AWS_ACCESS_KEY_ID/);
+  });
+
+  test("for a session of AWS that is over", async () => {
+    moto.answer = () => Response.json({ __type: "ExpiredTokenException", message: "no" }, { status: 400 });
+    const env = { ...rows.ecr.env, AWS_SESSION_TOKEN: "a-session-token-that-was-good/yesterday" };
+    const message = await refused("session of AWS", { reference: rows.ecr.reference, env });
+    expect(message).toMatch(/expired|ended/);
+    moto.answer = undefined;
+  });
+
+  test("for a service account's key that Google does not know", async () => {
+    const { privateKey } = generateKeyPairSync("rsa", { modulusLength: 2048 });
+    const pem = privateKey.export({ type: "pkcs8", format: "pem" }) as string;
+    const key = { ...JSON.parse(rows.google.keyFile), private_key: pem };
+    secrets.push(pem.split("\n")[3] ?? "");
+    const env = { GOOGLE_APPLICATION_CREDENTIALS: JSON.stringify(key) };
+    const message = await refused("key of Google", { reference: rows.artifacts.reference, env });
+    expect(message).toContain(GoogleTokens.email);
+  });
+
+  test("for a client secret that Entra refuses", async () => {
+    const env = { ...rows.acr.env, AZURE_CLIENT_SECRET: "a~secret-that.is-not_the_one" };
+    const message = await refused("secret of Entra", { reference: rows.acr.reference, env });
+    expect(message).toMatch(/Entra|Azure|Microsoft/);
   });
 
   test("for a robot of Harbor that is over, though its login is taken: the repository says so", async () => {
