@@ -200,7 +200,7 @@ export function harborRow(net: QuirkNet): BearerRow & { readonly endRobot: () =>
   return { ...row, endRobot };
 }
 
-/** A registry that sends its layers itself, to tokens that live for three seconds: each read needs one that is good. */
+/** A registry that sends its layers itself, to tokens that live for six seconds: each read needs one that is good. */
 export function briefRow(net: QuirkNet): Omit<BearerRow, "blobs"> {
   const apiHost = "brief.acme.example";
   const env = { USERNAME: "puller", PASSWORD: "quirkPasswordOfBriefTokens" };
@@ -210,7 +210,7 @@ export function briefRow(net: QuirkNet): Omit<BearerRow, "blobs"> {
     realm: `https://${apiHost}/token`,
     service: apiHost,
     login: one(env.USERNAME, env.PASSWORD),
-    lifeSeconds: 3,
+    lifeSeconds: 6,
     saysLife: true,
   });
   net.route(apiHost, "/token", auth.answer);
