@@ -13,6 +13,7 @@ interface Known {
 }
 
 const addressLifeMs = 30_000;
+const unknownForMs = 300_000;
 const findTimeoutMs = 2_000;
 const namesMax = 1000;
 
@@ -43,7 +44,7 @@ export class Addresses {
     } catch {
       signal.throwIfAborted();
       if (this.#unknownUntilMs.size >= namesMax) this.#unknownUntilMs.clear();
-      this.#unknownUntilMs.set(name, this.#now() + addressLifeMs);
+      this.#unknownUntilMs.set(name, this.#now() + unknownForMs);
       return undefined;
     }
   }
@@ -62,8 +63,11 @@ export class Addresses {
       return list;
     } catch (error) {
       signal.throwIfAborted();
-      // They are judged anew each time, so an old answer is no worse than a new one.
-      if (known !== undefined) return known.list;
+      if (known !== undefined) {
+        // They are judged anew each time, so an old answer is no worse than a new one; and one wait at a time is enough.
+        this.#known.set(hostname, { list: known.list, untilMs: this.#now() + addressLifeMs });
+        return known.list;
+      }
       throw new RegistryError(
         "unreachable",
         `${url.hostname} cannot be found (${errnoOf(error) ?? "no answer from DNS"})`,
