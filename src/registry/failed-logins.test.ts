@@ -46,11 +46,22 @@ describe("a password that was refused three times", () => {
     expect(isHeld(logins, login("third"), 4)).toBe(false);
   });
 
-  test("is forgotten after a success", () => {
+  test("stays so when another password works, which clears all that was refused less often", () => {
     const logins = new FailedLogins();
     for (const atMs of [0, 1, 2]) logins.refused(login("wrong"), atMs);
+    logins.refused(login("mistaken"), 3);
     logins.worked(login("right"));
-    expect(isHeld(logins, login("wrong"), 3)).toBe(false);
+    expect(isHeld(logins, login("wrong"), 4)).toBe(true);
+    expect(isHeld(logins, login("mistaken"), 4)).toBe(false);
+    expect(isHeld(logins, login("right"), 4)).toBe(false);
+  });
+
+  test("is forgotten when it works itself after all", () => {
+    const logins = new FailedLogins();
+    for (const atMs of [0, 1, 2]) logins.refused(login("right"), atMs);
+    logins.worked(login("right"));
+    for (const atMs of [3, 4]) logins.refused(login("right"), atMs);
+    expect(isHeld(logins, login("right"), 5)).toBe(false);
   });
 
   test("is tried again each minute when it has worked before, but not where names are locked", () => {

@@ -42,7 +42,7 @@ const processKey = randomBytes(32);
  * Refused logins by host and user name, of all credentials and repositories: several of them lock a user name for about ten
  * minutes, also for its owner (Docker Hub). So after three the password is held back until the first of them is ten minutes
  * past. Another password gets a try of its own: who corrects a mistake need not wait, and nobody is kept out by what others
- * try under his name. A success clears.
+ * try under his name. A success clears, but for what is held back: another's right password makes a wrong one no better.
  */
 export class FailedLogins {
   readonly #accounts = new Map<string, Account>();
@@ -67,8 +67,12 @@ export class FailedLogins {
     const account = this.#accounts.get(keyOf(login));
     if (account?.worked === login.proof && account.failures.length === 0) return;
     const known = account ?? this.#account(login);
-    known.failures.length = 0;
     known.worked = login.proof;
+    const counts = Map.groupBy(known.failures, ({ proof }) => proof);
+    const held = known.failures.filter(({ proof }) => {
+      return proof !== login.proof && (counts.get(proof)?.length ?? 0) >= refusalsMax;
+    });
+    known.failures.splice(0, known.failures.length, ...held);
   }
 
   /**

@@ -119,6 +119,17 @@ describe("minting a pull", () => {
     expect(exchanges(server)).toBe(2);
   });
 
+  test("does not hand out again what was refused, also when there is no other", async () => {
+    let revoked = false;
+    const { clock, mint } = await withTokens(() => !revoked);
+    await mint();
+    clock.pass(6_000);
+    revoked = true;
+    await expect(mint({ anew: true })).rejects.toMatchObject({ code: "denied" });
+    clock.pass(6_000);
+    await expect(mint()).rejects.toMatchObject({ code: "denied" });
+  });
+
   test("never hands out a token that grants less than was asked for", async () => {
     const { server, mint } = await withTokens(() => false);
     await expect(mint()).rejects.toMatchObject({

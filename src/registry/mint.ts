@@ -71,16 +71,19 @@ export class Minter {
   }
 
   async #make(prove: Prove, signal: AbortSignal, anew: boolean): Promise<MintedPull | undefined> {
+    // What was refused serves nobody any more.
+    if (anew) this.#kept = undefined;
     const kept = this.#kept;
     try {
-      if (kept === undefined && this.#session.agreed && (await this.#isUnending(signal))) return undefined;
+      if (kept === undefined && !anew && this.#session.agreed && (await this.#isUnending(signal)))
+        return undefined;
       if (anew) this.#session.renew();
       else if (kept !== undefined) await this.#session.renewEarly(signal);
       await prove(signal);
       const carried = await this.#session.carried(signal);
       return carried === undefined ? this.#forget() : this.#keep(carried);
     } catch (error) {
-      if (anew || kept === undefined || !isAway(error)) throw error;
+      if (kept === undefined || !isAway(error)) throw error;
       if (this.#clock.now() >= kept.minted.validUntil.getTime()) throw error;
       return kept.minted;
     }
