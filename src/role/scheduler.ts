@@ -20,7 +20,6 @@ export interface Scheduler {
 export async function startScheduler(config: Config, plane: ControlPlane): Promise<Scheduler> {
   const { scheduling, containers, images, vault, tokens, workerClients, callToken } = plane;
   const attaching = {
-    images,
     vault,
     registry: plane.registry,
     providersOf: plane.providersOf,

@@ -65,7 +65,9 @@ export async function openTerm(
     const expiresAt = validForMs === undefined ? undefined : new Date(Date.now() + validForMs);
     return { provider: mintedProvider(text, expiresAt), ...spans };
   }
-  return { provider: createProvider(unmarshalCredentials(text), { fetch: registry.issuerFetch }), ...spans };
+  const { repository } = parseReference(access.imageReference);
+  const issuers = { fetch: registry.issuerFetch, repository };
+  return { provider: createProvider(unmarshalCredentials(text), issuers), ...spans };
 }
 
 /** Times as spans from now on: they are those of the scheduler's clock, and this machine's may go otherwise. */

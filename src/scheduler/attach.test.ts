@@ -65,7 +65,6 @@ beforeAll(async () => {
 }, 60_000);
 beforeEach(() => {
   dependencies = {
-    images: store,
     vault,
     registry: client(),
     providersOf: async () => ({}),

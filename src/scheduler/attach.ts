@@ -5,7 +5,6 @@ import { createProvider } from "../credential/create-provider.ts";
 import type { DefaultProvider, ProvidersOf } from "../credential/issuer.ts";
 import { unmarshalCredentials } from "../credential/marshal.ts";
 import type { Image } from "../image/image.ts";
-import type { ImageStore } from "../image/store.ts";
 import type { RegistryClient } from "../registry/client.ts";
 import { SecretError } from "../secret/error.ts";
 import { sealTo } from "../secret/seal.ts";
@@ -19,7 +18,6 @@ const log = logger("scheduler");
 const sealedLifeMs = 5 * 60_000;
 
 export interface AttachDependencies {
-  readonly images: Pick<ImageStore, "getImageCredentialSecret">;
   readonly vault: Pick<Vault, "read" | "get">;
   readonly registry: Pick<RegistryClient, "mintPull">;
   readonly providersOf: ProvidersOf;
@@ -45,7 +43,7 @@ export interface AttachedCredentials {
 type Origin = Pick<ImageCredential, "secretName" | "secretId" | "secretVersion" | "identity">;
 
 /**
- * Reads the secret of the container's image from the database, this very moment, and seals to the chosen worker what is
+ * Reads the secret that the container's image names from the database, this very moment, and seals to the chosen worker what is
  * minted from it, or itself. No cache of secrets stands in between: what was rotated is what is used.
  *
  * A public image has none. For a secret that is gone or cannot be decrypted the workspace's default identity stands in;
@@ -66,7 +64,10 @@ export async function attachCredentials(
   const requestId = randomUUID();
   const givenAt = new Date();
   const expiresAt = new Date(givenAt.getTime() + sealedLifeMs);
-  const found = await find(dependencies, container, image);
+  const [found, wanted] = await Promise.all([
+    find(dependencies, container, image),
+    dependencies.deliveryOf(container.workspaceId),
+  ]);
   const { absentReason = "" } = found;
   if (found.deliverable === undefined) {
     return { requestId, sealed: "", expiresAt, absentReason, credential: { delivery: "none", givenAt } };
@@ -74,7 +75,7 @@ export async function attachCredentials(
   const { origin } = found;
   const before = container.imageCredential;
   const delivery = await deliver(dependencies.registry, found.deliverable, {
-    wanted: await dependencies.deliveryOf(container.workspaceId),
+    wanted,
     anew: refused && before?.delivery === "minted" && before.secretVersion === origin?.secretVersion,
     hasUntil:
       renewal && !refused && Number(before?.validUntil) > givenAt.getTime() ? before?.validUntil : undefined,
@@ -115,20 +116,22 @@ interface Found {
 }
 
 async function find(dependencies: AttachDependencies, container: Container, image: Image): Promise<Found> {
-  const { images, vault, providersOf } = dependencies;
-  const named = await images.getImageCredentialSecret(container.imageId);
-  if (named === undefined) return {};
-  const { registry, repository, manifestDigest: digest } = image;
+  const { registry, repository, manifestDigest: digest, credentialSecretName, credentialSecretId } = image;
+  if (credentialSecretName === undefined || credentialSecretId === undefined) return {};
+  const named = { secretName: credentialSecretName, secretId: credentialSecretId };
   const reference = { registry, repository, digest };
+  const providing = dependencies.providersOf(container.workspaceId);
+  // Where there is no secret nobody waits for it.
+  providing.catch(() => undefined);
   let secret: { id: string; value: Redacted<string>; version: number };
   try {
-    secret = await readByIdOrName(vault, container.workspaceId, named);
+    secret = await readByIdOrName(dependencies.vault, container.workspaceId, named);
   } catch (error) {
     return await standIn(dependencies, container, reference, absence(error, named.secretName));
   }
   const { id: secretId, version: secretVersion, value } = secret;
   const credential = unmarshalCredentials(value);
-  const provider = createProvider(credential, { ...(await providersOf(container.workspaceId)), repository });
+  const provider = createProvider(credential, { ...(await providing), repository });
   const origin = { secretName: named.secretName, secretId, secretVersion };
   return { deliverable: { reference, credential, provider, value }, origin };
 }

@@ -156,7 +156,7 @@ export class Dispatcher {
     this.#warm.set(boot, (this.#warm.get(boot) ?? new Set()).add(image.manifestDigest));
   }
 
-  /** Hands over, and writes down meanwhile what is handed over. */
+  /** Hands over, and then writes down what was: the worker's first report must not wait for that at the row. */
   async #send(
     container: Container,
     image: Image,
@@ -180,13 +180,11 @@ export class Dispatcher {
     };
     const events = delivery === "none" && absentReason === "" ? [] : [told];
     const expected = { attempt: container.attempt, workerId: worker.id };
-    const [failure] = await Promise.all([
-      handOver(workers.to(worker), container, image, attached),
-      containers
-        .observe(container.id, expected, { imageCredential: credential, events })
-        .catch(passOverIfGone),
-    ]);
-    return failure;
+    const failure = await handOver(workers.to(worker), container, image, attached);
+    if (failure !== undefined) return failure;
+    const seen = { imageCredential: credential, events };
+    await containers.observe(container.id, expected, seen).catch(passOverIfGone);
+    return undefined;
   }
 
   async #putBack(container: Container, reason: string): Promise<void> {
