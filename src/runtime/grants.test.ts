@@ -1,4 +1,5 @@
 import { expect, test } from "bun:test";
+import { RegistryError } from "../registry/error.ts";
 import { AccessGrants, type GrantKey } from "./grants.ts";
 
 const key: GrantKey = {
@@ -37,4 +38,22 @@ test("a refusal leaves no grant", async () => {
   const refusal = new Error("refused");
   expect(grants.prove(key, () => Promise.reject(refusal))).rejects.toBe(refusal);
   expect(await grants.prove(key, async () => manifest)).toBe("asked");
+});
+
+test("who asks together shares the registry's refusal, but not the end of the one who asked", async () => {
+  const grants = new AccessGrants();
+  let asked = 0;
+  const fails = (error: Error) => async () => {
+    asked += 1;
+    await Promise.resolve();
+    throw error;
+  };
+  const ended = new Error("its container was stopped");
+  const [first, second] = [grants.prove(key, fails(ended)), grants.prove(key, async () => manifest)];
+  expect(await Promise.allSettled([first, second])).toMatchObject([{ reason: ended }, { value: "asked" }]);
+  const refusal = new RegistryError("denied", "no", { registry: "r", repository: "p" });
+  const another = { ...key, credential: "v2" };
+  const both = [grants.prove(another, fails(refusal)), grants.prove(another, async () => manifest)];
+  expect(await Promise.allSettled(both)).toMatchObject([{ reason: refusal }, { reason: refusal }]);
+  expect(asked).toBe(2);
 });

@@ -1,4 +1,5 @@
 import type { Descriptor } from "../registry/descriptor.ts";
+import { RegistryError } from "../registry/error.ts";
 import { SingleFlight } from "../std/single-flight.ts";
 
 /** What a grant is about: this workspace may run this manifest of this repository, proved with this credential. */
@@ -37,12 +38,20 @@ export class AccessGrants {
     const text = textOf(key);
     if ((this.#expiries.get(text) ?? 0) > this.#now()) return "granted";
     this.#expiries.delete(text);
-    await this.#asking.run(text, async () => {
-      await ask();
-      this.#prune();
-      this.#expiries.set(text, this.#now() + this.#lifeMs);
-    });
-    return "asked";
+    let own = false;
+    try {
+      await this.#asking.run(text, async () => {
+        own = true;
+        await ask();
+        this.#prune();
+        this.#expiries.set(text, this.#now() + this.#lifeMs);
+      });
+      return "asked";
+    } catch (error) {
+      // What the registry says, it says of the credential. Anything else may be the other container's end.
+      if (own || error instanceof RegistryError) throw error;
+      return await this.prove(key, ask);
+    }
   }
 
   /** The registry has refused since: the next run has to prove it again. */
