@@ -44,6 +44,8 @@ const firstRetryMs = 500;
 const longestRetryMs = 5_000;
 const longestPauseMs = 60_000;
 const defaultPatienceMs = 20_000;
+/** However short a life is said to be, or how long it took to hear of it: nobody asks more often than that. */
+const shortestMs = 1_000;
 /**
  * Renewals come up to so much before half of a life: what was given at one time is not renewed at one time, and there is
  * half of a life left for a scheduler that is away.
@@ -209,8 +211,9 @@ export class Lease {
     this.#failures = 0;
     this.#failure = undefined;
     this.#notBeforeMs = Number.NEGATIVE_INFINITY;
-    this.#endsAtMs = atMs + validForMs;
-    this.#renewAtMs = atMs + renewInMs * (1 - jitter * this.#clock.random());
+    const now = this.#clock.now();
+    this.#endsAtMs = Math.max(atMs + validForMs, now + shortestMs);
+    this.#renewAtMs = Math.max(atMs + renewInMs * (1 - jitter * this.#clock.random()), now + shortestMs / 2);
     this.#setTimer();
   }
 

@@ -68,8 +68,8 @@ export async function deliver(
     if (same) minted = await mint(true);
   } catch (thrown) {
     const error = thrown instanceof DOMException ? tooLate(reference) : thrown;
-    if (seal === undefined || rule.hasUntil !== undefined || isAnswer(error)) throw error;
-    const sealedReason = `${reference.registry} could not be asked from the control plane`;
+    if (seal === undefined || rule.hasUntil !== undefined || !mayPass(error)) throw error;
+    const sealedReason = `nothing was minted: ${error.message}`;
     return seal({ sealedReason, renewAt: new Date(now() + tryAgainInMs) });
   }
   if (minted !== undefined) return deliveryOf(minted, reference, now());
@@ -106,10 +106,10 @@ const answers: ReadonlySet<RegistryErrorCode> = new Set<RegistryErrorCode>([
   "not_found",
 ]);
 
-/** Whether somebody who was asked said no; a worker that asks would hear the same. */
-export function isAnswer(thrown: unknown): boolean {
-  if (thrown instanceof CredentialError) return thrown.code !== "provider_unreachable";
-  return thrown instanceof RegistryError && answers.has(thrown.code);
+/** Whether nobody said no: then a worker that asks may hear something else. */
+function mayPass(thrown: unknown): thrown is RegistryError | CredentialError {
+  if (thrown instanceof CredentialError) return thrown.code === "provider_unreachable";
+  return thrown instanceof RegistryError && !answers.has(thrown.code);
 }
 
 function tooLate({ registry, repository }: Reference): RegistryError {
