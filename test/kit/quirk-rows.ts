@@ -45,6 +45,8 @@ export interface HubRow extends BearerRow {
   /** What counts as a pull, so far. */
   readonly pulls: () => number;
   readonly failedLogins: () => number;
+  /** The account gets another password, as its owner may do at any time. */
+  readonly change: (password: string) => void;
 }
 
 /** Docker Hub: tokens of five minutes, pulls counted by GET of a manifest, names locked after failed logins. */
@@ -76,7 +78,11 @@ export function hubRow(net: QuirkNet): HubRow {
       };
     },
   });
-  return { ...row, pulls: () => pulls, failedLogins: login.failures };
+  const change = (password: string): void => {
+    account.password = password;
+    net.plant("the hub's next password", password, ["auth.docker.io"]);
+  };
+  return { ...row, pulls: () => pulls, failedLogins: login.failures, change };
 }
 
 /** GitHub: tokens without `expires_in`; the token of the account is a bearer token, too, in base64. */
