@@ -71,12 +71,20 @@ const protocol: readonly Row[] = [
     "one exchange in flight for all who wait",
     [registry("mint"), "asks nobody until half of its life is over, then once for all who wait"],
   ],
-  ["renewed at half of the life", [registry("session"), "renews a token at half of the life that %s gives"]],
+  [
+    "renewed at half of the life",
+    [registry("session"), "renews a token at half of the life that %s gives"],
+    [
+      journey("registry-rows"),
+      "a container that reads for three lives of its tokens is never refused, and asks for few",
+    ],
+  ],
   [
     "the old token serves until its end when the provider fails",
     [registry("session"), "keeps the old token while the token service is away, until its end"],
     [credential("ecr"), "keeps the old token while AWS is away, until its end"],
     [registry("mint"), "keeps the last one while the registry is away, until its end"],
+    [registry("clouds"), "from %s: none fails, and tokens are asked for by the hour"],
   ],
   [
     "a 401 renews once, and then is remembered for a short while",
@@ -243,6 +251,10 @@ const registries: readonly Row[] = [
       "never sees the fifth failed login, however often wrong builds are tried within ten minutes",
     ],
     [journey("wrong-credential"), "and a loop of wrong builds never gets there, nor do ten at once"],
+    [
+      journey("registry-changed"),
+      "containers whose password was changed are refused by name, read on what they have, and lock no account",
+    ],
   ],
   [
     "GHCR",

@@ -8,7 +8,7 @@ import { longImage, md5OfPieces, type Row } from "../kit/quirk-row.ts";
 import { briefRow, ghcrRow, gitlabRow, harborRow, hubRow, ngcRow, quayRow } from "../kit/quirk-rows.ts";
 import { acrRow, ecrPublicRow, ecrRow, googleRow } from "../kit/quirk-rows-cloud.ts";
 import { QuirkWorld } from "../kit/quirk-world.ts";
-import type { Image, Secret } from "../kit/world.ts";
+import { type Image, refusal, type Secret } from "../kit/world.ts";
 
 const artifactRegistry = "us-docker.pkg.dev";
 const containerRegistry = "eu.gcr.io";
@@ -211,6 +211,29 @@ describe("when half a day has passed, and nothing that was issued is good any mo
     const { made } = await readers.readOn("harbor");
     expect(made).toBe(1);
   });
+});
+
+test("public images need no credential where tokens are given to anybody: such a token opens nothing else", async () => {
+  const image = await longImage(pieces);
+  const hosts = [
+    "docker.io",
+    "ghcr.io",
+    "quay.io",
+    "public.ecr.aws",
+    artifactRegistry,
+    "registry.gitlab.com",
+  ];
+  const from = net.seen.length;
+  for (const row of Object.values<Row>(rows)) row.registry.add("public/app", "1", image);
+  for (const host of hosts) {
+    const built = await world.build({ reference: `${host}/public/app:1`, env: {} });
+    expect({ host, code: built.code, stderr: built.stderr }).toMatchObject({ host, code: 0 });
+    const refused = await world.build({ reference: `${host}/acme/none:1`, env: {} });
+    expect(refusal(refused)).toMatch(/needs a credential, or does not exist/);
+  }
+  expect(
+    net.seen.slice(from).filter(({ headers }) => /^Basic/.test(headers.get("authorization") ?? "")),
+  ).toEqual([]);
 });
 
 test("no secret and no token came to a host that it is not for, and nobody else was asked anything", () => {

@@ -55,7 +55,7 @@ export interface BearerRules {
   /** In place of `repository:NAME:pull` in challenges. */
   readonly challengedScope?: string;
   readonly login: Login;
-  /** Which repositories an account may pull; a scope that it has not is left out, and a token comes all the same. */
+  /** Which repositories an account may pull (nobody in particular may pull `public/…`); a scope that it has not is left out, and a token comes all the same. */
   readonly mayPull?: (username: string, repository: string) => boolean;
   readonly lifeSeconds: number;
   /** Whether the answer has `expires_in`. */
@@ -137,7 +137,10 @@ export class BearerAuth {
     const { mayPull, lifeSeconds, saysLife, form = "opaque", field = "token", apiHost } = this.#rules;
     const granted = scopes.filter((scope) => {
       const repository = /^repository:(.+):pull$/.exec(scope)?.[1];
-      return repository !== undefined && username !== undefined && (mayPull?.(username, repository) ?? true);
+      if (repository === undefined) return false;
+      return username === undefined
+        ? repository.startsWith("public/")
+        : (mayPull?.(username, repository) ?? true);
     });
     const value = this.tokens.issue(username ?? "", granted, { lifeSeconds, form, hosts: [apiHost] });
     return Response.json({ [field]: value, ...(saysLife ? { expires_in: lifeSeconds } : {}) });
