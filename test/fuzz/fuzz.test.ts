@@ -27,6 +27,7 @@ const counts: Readonly<Record<string, number>> = {
   erofs: 60,
   registry: 3000,
   "image-root": 150,
+  "credential-source": 1000,
 };
 
 test.each(targets.map(({ name }) => name))("%s keeps its promises", async (target) => {

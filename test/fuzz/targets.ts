@@ -1,4 +1,5 @@
 import { chunkTarget } from "./chunk-target.ts";
+import { credentialTarget } from "./credential-target.ts";
 import { erofsTarget } from "./erofs-target.ts";
 import { imageJsonTarget, registryTarget, traceTarget } from "./json-target.ts";
 import { layerTarget } from "./layer-target.ts";
@@ -21,4 +22,5 @@ export const targets: readonly Target[] = [
   erofsTarget,
   registryTarget,
   rootTarget,
+  credentialTarget,
 ];
