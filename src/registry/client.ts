@@ -13,7 +13,7 @@ import { RegistryError, type Where } from "./error.ts";
 import { type FailedLogins, processFailedLogins } from "./failed-logins.ts";
 import { issuerFetch, metadataFetch } from "./issuer-fetch.ts";
 import { KnownManifests } from "./known-manifests.ts";
-import { type MintedPull, Minter, type MintOptions } from "./mint.ts";
+import { type Minted, Minter, type MintOptions } from "./mint.ts";
 import { Mirrors } from "./mirror.ts";
 import { type RegistryPolicy, resolvePolicy } from "./policy.ts";
 import type { PullLimit } from "./pull-limit.ts";
@@ -90,8 +90,7 @@ export class RegistryClient {
 
   /**
    * What somebody else may pull the reference's repository with for a while, got with the credential: the token service's
-   * token, or what the credential's issuer made. `undefined` where the registry takes only the credential itself. Cached,
-   * and proved by a HEAD of the reference's manifest when it was made.
+   * token, or what the credential's issuer made. Cached, and proved by a HEAD of the reference's manifest when it was made.
    *
    * @throws RegistryError `unauthorized`, `denied`, `expired`, `not_found`, …; CredentialError
    */
@@ -100,7 +99,7 @@ export class RegistryClient {
     provider: CredentialProvider,
     signal: AbortSignal,
     options: MintOptions = {},
-  ): Promise<MintedPull | undefined> {
+  ): Promise<Minted> {
     const shared = this.#sharedFor(reference, provider);
     const repository = new RemoteRepository(reference, provider, shared);
     const wanted = reference.digest ?? reference.tag ?? "latest";

@@ -7,7 +7,7 @@ import { mediaTypes } from "./descriptor.ts";
 import { grantedBy } from "./grant.ts";
 import { makeImage } from "./image.test-kit.ts";
 import { awsPassword, numberedProvider } from "./issuer.test-kit.ts";
-import type { MintedPull } from "./mint.ts";
+import type { Minted } from "./mint.ts";
 import { basicProvider, type VirtualClock, virtualClock } from "./quirks.test-kit.ts";
 import { type RawReply, type RawRequest, type RawServer, startRawServer } from "./raw-server.test-kit.ts";
 
@@ -29,10 +29,7 @@ const basic = (pair: string): string => `Basic ${Buffer.from(pair).toString("bas
 interface Scene {
   readonly server: RawServer;
   readonly clock: VirtualClock;
-  readonly mint: (
-    options?: { anew?: boolean },
-    provider?: CredentialProvider,
-  ) => Promise<MintedPull | undefined>;
+  readonly mint: (options?: { anew?: boolean }, provider?: CredentialProvider) => Promise<Minted>;
 }
 
 /** A registry, and what mints for `acme/app@DIGEST` with alice's password. */
@@ -76,8 +73,8 @@ function withTokens(
 
 const exchanges = (server: RawServer): number =>
   server.lines().filter((line) => line === "GET /token").length;
-const secretOf = (minted: MintedPull | undefined): string | undefined => {
-  const authorization = minted?.authorization;
+const secretOf = (minted: Minted): string | undefined => {
+  const authorization = minted === "unasked" ? undefined : minted?.authorization;
   if (authorization?.kind === "bearer") return authorization.token.expose();
   return authorization?.kind === "basic" ? authorization.password.expose() : undefined;
 };
@@ -156,7 +153,7 @@ describe("minting a pull", () => {
       if (headers.get("authorization") === "Bearer cHc=") return manifest;
       return { status: 401, headers: { "www-authenticate": `Bearer realm="http://${host}/token"` } };
     });
-    expect((await mint())?.scope).toContain("all that the credential may");
+    expect(await mint()).toMatchObject({ scope: expect.stringContaining("all that the credential may") });
   });
 
   test("tells a refusal by name", async () => {
@@ -195,6 +192,18 @@ describe("minting a pull", () => {
     const before = server.requests.length;
     expect(await mint()).toBeUndefined();
     expect(server.requests).toHaveLength(before);
+  });
+
+  test("says so where the registry asks for nothing, and mints as soon as it does", async () => {
+    let isOpen = true;
+    const { mint } = await scene(({ url, headers }, host) => {
+      if (url.pathname === "/token") return { status: 200, body: '{"token":"t","expires_in":300}' };
+      if (isOpen || headers.get("authorization") === "Bearer t") return manifest;
+      return { status: 401, headers: { "www-authenticate": `Bearer realm="http://${host}/token"` } };
+    });
+    expect(await mint()).toBe("unasked");
+    isOpen = false;
+    expect(secretOf(await mint())).toBe("t");
   });
 
   test("gives nothing for a public image", async () => {

@@ -16,6 +16,12 @@ export interface MintedPull {
   readonly scope: string;
 }
 
+/**
+ * `unasked`: the registry gave the manifest without asking who wants it. `undefined`: it takes nothing but the credential
+ * itself.
+ */
+export type Minted = MintedPull | "unasked" | undefined;
+
 export interface MintOptions {
   /** The registry refused the last one. */
   readonly anew?: boolean;
@@ -44,7 +50,7 @@ export class Minter {
   readonly #where: Where;
   readonly #clock: Clock;
   readonly #totalTimeoutMs: number;
-  readonly #flights = new SingleFlight<MintedPull | undefined>();
+  readonly #flights = new SingleFlight<Minted>();
   #kept: Kept | undefined;
 
   constructor(session: Session, where: Where, clock: Clock, totalTimeoutMs: number) {
@@ -54,12 +60,8 @@ export class Minter {
     this.#totalTimeoutMs = totalTimeoutMs;
   }
 
-  /**
-   * `undefined` when the registry takes nothing but the credential itself, or nothing at all.
-   *
-   * @throws RegistryError, CredentialError
-   */
-  mint(prove: Prove, signal: AbortSignal, { anew = false }: MintOptions): Promise<MintedPull | undefined> {
+  /** @throws RegistryError, CredentialError */
+  mint(prove: Prove, signal: AbortSignal, { anew = false }: MintOptions): Promise<Minted> {
     const kept = this.#kept;
     const nowMs = this.#clock.now();
     if (kept !== undefined && nowMs < (anew ? kept.madeAtMs + newForMs : kept.renewAtMs)) {
@@ -70,7 +72,7 @@ export class Minter {
     return waitFor(this.#flights.run(anew ? "anew" : "next", call), signal);
   }
 
-  async #make(prove: Prove, signal: AbortSignal, anew: boolean): Promise<MintedPull | undefined> {
+  async #make(prove: Prove, signal: AbortSignal, anew: boolean): Promise<Minted> {
     // What was refused serves nobody any more.
     if (anew) this.#kept = undefined;
     const kept = this.#kept;
@@ -81,7 +83,9 @@ export class Minter {
       else if (kept !== undefined) await this.#session.renewEarly(signal);
       await prove(signal);
       const carried = await this.#session.carried(signal);
-      return carried === undefined ? this.#forget() : this.#keep(carried);
+      if (carried !== undefined) return this.#keep(carried);
+      this.#forget();
+      return this.#session.agreed ? undefined : "unasked";
     } catch (error) {
       if (kept === undefined || !isAway(error)) throw error;
       if (this.#clock.now() >= kept.minted.validUntil.getTime()) throw error;

@@ -148,6 +148,7 @@ export class LeaseScene {
         hasUntil: refused ? undefined : this.#validUntil,
       };
       const given = await deliver(this.#controlPlane, this.#deliverable, rule, this.#now);
+      if (given.text === undefined) throw new Error("the registry asks for nothing");
       this.#validUntil = given.validUntil;
       const from = (time: Date | undefined) => Number(time) - this.#now();
       return {

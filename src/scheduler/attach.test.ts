@@ -6,7 +6,7 @@ import { eq } from "drizzle-orm";
 import type { Container } from "../container/container.ts";
 import { createProvider } from "../credential/create-provider.ts";
 import { identityCredential } from "../credential/identity.ts";
-import type { DefaultIdentity } from "../credential/issuer.ts";
+import type { DefaultIdentity, Identity } from "../credential/issuer.ts";
 import { marshalCredentials } from "../credential/marshal.ts";
 import { mintedProvider } from "../credential/minted.ts";
 import { credentialMap } from "../credential/value.ts";
@@ -16,15 +16,17 @@ import { images } from "../db/schema.ts";
 import type { Image } from "../image/image.ts";
 import { ImageStore } from "../image/store.ts";
 import { RegistryClient } from "../registry/client.ts";
+import { mediaTypes } from "../registry/descriptor.ts";
 import { type DockerRegistry, startDockerRegistry } from "../registry/docker-registry.test-kit.ts";
 import { makeImage, pushImage } from "../registry/image.test-kit.ts";
+import { startRawServer } from "../registry/raw-server.test-kit.ts";
 import { startTokenService, type TokenService } from "../registry/token-service.test-kit.ts";
 import { KeyFile } from "../secret/kek.ts";
 import { type BootKey, generateBootKey } from "../secret/seal.ts";
 import { SecretStore } from "../secret/store.ts";
 import { Vault } from "../secret/vault.ts";
 import { WorkspaceStore } from "../secret/workspace-store.ts";
-import type { Redacted } from "../std/redacted.ts";
+import { Redacted } from "../std/redacted.ts";
 import { type AttachDependencies, type AttachedCredentials, attachCredentials } from "./attach.ts";
 import type { Worker } from "./worker.ts";
 
@@ -256,6 +258,62 @@ describe("a secret that is gone", () => {
     const made = await scene(byPassword.host, basicAt(byPassword.host, password));
     await vault.remove(workspaceId, String(made.image.credentialSecretName), { force: true });
     expect(await failure(attach(made))).toMatchObject({ code: "provider_failed" });
+  });
+});
+
+describe("a registry that asks nobody for a credential", () => {
+  const reply = {
+    status: 200,
+    headers: { "content-type": mediaTypes.ociManifest, "docker-content-digest": pushed.manifest.digest },
+    body: pushed.manifestBytes,
+  };
+
+  /** What a worker gets of a workspace whose image names a secret of this value. */
+  const attachedAt = async (valueAt: (host: string) => Redacted<string>): Promise<AttachedCredentials> => {
+    const open = await startRawServer(() => reply);
+    try {
+      const policy = { insecureHosts: new Set([open.host]), privateHosts: new Set<string>() };
+      dependencies = { ...dependencies, registry: new RegistryClient({ policy }), providersOf };
+      return await attach(await scene(open.host, valueAt(open.host)));
+    } finally {
+      await open.stop();
+    }
+  };
+  const providersOf = async () => ({
+    workspace: {
+      name: "w",
+      externalId: "oci-node:w",
+      identity: (name: string): Identity => ({
+        name,
+        provider: (registry) => ({
+          registry,
+          type: "identity",
+          fingerprint: "prod",
+          renewable: true,
+          authorization: async () => ({
+            kind: "basic",
+            username: "oauth2accesstoken",
+            password: new Redacted("of the machine"),
+            expiresAt: new Date(Date.now() + 3600_000),
+          }),
+        }),
+      }),
+    },
+  });
+
+  test("has none minted from an identity, which cannot be sealed: the worker does not need one", async () => {
+    const identity = credentialMap({ OCI_NODE_IDENTITY: "prod" });
+    const attached = await attachedAt((host) => marshalCredentials(host, "identity", identity));
+    expect(attached).toMatchObject({ sealed: "", absentReason: "", credential: { delivery: "none" } });
+  });
+
+  test("gets a worker the credential itself all the same, as it may ask for it with a layer", async () => {
+    const attached = await attachedAt((host) => basicAt(host, password));
+    expect((await opened(attached)).expose()).toContain(password);
+    expect(attached.credential).toMatchObject({
+      delivery: "sealed",
+      sealedReason: expect.stringContaining("did not ask for a credential"),
+    });
   });
 });
 

@@ -80,13 +80,11 @@ export async function attachCredentials(
     hasUntil:
       renewal && !refused && Number(before?.validUntil) > givenAt.getTime() ? before?.validUntil : undefined,
   });
-  const sealed = await sealTo(worker.bootPublicKey, delivery.text, {
-    requestId,
-    containerId: container.id,
-    workerId: worker.id,
-    bootNonce: worker.bootNonce,
-    expiresAt,
-  });
+  const context = { requestId, containerId: container.id, workerId: worker.id, expiresAt };
+  const sealed =
+    delivery.text === undefined
+      ? ""
+      : await sealTo(worker.bootPublicKey, delivery.text, { ...context, bootNonce: worker.bootNonce });
   const { type } = found.deliverable.provider;
   // Its times count from now on: how long it took to get is not a part of its life.
   const credential = { givenAt: new Date(), ...origin, type, ...describing(delivery) };

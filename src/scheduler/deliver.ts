@@ -6,7 +6,7 @@ import type { CredentialProvider, RegistryCredential } from "../credential/provi
 import type { Reference } from "../reference/reference.ts";
 import type { RegistryClient } from "../registry/client.ts";
 import { RegistryError, type RegistryErrorCode } from "../registry/error.ts";
-import type { MintedPull } from "../registry/mint.ts";
+import type { Minted, MintedPull } from "../registry/mint.ts";
 import type { Redacted } from "../std/redacted.ts";
 
 /** Less than a worker waits for the answer, and than a scheduler's claim on a container lasts. */
@@ -35,8 +35,9 @@ export interface DeliveryRule {
 /** What goes to the worker. */
 export interface Delivery {
   readonly delivery: CredentialDelivery;
-  readonly text: Redacted<string>;
-  readonly scope: string;
+  /** Absent: nothing, as the registry asks for nothing. */
+  readonly text?: Redacted<string>;
+  readonly scope?: string;
   readonly validUntil?: Date;
   readonly renewAt?: Date;
   readonly sealedReason?: string;
@@ -58,26 +59,33 @@ export async function deliver(
   const { reference, provider } = what;
   const seal = sealer(what);
   if (rule.wanted === "sealed" && seal !== undefined) return seal();
-  let minted: MintedPull | undefined;
+  let minted: Minted;
   try {
     const mint = (anew: boolean) =>
       registry.mintPull(reference, provider, AbortSignal.timeout(mintTimeoutMs), { anew });
     minted = await mint(rule.anew);
     // A worker that asks a little early would ask again for half of the rest.
-    const same = minted !== undefined && minted.validUntil.getTime() === rule.hasUntil?.getTime();
-    if (same) minted = await mint(true);
+    if (isMade(minted) && minted.validUntil.getTime() === rule.hasUntil?.getTime()) minted = await mint(true);
   } catch (thrown) {
     const error = thrown instanceof DOMException ? tooLate(reference) : thrown;
     if (seal === undefined || rule.hasUntil !== undefined || !mayPass(error)) throw error;
     const sealedReason = `nothing was minted: ${error.message}`;
     return seal({ sealedReason, renewAt: new Date(now() + tryAgainInMs) });
   }
-  if (minted !== undefined) return deliveryOf(minted, reference, now());
-  const sealedReason = `${reference.registry} takes nothing but the credential itself`;
+  if (isMade(minted)) return deliveryOf(minted, reference, now());
+  const unasked = minted === "unasked";
+  const sealedReason = unasked
+    ? `${reference.registry} did not ask for a credential so far`
+    : `${reference.registry} takes nothing but the credential itself`;
   if (seal !== undefined) return seal({ sealedReason });
+  if (unasked) return { delivery: "none" };
   throw new CredentialError("provider_failed", `${sealedReason}, which must not leave the control plane`, {
     next: "Store a credential for this registry that a worker may have: see `oci-node secret create`.",
   });
+}
+
+function isMade(minted: Minted): minted is MintedPull {
+  return minted !== undefined && minted !== "unasked";
 }
 
 function sealer({ credential, value }: Deliverable) {
