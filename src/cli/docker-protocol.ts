@@ -1,11 +1,11 @@
 import { createClient } from "@connectrpc/connect";
-import { placeOf } from "../credential/docker-config.ts";
+import { dockerServerOf, placeOf } from "../credential/docker-config.ts";
 import { tokenUserName } from "../credential/docker-helper.ts";
 import { CredentialError } from "../credential/error.ts";
 import { describeShortLived } from "../credential/short-lived.ts";
 import { credentialMap } from "../credential/value.ts";
 import { credentialsToWire } from "../credential/wire.ts";
-import { type Secret, SecretService } from "../gen/oci_node/v1/secret_service_pb.ts";
+import { SecretService } from "../gen/oci_node/v1/secret_service_pb.ts";
 import { CliError, connectTransport } from "./context.ts";
 import { failureLine, getReleased, imageOf } from "./released.ts";
 
@@ -54,12 +54,10 @@ async function get(server: string): Promise<object> {
 async function list(): Promise<object> {
   const { secrets } = await createClient(SecretService, connectTransport()).listSecrets({});
   return Object.fromEntries(
-    secrets.filter(({ registry }) => registry !== "").map((secret) => [serverOf(secret), secret.principal]),
+    secrets
+      .filter(({ registry }) => registry !== "")
+      .map(({ registry, principal }) => [dockerServerOf(registry), principal]),
   );
-}
-
-function serverOf({ registry }: Secret): string {
-  return registry === "docker.io" ? "https://index.docker.io/v1/" : registry;
 }
 
 /**
@@ -79,11 +77,11 @@ async function store(input: string): Promise<void> {
       next: `Store the keys that it is made with: oci-node secret create ${registry} --creds KEY,KEY`,
     });
   }
-  const principal = token ? "default" : username;
+  const [type, principal] = token ? ["token", "default"] : ["basic", username];
   const client = createClient(SecretService, connectTransport());
   const fitting = (await client.listSecrets({})).secrets.filter((other) => other.registry === registry);
-  const own = fitting.find((other) => other.principal === principal);
-  const other = fitting.find((another) => another.principal !== principal);
+  const own = fitting.find((secret) => secret.type === type && secret.principal === principal);
+  const [other] = fitting;
   if (own !== undefined) {
     await client.updateSecret({ name: own.name, credentials: credentialsToWire(credentials) });
   } else if (other === undefined) {

@@ -139,6 +139,11 @@ function entriesFor(
     .map(({ entry }) => entry);
 }
 
+/** A registry's address as Docker and kubectl write it. */
+export function dockerServerOf(registry: string): string {
+  return registry === "docker.io" ? "https://index.docker.io/v1/" : registry;
+}
+
 /** Under which addresses a helper may know a registry: as the config spells it, then as Docker does. */
 function spellingsOf(registry: string, config: DockerConfig): readonly string[] {
   const written = [...Object.keys(config.credHelpers ?? {}), ...Object.keys(config.auths ?? {})].filter(
@@ -149,7 +154,7 @@ function spellingsOf(registry: string, config: DockerConfig): readonly string[] 
   );
   const usual =
     registry === "docker.io"
-      ? ["https://index.docker.io/v1/", "index.docker.io", "docker.io"]
+      ? [dockerServerOf(registry), "index.docker.io", "docker.io"]
       : [registry, `https://${registry}`];
   const preferred = registry === "docker.io" ? usual.slice(0, 1) : [];
   return [...new Set([...preferred, ...written, ...usual])].slice(0, spellingsMax);

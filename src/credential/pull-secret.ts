@@ -1,3 +1,4 @@
+import { dockerServerOf } from "./docker-config.ts";
 import { passwordPair } from "./password-pair.ts";
 import type { HandedOut } from "./wire.ts";
 
@@ -52,6 +53,5 @@ export function endOf(entries: readonly PullSecretEntry[]): Date | undefined {
 }
 
 function keyOf({ registry, repository }: PullSecretEntry): string {
-  if (repository !== "") return `${registry}/${repository}`;
-  return registry === "docker.io" ? "https://index.docker.io/v1/" : registry;
+  return repository === "" ? dockerServerOf(registry) : `${registry}/${repository}`;
 }

@@ -166,6 +166,7 @@ describe("the helper's protocol", () => {
     const second = await store({ ...given, Username: "alice" });
     expect(second.exitCode).toBe(1);
     expect(second.stdout).toContain("another account");
+    expect((await store({ ...given, Username: "<token>" })).stdout).toContain("another account");
     const token = await store({ ServerURL: ecr, Username: "AWS", Secret: password });
     expect(token.stdout).toContain("ends after 12 hours");
     expect((await store({ ...given, ServerURL: "" })).stdout).toBe("no credentials server URL\n");
