@@ -76,6 +76,17 @@ describe("a password that was refused three times", () => {
     expect(isHeld(logins, login("right"), 2 + 2 * minute, hub)).toBe(true);
   });
 
+  test("does not keep out, where names are locked, the one that worked: whoever knows the name could", () => {
+    const hub = { ...where, registry: "docker.io" };
+    const logins = new FailedLogins();
+    logins.worked(login("right"));
+    for (const guess of ["a", "b", "c", "d"]) logins.refused(login(guess), 0);
+    expect(isHeld(logins, login("e"), 1, hub)).toBe(true);
+    expect(isHeld(logins, login("right"), 1, hub)).toBe(false);
+    logins.refused(login("right"), 1);
+    expect(isHeld(logins, login("right"), 2, hub)).toBe(true);
+  });
+
   test("is told with the user name and the next time, and nothing of its value", () => {
     const logins = new FailedLogins();
     for (const atMs of [0, 1, 2]) logins.refused(login("hunter2"), atMs);

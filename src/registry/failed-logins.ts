@@ -153,7 +153,8 @@ function keyOf({ host, username }: Login): string {
 
 function heldUntil(recent: readonly Failure[], proof: string, worked: boolean, { registry }: Where): number {
   const own = recent.filter((failure) => failure.proof === proof);
-  const locking = lockingRegistries.has(registry);
+  // What others guess under a name is no reason to keep out the password that works: it locks nothing.
+  const locking = lockingRegistries.has(registry) && !(worked && own.length === 0);
   const free = worked || own.length === 0 ? Number.POSITIVE_INFINITY : refusalsMax;
   const max = locking ? Math.min(free, refusalsMaxWhereLocked) : free;
   if (recent.length >= max) return (recent[recent.length - max]?.atMs ?? 0) + windowMs;
