@@ -1,4 +1,5 @@
 import { randomUUID } from "node:crypto";
+import { messageOf } from "../std/error.ts";
 import { waitFor } from "../std/wait.ts";
 import { CredentialError } from "./error.ts";
 import type { LeaseClock } from "./lease-clock.ts";
@@ -30,7 +31,7 @@ export interface LeaseOptions {
   readonly keptUp: () => boolean;
   /** A term has begun. @param refused whether it takes the place of one that the registry refused */
   readonly onTerm?: (term: LeaseTerm, refused: boolean) => void;
-  /** The first failure in a row, or the first of another kind. */
+  /** The first failure in a row, and each answer that is another than the one before. */
   readonly onFailure?: (thrown: unknown) => void;
   readonly clock?: LeaseClock;
   /** How long a request waits for a term when there is none; default 20 s, less than a reader's patience. */
@@ -226,8 +227,8 @@ export class Lease {
     const retryMs = Math.min(firstRetryMs * 2 ** (this.#failures - 1), mostMs);
     const pauseMs = isAnswer(thrown) ? refusalPauseMs : retryMs * (1 - this.#clock.random() / 2);
     this.#notBeforeMs = this.#clock.now() + pauseMs;
-    const same = before instanceof Error && thrown instanceof Error && before.message === thrown.message;
-    if (!same) this.#options.onFailure?.(thrown);
+    const another = isAnswer(thrown) && messageOf(thrown) !== messageOf(before);
+    if (this.#failures === 1 || another) this.#options.onFailure?.(thrown);
   }
 
   #setTimer(): void {
