@@ -230,4 +230,39 @@ describe("Amazon ECR Public", () => {
     }
     expect(made.refreshes()).toBe(1);
   });
+
+  test.each([
+    ["a token of its token service", "Bearer t1", "Bearer t2"],
+    [
+      "the password itself",
+      `Basic ${Buffer.from("AWS:1").toString("base64")}`,
+      `Basic ${Buffer.from("AWS:2").toString("base64")}`,
+    ],
+  ])("has %s made anew, once, for the 400 of its API", async (_, first, second) => {
+    let good = first;
+    let made = 0;
+    const server = await serve(({ url, headers }) => {
+      if (url.pathname === "/token/") {
+        made += 1;
+        return { status: 200, body: JSON.stringify({ token: `t${made}`, expires_in: 43_200 }) };
+      }
+      const header = headers.get("authorization");
+      const type = { "content-type": mediaTypes.ociManifest, "docker-content-digest": image.manifest.digest };
+      if (header === good) return { status: 200, headers: type, body: image.manifestBytes };
+      if (header !== null) return { status: 400, body: said("DENIED") };
+      const challenge = first.startsWith("Bearer")
+        ? 'Bearer realm="https://public.ecr.aws/token/"'
+        : 'Basic realm="r"';
+      return { status: 401, headers: { "www-authenticate": challenge } };
+    });
+    const hosts = new Map([["public.ecr.aws", { connect: new URL(`http://${server.host}`) }]]);
+    const provider = numberedProvider("public.ecr.aws", awsPassword());
+    const repository = repositoryAt("public.ecr.aws", { policy: { hosts }, provider });
+    await repository.headManifest("1", signal);
+    good = second;
+    await repository.headManifest("1", signal);
+    good = "none";
+    await expect(repository.headManifest("1", signal)).rejects.toMatchObject({ name: "RegistryError" });
+    expect(made + provider.refreshes()).toBe(first.startsWith("Bearer") ? 2 : 1);
+  });
 });

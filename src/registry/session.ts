@@ -152,7 +152,9 @@ export class Session {
     if (status === 400 && registry !== "public.ecr.aws") return false;
     if (ticket.generation !== this.#generation) return true;
     const exchanged = this.#scheme.kind === "bearer" && this.#token?.exchanged !== false;
-    if (this.#isFresh(ticket) || (exchanged ? status === 403 : !this.#provider.renewable)) return false;
+    const renewedNow = exchanged && this.#clock.now() < this.#renewedAtMs + newForMs;
+    if (this.#isFresh(ticket) || renewedNow) return false;
+    if (exchanged ? status === 403 : !this.#provider.renewable) return false;
     this.renew();
     return true;
   }
