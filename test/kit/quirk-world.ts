@@ -15,6 +15,7 @@ export interface Reader {
   readonly seed: number;
 }
 
+const configName = "config.toml";
 /** On being asked to stop it reads the second file; where that fails, once more what it has read before. */
 const program = `trap 'md5sum /data/two && exit 0; md5sum /data/one; exit 1' TERM
 md5sum /data/one
@@ -26,10 +27,14 @@ export class QuirkWorld {
   readonly node: TestNode;
   readonly #dir: string;
 
+  /** The node's configuration, which also commands without a node take. */
+  readonly configFile: string;
+
   private constructor(net: QuirkNet, node: TestNode, dir: string) {
     this.net = net;
     this.node = node;
     this.#dir = dir;
+    this.configFile = join(dir, configName);
   }
 
   /** Call it when every host has its routes. `hosts`: more settings of hosts; `more`: more of the file. */
@@ -38,7 +43,7 @@ export class QuirkWorld {
     options: { hosts?: Record<string, object>; insecure?: readonly string[]; more?: string } = {},
   ): Promise<QuirkWorld> {
     const dir = await mkdtemp(join(tmpdir(), "oci-node-quirks-"));
-    const path = join(dir, "config.toml");
+    const path = join(dir, configName);
     const hosts = { ...net.settings(), ...options.hosts };
     await writeFile(path, configuration(hosts, options.insecure ?? [], options.more ?? ""), { mode: 0o600 });
     try {
@@ -117,7 +122,7 @@ function keys({ env }: Pick<Row, "env">): string[] {
 }
 
 /** `acme/app` of `ghcr.io/acme/app:1`. */
-function repositoryOf(reference: string): string {
+export function repositoryOf(reference: string): string {
   return reference.replace(/^[^/]+\//, "").replace(/:[^:/]+$/, "");
 }
 
