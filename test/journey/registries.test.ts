@@ -204,6 +204,11 @@ const registries: readonly Row[] = [
       journey("registry-rows"),
       "Amazon ECR: a role is assumed under the external id that is the workspace's own",
     ],
+    [
+      journey("registry-rows"),
+      "Amazon ECR: registries of China, of FIPS and of both Internets are asked with a password of their own API",
+    ],
+    [journey("registry-rows"), "Amazon ECR: a host that only looks like it gets no keys"],
     [credential("ecr-host"), "%p is none"],
     [journey("wrong-credential"), "for a password of ECR that is over as soon as it is made"],
   ],

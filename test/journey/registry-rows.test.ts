@@ -6,7 +6,7 @@ import { QuirkNet, type Seen } from "../kit/quirk-net.ts";
 import { Readers } from "../kit/quirk-readers.ts";
 import { longImage, md5OfPieces, type Row } from "../kit/quirk-row.ts";
 import { briefRow, ghcrRow, gitlabRow, harborRow, hubRow, ngcRow, quayRow } from "../kit/quirk-rows.ts";
-import { acrRow, ecrPublicRow, ecrRow, googleRow } from "../kit/quirk-rows-cloud.ts";
+import { acrRow, ecrPublicRow, ecrRow, googleRow, otherEcrPlaces } from "../kit/quirk-rows-cloud.ts";
 import { QuirkWorld } from "../kit/quirk-world.ts";
 import { type Image, refusal, type Secret } from "../kit/world.ts";
 
@@ -17,6 +17,7 @@ let moto: Moto;
 let net: QuirkNet;
 let world: QuirkWorld;
 let google: GoogleTokens;
+let otherEcr: Row[];
 let brief: ReturnType<typeof briefRow>;
 let rows: ReturnType<typeof allRows>;
 let readers: Readers<keyof typeof rows>;
@@ -45,6 +46,7 @@ beforeAll(async () => {
   moto = await Moto.start();
   net = new QuirkNet();
   google = new GoogleTokens(net, [artifactRegistry]);
+  otherEcr = otherEcrPlaces.map((place) => ecrRow(net, moto, place));
   brief = briefRow(net);
   rows = allRows();
   world = await QuirkWorld.start(net);
@@ -211,6 +213,26 @@ describe("when half a day has passed, and nothing that was issued is good any mo
     const { made } = await readers.readOn("harbor");
     expect(made).toBe(1);
   });
+});
+
+test("Amazon ECR: registries of China, of FIPS and of both Internets are asked with a password of their own API", async () => {
+  const image = await longImage(pieces);
+  for (const [index, row] of otherEcr.entries()) {
+    row.registry.add("acme/app", "1", image);
+    const from = net.seen.length;
+    const { code, stderr } = await world.build(row);
+    expect({ code, stderr }).toMatchObject({ code: 0 });
+    expect(net.at(otherEcrPlaces[index]?.api ?? "", from)).toHaveLength(1);
+  }
+});
+
+test("Amazon ECR: a host that only looks like it gets no keys", async () => {
+  const from = net.seen.length;
+  for (const end of [".evil.example", ":8443"]) {
+    const reference = `111111111111.dkr.ecr.us-east-1.amazonaws.com${end}/acme/app:1`;
+    expect(refusal(await world.build({ reference, env: rows.ecr.env }))).toContain("not for");
+  }
+  expect(net.seen.slice(from)).toEqual([]);
 });
 
 test("public images need no credential where tokens are given to anybody: such a token opens nothing else", async () => {

@@ -11,19 +11,52 @@ const awsKeys = {
   AWS_SECRET_ACCESS_KEY: "quirk/secret+access/key/that/is/nowhere00",
 };
 
+/** Where a registry of ECR and the API of its passwords are. */
+export interface EcrPlace {
+  readonly apiHost: string;
+  readonly api: string;
+  readonly region: string;
+}
+
+const commonPlace: EcrPlace = {
+  apiHost: "111111111111.dkr.ecr.us-east-1.amazonaws.com",
+  api: "api.ecr.us-east-1.amazonaws.com",
+  region: "us-east-1",
+};
+
+/** China, FIPS, dual-stack: other hosts for the registry, and others again for the API. */
+export const otherEcrPlaces: readonly EcrPlace[] = [
+  {
+    apiHost: "111111111111.dkr.ecr.cn-north-1.amazonaws.com.cn",
+    api: "api.ecr.cn-north-1.amazonaws.com.cn",
+    region: "cn-north-1",
+  },
+  {
+    apiHost: "111111111111.dkr.ecr-fips.us-gov-west-1.amazonaws.com",
+    api: "ecr-fips.us-gov-west-1.amazonaws.com",
+    region: "us-gov-west-1",
+  },
+  {
+    apiHost: "111111111111.dkr-ecr.eu-west-1.on.aws",
+    api: "ecr.eu-west-1.api.aws",
+    region: "eu-west-1",
+  },
+];
+
 /** Amazon ECR: basic credentials that its API gives, over after twelve hours: then 403, and no challenge. */
-export function ecrRow(net: QuirkNet, moto: Moto): Row & { readonly passwords: EcrPasswords } {
-  const apiHost = "111111111111.dkr.ecr.us-east-1.amazonaws.com";
-  const api = "api.ecr.us-east-1.amazonaws.com";
+export function ecrRow(
+  net: QuirkNet,
+  moto: Moto,
+  { apiHost, api, region }: EcrPlace = commonPlace,
+): Row & { readonly passwords: EcrPasswords } {
   const passwords = new EcrPasswords(net);
   passwords.serve(api, moto, apiHost);
-  net.route("sts.us-east-1.amazonaws.com", "/", (ask) => passOn(ask, moto.host));
+  const sts = "sts.us-east-1.amazonaws.com";
+  net.route(sts, "/", (ask) => passOn(ask, moto.host));
   net.plant("the AWS secret key", awsKeys.AWS_SECRET_ACCESS_KEY, []);
-  net.plant("the AWS session token", "quirk-session-token/that/goes/to/aws==", [
-    api,
-    "sts.us-east-1.amazonaws.com",
-  ]);
-  const bucket = "prod-us-east-1-starport-layer-bucket.s3.us-east-1.amazonaws.com";
+  const sessionToken = `quirk-session-token/that/goes/to/aws/in/${region}==`;
+  net.plant("the AWS session token", sessionToken, [api, sts]);
+  const bucket = `prod-${region}-starport-layer-bucket.s3.${region}.amazonaws.com`;
   const blobs = new BlobHost(net, { host: bucket, signing: "aws", lifeSeconds: 3600 });
   const gate = basicGate({
     challenge: `Basic realm="https://${apiHost}/",service="ecr.amazonaws.com"`,
@@ -34,11 +67,7 @@ export function ecrRow(net: QuirkNet, moto: Moto): Row & { readonly passwords: E
   const registry = new QuirkRegistry(net, { apiHost, gate, blobs: { host: blobs, status: 307 } });
   return {
     reference: `${apiHost}/acme/app:1`,
-    env: {
-      ...awsKeys,
-      AWS_SESSION_TOKEN: "quirk-session-token/that/goes/to/aws==",
-      AWS_REGION: "us-east-1",
-    },
+    env: { ...awsKeys, AWS_SESSION_TOKEN: sessionToken, AWS_REGION: region },
     registry,
     blobs,
     passwords,
