@@ -90,6 +90,7 @@ describe("a pull Secret of Kubernetes", () => {
       },
     ],
     ["a bare config.json", configJson("r.test")],
+    ["the bare value of its data", base64(configJson("r.test"))],
     ["a bare config in YAML", `auths:\n  r.test:\n    username: robot\n    password: ${secret}\n`],
   ])("is read from %s", async (_, given) => {
     expect(await read(given)).toEqual(robot);

@@ -34,9 +34,9 @@ interface PullSecret {
 
 /**
  * A registry's credential from what `kubectl get secret … -o yaml` (or `json`) prints: a Secret of type
- * `kubernetes.io/dockerconfigjson` or `kubernetes.io/dockercfg`, a List of them, several documents, or a bare `config.json`.
- * Keys may name a part of a registry, as the kubelet has it; wildcards are not followed. Credential helpers that a Secret
- * names are programs of somebody else's choice and are never run.
+ * `kubernetes.io/dockerconfigjson` or `kubernetes.io/dockercfg`, a List of them, several documents, or a bare `config.json`,
+ * encoded or not. Keys may name a part of a registry, as the kubelet has it; wildcards are not followed. Credential helpers
+ * that a Secret names are programs of somebody else's choice and are never run.
  *
  * @throws CredentialError `bad_value`, `no_credentials`; Secrets are named, values never
  */
@@ -97,10 +97,21 @@ function pullSecretsOf(document: unknown): readonly PullSecret[] {
     return list.data.items.flatMap((item) => (listSchema.safeParse(item).success ? [] : pullSecretsOf(item)));
   const secret = secretSchema.safeParse(document);
   if (secret.success) return pullSecretOf(secret.data);
+  if (typeof document === "string") return pullSecretsOf(parseEncoded(document));
   const bare =
     typeof document === "object" && document !== null && "auths" in document && !("kind" in document);
   if (!bare) return [];
   return [{ name: "the config.json", config: dockerConfigOf(document, "the config.json") }];
+}
+
+/** The bare value, as `kubectl get secret … -o jsonpath={.data…}` prints it. */
+function parseEncoded(base64: string): unknown {
+  try {
+    const parsed: unknown = JSON.parse(decode(base64));
+    return typeof parsed === "object" ? parsed : undefined;
+  } catch {
+    return undefined;
+  }
 }
 
 /** `stringData` is what the API server would write over `data`. */
