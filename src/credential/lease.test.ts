@@ -58,6 +58,14 @@ test("a term serves until after half of its life, then the next, by the clock al
   expect(state.asked.length).toBe(Math.floor((24 * 60 + 2.6) / (2.5 * 0.975)));
 });
 
+test.each([0, 1, -60_000])("a life of %d ms does not make a lease ask all the time", async (lifeMs) => {
+  const { clock, state, token } = scene({ lifeMs });
+  await clock.pass(minute);
+  expect(state.asked.length).toBeLessThanOrEqual(62);
+  expect(await token()).toBe(String(state.asked.length));
+  expect(state.asked.length).toBeLessThanOrEqual(63);
+});
+
 test("renewals of leases that began together spread over what comes before half of a life", async () => {
   const times = [0, 1].map((random) => {
     const clock = new ManualClock(() => random);

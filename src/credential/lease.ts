@@ -40,6 +40,8 @@ export interface LeaseOptions {
 
 /** Between two questions because of a refusal: who is refused must not ask at every read. */
 const refusalPauseMs = 10_000;
+/** A term counts as good for so long, whatever is said of it: a token service that gives none a life must not keep us busy. */
+const leastLifeMs = 2_000;
 const firstRetryMs = 500;
 /** While nobody waits, and a good part of a term is left, failures are tried again less often than when somebody does. */
 const longestRetryMs = 5_000;
@@ -206,7 +208,9 @@ export class Lease {
 
   /** Counted from when it was asked for: no exchange takes longer than it seems from here. */
   #begin(term: LeaseTerm, atMs: number): void {
-    const { validForMs = Number.POSITIVE_INFINITY, renewInMs = validForMs / 2 } = term;
+    const { validForMs: saidMs = Number.POSITIVE_INFINITY } = term;
+    const validForMs = Math.max(saidMs, leastLifeMs);
+    const renewInMs = Math.max(term.renewInMs ?? validForMs / 2, leastLifeMs / 2);
     this.#term = term;
     this.#hadCredential ||= term.provider.type !== "public";
     this.#failures = 0;
