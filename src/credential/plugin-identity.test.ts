@@ -119,6 +119,31 @@ describe("a plugin", () => {
   });
 });
 
+describe("a plugin that is asked for many images at once", () => {
+  test("runs a few times at once, and not at all for what the first answers bring", async () => {
+    const busy = `ls ${folder}/busy-* 2>/dev/null | wc -l >> ${folder}/most; rm ${folder}/busy-$$`;
+    const slow = `touch ${folder}/busy-$$; sleep 0.2; ${busy}; ${answering({ duration: "1h" })}`;
+    const identity = await plugin(slow);
+    const all = Array.from({ length: 60 }, (_, n) => identity.provider(registry, `team/app${n}`));
+    await Promise.all(all.map((provider) => provider.authorization()));
+    const most = (await readFile(join(folder, "most"), "utf8")).trim().split("\n").map(Number);
+    expect(Math.max(...most)).toBeLessThanOrEqual(8);
+    expect(await runs()).toHaveLength(8);
+  });
+
+  test("says that it is busy rather than to let ever more wait", async () => {
+    const identity = await plugin(`sleep 30`, { timeoutMs: 40 });
+    const asked = Array.from({ length: 400 }, (_, n) =>
+      failure(identity.provider(registry, `team/app${n}`).authorization()),
+    );
+    const busy = await asked.at(-1);
+    expect(busy).toMatchObject({ code: "provider_unreachable" });
+    expect(busy?.message).toContain("is asked for too many images at once");
+    const all = await Promise.all(asked);
+    expect(all.filter(({ message }) => message.includes("did not answer")).length).toBe(8 + 256);
+  });
+});
+
 describe("a plugin's answer", () => {
   test("is chosen by the kubelet's order: the longest with the same beginning first, globs last", async () => {
     const auth = {

@@ -1,4 +1,5 @@
 import { askProgram } from "../std/ask-program.ts";
+import { FewAtOnce } from "../std/few-at-once.ts";
 import { SingleFlight } from "../std/single-flight.ts";
 import { SpawnError } from "../std/spawn.ts";
 import { waitFor } from "../std/wait.ts";
@@ -33,6 +34,9 @@ const keptMax = 1000;
 const unsaidLifeMs = 10 * 60_000;
 /** What is not to be kept is kept for so long: one pull of the kubelet's is many requests here. */
 const onePullMs = 60_000;
+/** Workspaces choose the images: how many programs run because of that is not theirs to say. */
+const programsMax = 8;
+const waitingMax = 256;
 
 /**
  * An identity that a program gives: a credential provider plugin of the kubelet's. Its answers are kept for as long as it
@@ -71,6 +75,7 @@ class Plugin {
   readonly #now: () => number;
   readonly #kept = new Map<string, Kept>();
   readonly #flights = new SingleFlight<Kept>();
+  readonly #programs = new FewAtOnce(programsMax, waitingMax);
 
   constructor(name: string, settings: PluginIdentitySettings, now: () => number) {
     this.#name = name;
@@ -104,7 +109,8 @@ class Plugin {
     const kept = this.#find(registry, image);
     if (kept !== undefined && !refresh && this.#now() < kept.renewAtMs) return kept;
     try {
-      return await this.#flights.run(image, () => this.#ask(registry, image));
+      const flight = `${refresh ? "again" : "first"} ${image}`;
+      return await this.#flights.run(flight, () => this.#ask(registry, image, refresh));
     } catch (error) {
       if (kept !== undefined && !refresh && this.#now() < kept.endsAtMs) return kept;
       throw error;
@@ -119,8 +125,20 @@ class Plugin {
     return undefined;
   }
 
-  async #ask(registry: string, image: string): Promise<Kept> {
-    const answer = await this.#run(image);
+  async #ask(registry: string, image: string, refresh: boolean): Promise<Kept> {
+    if (this.#programs.isFull) {
+      const next = "Try again in a minute.";
+      throw this.#failed("is asked for too many images at once", next, "provider_unreachable");
+    }
+    return await this.#programs.run(async () => {
+      // Meanwhile another image of the registry may have brought an answer for all of it.
+      const kept = refresh ? undefined : this.#find(registry, image);
+      if (kept !== undefined && this.#now() < kept.renewAtMs) return kept;
+      return this.#keep(registry, image, await this.#run(image));
+    });
+  }
+
+  #keep(registry: string, image: string, answer: PluginAnswer): Kept {
     const now = this.#now();
     const { cacheKeyType, cacheDurationMs = 0 } = answer;
     const kept =
