@@ -25,9 +25,9 @@ const get = command<GetFlags, [string?]>({
   brief: "Give out a registry credential of the workspace, as Docker's credential helpers do",
   fullDescription:
     "Asks for the registry (or image) on standard input when none is named, and prints " +
-    '{"ServerURL","Username","Secret"}; --json adds its end and what it is good for. Tokens that an issuer makes (Amazon, ' +
-    "Google, Azure) are given to those who may write in the workspace; a stored password, and what an identity of the " +
-    "operator's gets, only with `release_credentials = true` in the node's configuration. Each is logged by the node.\n\n" +
+    '{"ServerURL","Username","Secret"}; --json adds its end and what it is good for. Tokens that Amazon and Azure ' +
+    "make for their registries are given to those who may write in the workspace; a stored password, Google's tokens " +
+    "(which open more than registries), and what an identity of the operator's gets, only with `release_credentials = true` in the node's configuration. Each is logged by the node.\n\n" +
     "Docker, Podman and skopeo use it through a link named docker-credential-oci-node on PATH and, in config.json or " +
     'auth.json, "credHelpers": {"ghcr.io": "oci-node"}. OCI_NODE_SECRET chooses among several secrets.',
   flags: { secret: secretFlag },

@@ -205,6 +205,15 @@ describe("a stored password", () => {
   });
 });
 
+test("what opens more than registries stays in the node: the log says that it was asked for", async () => {
+  await keep("eu.gcr.io", { GCP_ACCESS_TOKEN: "ya29.token" }, "google");
+  const error = await refused("release_refused", release("eu.gcr.io"));
+  expect(error.message).toContain("all that its account may at Google");
+  allowed = true;
+  expect(await release("eu.gcr.io")).toMatchObject({ username: "oauth2accesstoken", secret: "ya29.token" });
+  expect(logged()).toMatchObject([{ level: "warning" }, { level: "info", secret: "google" }]);
+});
+
 test("what an identity of the operator's gets is let out by him alone, and is for the repository that it was got for", async () => {
   await keep("r.test", { OCI_NODE_IDENTITY: "prod" }, "ours");
   const error = await refused("release_refused", release("r.test"));

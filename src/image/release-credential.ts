@@ -41,9 +41,9 @@ export interface ReleasedCredential {
 }
 
 /**
- * A registry credential of a workspace for a program beside oci-node. What an issuer made (a token of ECR, Google, Azure)
- * is given out with its end; the stored credential itself only where the operator allows that, and so what an identity of
- * his own gets, which is not the workspace's. Where there is no secret and he allows it, the default identity's is given.
+ * A registry credential of a workspace for a program beside oci-node. What an issuer made for registries (a token of ECR or
+ * Azure) is given out with its end. Only where the operator allows it: the stored credential itself, Google's tokens, which
+ * open more than registries, and what an identity of his own gets, which is not the workspace's. Where there is no secret and he allows it, the default identity's is given.
  * Each is logged: who, which secret and version, never a value.
  *
  * @throws CredentialError `no_credentials`, `bad_value` when there are several, `registry_mismatch`, `release_refused`, and
@@ -124,9 +124,10 @@ async function defaultCandidate(
   return { credential, provider, ofRepository: false, source: { identity: name }, workspaceName: "" };
 }
 
-/** What would be given out that is not made for the occasion, or not the workspace's own; undefined: nothing of the kind. */
+/** What would be given out that is not made for registries alone, or not the workspace's own; undefined: nothing of the kind. */
 function describeKept({ credential, provider }: Candidate): string | undefined {
   if (identityKey in credential.credentials) return "comes by an identity of the operator's";
+  if (credential.type === "gcp") return "opens all that its account may at Google, not the registry alone";
   return provider.renewable
     ? undefined
     : "is the stored credential itself, for which nothing short-lived can be had";
