@@ -39,6 +39,14 @@ export interface AttachedCredentials {
   readonly credential: ImageCredential;
 }
 
+export interface AttachOptions {
+  /** The worker has something already. */
+  readonly renewal?: boolean;
+  /** The registry refuses what the worker has. */
+  readonly refused?: boolean;
+  readonly signal?: AbortSignal;
+}
+
 /** Where a credential was found, for those who look. */
 type Origin = Pick<ImageCredential, "secretName" | "secretId" | "secretVersion" | "identity">;
 
@@ -49,8 +57,6 @@ type Origin = Pick<ImageCredential, "secretName" | "secretId" | "secretVersion" 
  * A public image has none. For a secret that is gone or cannot be decrypted the workspace's default identity stands in;
  * where there is none, that is told (event, log) and the run goes on without: the registry has the last word.
  *
- * @param options.renewal the worker has something already
- * @param options.refused the registry refuses what the worker has
  * @throws RegistryError, CredentialError: who was asked for an authorization said no, or could not be asked and there is
  *   nothing else to give
  */
@@ -59,8 +65,9 @@ export async function attachCredentials(
   container: Container,
   image: Image,
   worker: Worker,
-  { renewal = false, refused = false } = {},
+  options: AttachOptions = {},
 ): Promise<AttachedCredentials> {
+  const { renewal = false, refused = false, signal } = options;
   const requestId = randomUUID();
   const givenAt = new Date();
   const expiresAt = new Date(givenAt.getTime() + sealedLifeMs);
@@ -76,6 +83,7 @@ export async function attachCredentials(
   const before = container.imageCredential;
   const delivery = await deliver(dependencies.registry, found.deliverable, {
     wanted,
+    signal,
     anew: refused && before?.delivery === "minted" && before.secretVersion === origin?.secretVersion,
     hasUntil:
       renewal && !refused && Number(before?.validUntil) > givenAt.getTime() ? before?.validUntil : undefined,

@@ -30,6 +30,8 @@ export interface DeliveryRule {
   readonly anew: boolean;
   /** The end of what the worker has, while that is good: it is better off waiting than with the credential itself. */
   readonly hasUntil?: Date | undefined;
+  /** Nobody waits for it any more. */
+  readonly signal?: AbortSignal | undefined;
 }
 
 /** What goes to the worker. */
@@ -59,14 +61,16 @@ export async function deliver(
   const { reference, provider } = what;
   const seal = sealer(what);
   if (rule.wanted === "sealed" && seal !== undefined) return seal();
+  const signals = [AbortSignal.timeout(mintTimeoutMs), ...(rule.signal === undefined ? [] : [rule.signal])];
   let minted: Minted;
   try {
     const mint = (anew: boolean) =>
-      registry.mintPull(reference, provider, AbortSignal.timeout(mintTimeoutMs), { anew });
+      registry.mintPull(reference, provider, AbortSignal.any(signals), { anew });
     minted = await mint(rule.anew);
     // A worker that asks a little early would ask again for half of the rest.
     if (isMade(minted) && minted.validUntil.getTime() === rule.hasUntil?.getTime()) minted = await mint(true);
   } catch (thrown) {
+    rule.signal?.throwIfAborted();
     const error = thrown instanceof DOMException ? tooLate(reference) : thrown;
     if (seal === undefined || rule.hasUntil !== undefined || !mayPass(error)) throw error;
     const sealedReason = `nothing was minted: ${error.message}`;

@@ -24,6 +24,7 @@ import { SecretStore } from "../secret/store.ts";
 import { Vault } from "../secret/vault.ts";
 import { WorkspaceStore } from "../secret/workspace-store.ts";
 import { Redacted } from "../std/redacted.ts";
+import { waitFor } from "../std/wait.ts";
 import { Dispatcher } from "./dispatcher.ts";
 import { SchedulerStore } from "./store.ts";
 
@@ -77,7 +78,10 @@ beforeAll(async () => {
     images: new ImageStore(database),
     vault,
     workers: new WorkerClients(() => "token"),
-    registry: { mintPull: async ({ repository }: Reference) => registries[repository]?.() },
+    registry: {
+      mintPull: ({ repository }: Reference, _, signal) =>
+        waitFor(registries[repository]?.() ?? Promise.resolve(undefined), signal),
+    },
     providersOf: async () => ({}),
     defaultProvider: async () => undefined,
     deliveryOf: async () => "minted",
@@ -175,4 +179,13 @@ test("a registry that is slow to mint keeps only its own containers waiting", as
   gate.resolve(await minted());
   await dispatcher.idle();
   expect(taken.map(({ containerId }) => containerId)).toEqual([quick, slow]);
+});
+
+test("a scheduler that ends waits for no registry, and leaves the container to the next", async () => {
+  registries = { hanging: () => new Promise(() => undefined) };
+  const id = await queued("hanging");
+  await dispatcher.round();
+  await dispatcher.close();
+  expect(taken).toEqual([]);
+  expect((await containers.find(id))?.state).toBe("scheduled");
 });

@@ -42,6 +42,7 @@ export class Dispatcher {
   readonly #warm = new Map<string, Set<string>>();
   /** Hand-overs that run. A registry or a worker that is slow keeps nobody else's container. */
   readonly #handOvers = new Set<Promise<void>>();
+  readonly #closing = new AbortController();
 
   constructor(dependencies: DispatcherDependencies) {
     this.#dependencies = dependencies;
@@ -62,6 +63,12 @@ export class Dispatcher {
   /** Resolves when no hand-over runs. */
   async idle(): Promise<void> {
     await Promise.all(this.#handOvers);
+  }
+
+  /** Waits for no registry any more, and for workers that have been asked. Who is left is handed over by another scheduler. */
+  async close(): Promise<void> {
+    this.#closing.abort(new Error("this scheduler is ending"));
+    await this.idle();
   }
 
   /** A failure with one container must not keep the others; its claim lapses and it is tried again. */
@@ -140,7 +147,8 @@ export class Dispatcher {
   async #handOver(container: Container, image: Image, worker: Worker): Promise<void> {
     let attached: AttachedCredentials;
     try {
-      attached = await attachCredentials(this.#dependencies, container, image, worker);
+      const { signal } = this.#closing;
+      attached = await attachCredentials(this.#dependencies, container, image, worker, { signal });
     } catch (error) {
       if (!(error instanceof RegistryError || error instanceof CredentialError)) throw error;
       await this.#leave(container, "failed", reasonOf(error));

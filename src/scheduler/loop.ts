@@ -41,7 +41,7 @@ export class SchedulerLoop {
     clearInterval(this.#timer);
     await this.#subscription?.end();
     await this.#running;
-    await this.#dispatcher.idle();
+    await this.#dispatcher.close();
   }
 
   #wake(): void {

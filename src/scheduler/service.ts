@@ -75,13 +75,14 @@ export function schedulerService(
       await record(containers, request);
       return {};
     },
-    async refreshImageCredentials(request) {
+    async refreshImageCredentials(request, context) {
       const worker = await bootOf(store, request);
       const container = await runningOn(containers, request);
       const image = await dependencies.images.get(container.workspaceId, container.imageId);
       const attached = await attachCredentials(dependencies, container, image, worker, {
         renewal: true,
         refused: request.refused,
+        signal: context.signal,
       });
       const { attempt, workerId } = request;
       const imageCredential = attached.credential;
