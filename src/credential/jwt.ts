@@ -17,10 +17,13 @@ export function claimsOf(token: Redacted<string>): Readonly<Record<string, unkno
   }
 }
 
-/** When a token ends by its own word (`exp`), in milliseconds since 1970; `undefined` when it does not say. */
+/** Nobody's token lives longer, and every date up to here can be written down (RFC 3339 knows four digits of a year). */
+const latestMs = Date.UTC(9999, 0);
+
+/** When a token ends by its own word (`exp`), in milliseconds since 1970; `undefined` when it does not say, or nonsense. */
 export function tokenEndsAtMs(token: Redacted<string>): number | undefined {
   const exp = claimsOf(token)?.["exp"];
-  return typeof exp === "number" && Number.isFinite(exp) ? exp * 1000 : undefined;
+  return typeof exp === "number" && exp >= 0 && exp * 1000 <= latestMs ? exp * 1000 : undefined;
 }
 
 /** Who a token speaks for and to whom, in words for an error. Names only: a claim of another form is left out. */

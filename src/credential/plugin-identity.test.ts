@@ -159,6 +159,13 @@ describe("a plugin's answer", () => {
     expect(await of("other/app")).toBe("host:p");
   });
 
+  test("is not believed to be good for ever", async () => {
+    const identity = await plugin(answering({ duration: "99999999999999h" }));
+    const authorization = await identity.provider(registry).authorization();
+    if (authorization.kind !== "basic") throw new Error("not a password");
+    expect(authorization.expiresAt?.toISOString()).toBe("2026-01-31T00:00:00.000Z");
+  });
+
   test("may name Docker Hub as its first version did", async () => {
     const auth = { "https://index.docker.io/v1/": { username: "hub", password: "p" } };
     const identity = await plugin(answering({ auth }), { matchImages: ["docker.io"] });

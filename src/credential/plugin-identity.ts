@@ -32,6 +32,7 @@ const answerBytesMax = 64 * 1024;
 const keptMax = 1000;
 /** What a credential counts as good for when the plugin does not say. */
 const unsaidLifeMs = 10 * 60_000;
+const longestLifeMs = 30 * 24 * 3_600_000;
 /** What is not to be kept is kept for so long: one pull of the kubelet's is many requests here. */
 const onePullMs = 60_000;
 /** Workspaces choose the images: how many programs run because of that is not theirs to say. */
@@ -140,7 +141,8 @@ class Plugin {
 
   #keep(registry: string, image: string, answer: PluginAnswer): Kept {
     const now = this.#now();
-    const { cacheKeyType, cacheDurationMs = 0 } = answer;
+    const { cacheKeyType } = answer;
+    const cacheDurationMs = Math.min(answer.cacheDurationMs ?? 0, longestLifeMs);
     const kept =
       cacheDurationMs === 0
         ? { answer, renewAtMs: now + onePullMs, endsAtMs: now + unsaidLifeMs }

@@ -18,11 +18,15 @@ export function endOf(authorization: RegistryAuthorization): number | undefined 
   return username === "AWS" ? ecrPasswordEndsAt(password.expose()) : tokenEndsAtMs(password);
 }
 
+/** What lies beyond is no date that can be told. */
+const latestSeconds = Date.UTC(9999, 0) / 1000;
+
 function ecrPasswordEndsAt(password: string): number | undefined {
   try {
     const document = JSON.parse(Buffer.from(password, "base64").toString("utf8")) as { expiration?: unknown };
     const { expiration } = document;
-    return typeof expiration === "number" && Number.isFinite(expiration) ? expiration * 1000 : undefined;
+    const sound = typeof expiration === "number" && expiration >= 0 && expiration <= latestSeconds;
+    return sound ? expiration * 1000 : undefined;
   } catch {
     return undefined;
   }

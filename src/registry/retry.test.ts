@@ -17,6 +17,8 @@ describe("Retry-After", () => {
     ["Fri, 02 Jan 2026 03:00:00 GMT", 0],
     [String(now / 1000 + 30), 30_000],
     [String(now / 1000 - 30), 0],
+    ["999999999999999", 7 * 24 * 3600_000],
+    ["Fri, 02 Jan 9026 03:05:05 GMT", 7 * 24 * 3600_000],
     ["-1", undefined],
     ["1.5", undefined],
     ["soon", undefined],

@@ -18,6 +18,8 @@ export interface RetryRule {
 
 const firstPauseMs = 250;
 const longestPauseMs = 10_000;
+/** What a registry says beyond this is no time that anybody waits for. */
+const longestRetryAfterMs = 7 * 24 * 3600_000;
 
 /** The pause before a second try that then waits for its turn at its host. */
 export function linePauseMs(random: number): number {
@@ -67,7 +69,11 @@ export async function withRetry<T>(
  * (Docker Hub). `undefined` when there is none that makes sense.
  */
 export function parseRetryAfter(field: string | null, nowMs: number): number | undefined {
-  const text = field?.trim() ?? "";
+  const saidMs = readRetryAfter(field?.trim() ?? "", nowMs);
+  return saidMs === undefined ? undefined : Math.min(saidMs, longestRetryAfterMs);
+}
+
+function readRetryAfter(text: string, nowMs: number): number | undefined {
   if (/^\d{1,15}$/.test(text)) {
     const seconds = Number(text);
     return seconds >= 1_000_000_000 ? Math.max(0, seconds * 1000 - nowMs) : seconds * 1000;
