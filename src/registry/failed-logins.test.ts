@@ -87,6 +87,26 @@ describe("a password that was refused three times", () => {
     expect(isHeld(logins, login("right"), 2, hub)).toBe(true);
   });
 
+  test("and had worked before locks no name when many use it at once, and leaves a try for the next password", async () => {
+    const hub = { ...where, registry: "docker.io" };
+    const logins = new FailedLogins();
+    logins.worked(login("until today"));
+    let sent = 0;
+    const one = (): Promise<unknown> => {
+      const call = async (): Promise<never> => {
+        sent += 1;
+        await Promise.resolve();
+        throw new RegistryError("unauthorized", "no", hub);
+      };
+      return logins.attempt(login("until today"), hub, () => sent, new AbortController().signal, call);
+    };
+    const ended = await Promise.allSettled(Array.from({ length: 20 }, one));
+    expect(ended.every(({ status }) => status === "rejected")).toBe(true);
+    expect(sent).toBe(3);
+    expect(isHeld(logins, login("until today"), 5 * minute, hub)).toBe(true);
+    expect(isHeld(logins, login("from today"), 4, hub)).toBe(false);
+  });
+
   test("is told with the user name and the next time, and nothing of its value", () => {
     const logins = new FailedLogins();
     for (const atMs of [0, 1, 2]) logins.refused(login("hunter2"), atMs);

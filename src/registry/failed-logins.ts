@@ -21,7 +21,7 @@ interface Account {
   readonly failures: Failure[];
   /** Of the password that worked last. */
   worked: string | undefined;
-  /** Logins under way with passwords that have not worked yet, and who waits for one of them to end. */
+  /** Logins under way, and who waits for one of them to end. */
   inFlight: number;
   readonly waiting: (() => void)[];
 }
@@ -77,7 +77,8 @@ export class FailedLogins {
 
   /**
    * Logs in when the login's turn has come: no more passwords that have not worked yet are under way than may still be
-   * refused, so that many who begin at the same time with a wrong one do not lock its account together.
+   * refused, so that many who begin at the same time with a wrong one do not lock its account together. Where names are
+   * locked that goes for the password that worked as well: on the day when it is changed, all who use it are wrong at once.
    *
    * @param call rejects with `unauthorized` when the login is refused; every other outcome says nothing against it
    */
@@ -89,7 +90,8 @@ export class FailedLogins {
     call: () => Promise<T>,
   ): Promise<T> {
     const account = this.#account(login);
-    while (account.worked !== login.proof && account.inFlight >= this.#placesOf(login, where, now())) {
+    const limited = account.worked !== login.proof || lockingRegistries.has(where.registry);
+    while (limited && account.inFlight >= this.#placesOf(login, where, now())) {
       await waitFor(new Promise<void>((resolve) => account.waiting.push(resolve)), signal);
     }
     this.check(login, where, now());
@@ -154,8 +156,10 @@ function keyOf({ host, username }: Login): string {
 function heldUntil(recent: readonly Failure[], proof: string, worked: boolean, { registry }: Where): number {
   const own = recent.filter((failure) => failure.proof === proof);
   // What others guess under a name is no reason to keep out the password that works: it locks nothing.
-  const locking = lockingRegistries.has(registry) && !(worked && own.length === 0);
-  const free = worked || own.length === 0 ? Number.POSITIVE_INFINITY : refusalsMax;
+  const locks = lockingRegistries.has(registry);
+  const locking = locks && !(worked && own.length === 0);
+  // The fourth try is for the next password: whoever was right until today must not use it up.
+  const free = own.length === 0 || (worked && !locks) ? Number.POSITIVE_INFINITY : refusalsMax;
   const max = locking ? Math.min(free, refusalsMaxWhereLocked) : free;
   if (recent.length >= max) return (recent[recent.length - max]?.atMs ?? 0) + windowMs;
   const spaced = worked && own.length >= refusalsMax;
