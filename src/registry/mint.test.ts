@@ -1,4 +1,5 @@
 import { afterEach, describe, expect, test } from "bun:test";
+import { CredentialError } from "../credential/error.ts";
 import { anonymousProvider, type CredentialProvider } from "../credential/provider.ts";
 import { parseReference } from "../reference/reference.ts";
 import { Redacted } from "../std/redacted.ts";
@@ -7,7 +8,7 @@ import { mediaTypes } from "./descriptor.ts";
 import { grantedBy } from "./grant.ts";
 import { makeImage } from "./image.test-kit.ts";
 import { awsPassword, numberedProvider } from "./issuer.test-kit.ts";
-import type { Minted } from "./mint.ts";
+import type { Minted, MintOptions } from "./mint.ts";
 import { basicProvider, type VirtualClock, virtualClock } from "./quirks.test-kit.ts";
 import { type RawReply, type RawRequest, type RawServer, startRawServer } from "./raw-server.test-kit.ts";
 
@@ -29,7 +30,7 @@ const basic = (pair: string): string => `Basic ${Buffer.from(pair).toString("bas
 interface Scene {
   readonly server: RawServer;
   readonly clock: VirtualClock;
-  readonly mint: (options?: { anew?: boolean }, provider?: CredentialProvider) => Promise<Minted>;
+  readonly mint: (options?: MintOptions, provider?: CredentialProvider) => Promise<Minted>;
 }
 
 /** A registry, and what mints for `acme/app@DIGEST` with alice's password. */
@@ -145,6 +146,87 @@ describe("minting a pull", () => {
     expect(secretOf(await mint())).toBe("t1");
     clock.pass(200_000);
     await expect(mint()).rejects.toMatchObject({ code: "unreachable" });
+  });
+
+  test("goes on before half of its life for who comes a little early, and leaves the old one while that fails", async () => {
+    let made = 0;
+    let away = false;
+    const { server, clock, mint } = await scene(({ url, headers }, host) => {
+      if (url.pathname === "/token" && away) return { status: 503 };
+      if (url.pathname === "/token") {
+        made += 1;
+        return { status: 200, body: JSON.stringify({ token: `t${made}`, expires_in: 300 }) };
+      }
+      if (headers.get("authorization")?.startsWith("Bearer ")) return manifest;
+      return { status: 401, headers: { "www-authenticate": `Bearer realm="http://${host}/token"` } };
+    });
+    await mint();
+    clock.pass(145_000);
+    away = true;
+    expect(secretOf(await mint({ early: true }))).toBe("t1");
+    expect(secretOf(await mint())).toBe("t1");
+    away = false;
+    expect(secretOf(await mint({ early: true }))).toBe("t2");
+    expect(secretOf(await mint({ early: true }))).toBe("t2");
+    expect(secretOf(await mint())).toBe("t2");
+    expect(exchanges(server)).toBe(3);
+  });
+
+  test("repeats no password where the token service gives refresh tokens, also when workers come early", async () => {
+    const { server, clock, mint } = await scene(({ method, url, headers }, host) => {
+      if (url.pathname === "/token" && method === "POST")
+        return { status: 200, body: '{"access_token":"t","expires_in":300}' };
+      if (url.pathname === "/token")
+        return { status: 200, body: '{"token":"t","refresh_token":"r","expires_in":300}' };
+      if (headers.get("authorization") === "Bearer t") return manifest;
+      return { status: 401, headers: { "www-authenticate": `Bearer realm="http://${host}/token"` } };
+    });
+    await mint();
+    for (let renewal = 0; renewal < 5; renewal += 1) {
+      clock.pass(145_000);
+      await mint({ early: true });
+    }
+    const logins = server.lines().filter((line) => line.endsWith("/token"));
+    expect(logins).toEqual(["GET /token", "GET /token", ...Array(4).fill("POST /token")]);
+  });
+
+  test("of an issuer that is away serves others until its end, whoever came early", async () => {
+    const lifeMs = 12 * 3600_000;
+    let away = false;
+    const { server, clock, mint } = await scene(({ headers }) =>
+      headers.get("authorization")?.startsWith("Basic ")
+        ? manifest
+        : { status: 401, headers: { "www-authenticate": 'Basic realm="ecr"' } },
+    );
+    const issuer = numberedProvider(server.host, awsPassword(new Date(startMs + lifeMs)));
+    const provider: CredentialProvider = {
+      ...issuer,
+      authorization: async (limit, options) => {
+        if (away && options?.refresh === true)
+          throw new CredentialError("provider_unreachable", "AWS is away");
+        return await issuer.authorization(limit, options);
+      },
+    };
+    await mint({}, provider);
+    clock.pass(0.48 * lifeMs);
+    away = true;
+    expect(secretOf(await mint({ early: true }, provider))).toBe("1");
+    clock.pass(0.48 * lifeMs);
+    expect(secretOf(await mint({}, provider))).toBe("1");
+  });
+
+  test("is not handed on when its credential turns out to be revoked, though it lives on where it is", async () => {
+    let status = 200;
+    const { clock, mint } = await scene(({ url, headers }, host) => {
+      if (url.pathname === "/token") return { status, body: '{"token":"t","expires_in":300}' };
+      if (headers.get("authorization") === "Bearer t") return manifest;
+      return { status: 401, headers: { "www-authenticate": `Bearer realm="http://${host}/token"` } };
+    });
+    await mint();
+    clock.pass(140_000);
+    status = 401;
+    await expect(mint({ early: true })).rejects.toMatchObject({ code: "unauthorized" });
+    await expect(mint()).rejects.toMatchObject({ code: "unauthorized" });
   });
 
   test("says so when the token service hands the credential back", async () => {

@@ -25,6 +25,8 @@ export type Minted = MintedPull | "unasked" | undefined;
 export interface MintOptions {
   /** The registry refused the last one. */
   readonly anew?: boolean;
+  /** Whoever asks has the last one, and comes a little before it is due. */
+  readonly early?: boolean;
 }
 
 /** Asks for the very manifest, so that what is handed out is known to be good for it. */
@@ -61,12 +63,11 @@ export class Minter {
   }
 
   /** @throws RegistryError, CredentialError */
-  mint(prove: Prove, signal: AbortSignal, { anew = false }: MintOptions): Promise<Minted> {
+  mint(prove: Prove, signal: AbortSignal, { anew = false, early = false }: MintOptions): Promise<Minted> {
     const kept = this.#kept;
-    const nowMs = this.#clock.now();
-    if (kept !== undefined && nowMs < (anew ? kept.madeAtMs + newForMs : kept.renewAtMs)) {
-      return Promise.resolve(kept.minted);
-    }
+    const newUntilMs = (kept?.madeAtMs ?? 0) + newForMs;
+    const servesUntilMs = anew || early ? newUntilMs : kept?.renewAtMs;
+    if (kept !== undefined && this.#clock.now() < (servesUntilMs ?? 0)) return Promise.resolve(kept.minted);
     // Several wait for it, so it has a time of its own instead of anybody's signal.
     const call = () => this.#make(prove, AbortSignal.timeout(this.#totalTimeoutMs), anew);
     return waitFor(this.#flights.run(anew ? "anew" : "next", call), signal);
@@ -87,6 +88,8 @@ export class Minter {
       this.#forget();
       return this.#session.agreed ? undefined : "unasked";
     } catch (error) {
+      // The credential is not good any more, or not for this: what it made before is handed to nobody else.
+      if (!isAway(error)) this.#kept = undefined;
       if (kept === undefined || !isAway(error)) throw error;
       if (this.#clock.now() >= kept.minted.validUntil.getTime()) throw error;
       return kept.minted;

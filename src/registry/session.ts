@@ -196,9 +196,22 @@ export class Session {
     return { authorization, endsAtMs, exchanged: false };
   }
 
-  /** Has the issuer make the next authorization before the last has ended, where requests carry that. */
+  /**
+   * Makes the next of what requests carry before the last has ended, which serves until then.
+   *
+   * @throws RegistryError, CredentialError what the token service says; that an issuer fails does no harm before the end
+   */
   async renewEarly(signal: AbortSignal): Promise<void> {
-    if (this.#scheme.kind !== "bearer") await this.#provider.renewEarly(signal);
+    if (this.#scheme.kind !== "bearer") return await this.#provider.renewEarly(signal);
+    if (this.#refusal.error !== undefined) throw this.#refusal.error;
+    const { request } = this.#scheme;
+    const exchanged = this.#exchanges.run("token", () => this.#exchange(request));
+    await waitFor(exchanged, signal).catch((error: unknown) => {
+      // One that has moved is found by the next who needs a token.
+      if (!signal.aborted && isElsewhere(error)) return;
+      if (isRefusal(error)) this.#token = undefined;
+      throw error;
+    });
   }
 
   /** What goes into requests as the provider gives it; `undefined` when it has to be exchanged or asked for first. */
@@ -278,10 +291,8 @@ export class Session {
       this.#realmWorked = true;
       this.#generation += 1;
     } catch (error) {
-      const refused =
-        error instanceof RegistryError &&
-        ["unauthorized", "expired", "denied", "rate_limited"].includes(error.code);
-      if (refused || error instanceof CredentialError) this.#refusal.keep(error);
+      const limited = error instanceof RegistryError && error.code === "rate_limited";
+      if (isRefusal(error) || limited || error instanceof CredentialError) this.#refusal.keep(error);
       throw error;
     }
   }
@@ -311,6 +322,11 @@ export class Session {
     this.#refusal.keep(error);
     return error;
   }
+}
+
+/** The credential is at fault. */
+function isRefusal(error: unknown): error is RegistryError {
+  return error instanceof RegistryError && ["unauthorized", "expired", "denied"].includes(error.code);
 }
 
 /** What answers where the token service was is none any more, or points to another place. */

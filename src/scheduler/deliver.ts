@@ -6,7 +6,7 @@ import type { CredentialProvider, RegistryCredential } from "../credential/provi
 import type { Reference } from "../reference/reference.ts";
 import type { RegistryClient } from "../registry/client.ts";
 import { RegistryError, type RegistryErrorCode } from "../registry/error.ts";
-import type { Minted, MintedPull } from "../registry/mint.ts";
+import type { Minted, MintedPull, MintOptions } from "../registry/mint.ts";
 import type { Redacted } from "../std/redacted.ts";
 
 /** Less than a worker waits for the answer, and than a scheduler's claim on a container lasts. */
@@ -64,11 +64,12 @@ export async function deliver(
   const signals = [AbortSignal.timeout(mintTimeoutMs), ...(rule.signal === undefined ? [] : [rule.signal])];
   let minted: Minted;
   try {
-    const mint = (anew: boolean) =>
-      registry.mintPull(reference, provider, AbortSignal.any(signals), { anew });
-    minted = await mint(rule.anew);
+    const mint = (options: MintOptions) =>
+      registry.mintPull(reference, provider, AbortSignal.any(signals), options);
+    minted = await mint({ anew: rule.anew });
     // A worker that asks a little early would ask again for half of the rest.
-    if (isMade(minted) && minted.validUntil.getTime() === rule.hasUntil?.getTime()) minted = await mint(true);
+    const same = isMade(minted) && minted.validUntil.getTime() === rule.hasUntil?.getTime();
+    if (same) minted = await mint({ early: true });
   } catch (thrown) {
     rule.signal?.throwIfAborted();
     const error = thrown instanceof DOMException ? tooLate(reference) : thrown;
