@@ -85,13 +85,13 @@ function unknownIdentities(
 /** OpenID Connect Discovery 1.0, section 3: no query, no fragment. Clouds compare it letter by letter. */
 function badIssuer(issuer: string | undefined): Problem[] {
   if (issuer === undefined) return [];
-  const url = new URL(issuer);
-  const bare = `${url.origin}${url.pathname === "/" ? "" : url.pathname}` === issuer;
-  if (bare && !issuer.endsWith("/")) return [];
+  const url = URL.parse(issuer);
+  const bare = url !== null && `${url.origin}${url.pathname === "/" ? "" : url.pathname}` === issuer;
+  if (bare && url.protocol === "https:" && !issuer.endsWith("/")) return [];
   return [
     {
       path: ["identity", "issuer"],
-      message: "must be a URL such as https://id.example.com/node, without a slash at its end",
+      message: "must be an https URL such as https://id.example.com/node, without a slash at its end",
     },
   ];
 }

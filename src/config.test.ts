@@ -92,8 +92,32 @@ describe("a configuration file", () => {
     expect(refusal('[worker]\ncache_quota = "much"\n').message).toContain("worker.cache_quota");
   });
 
-  test("is refused when it is no TOML", () => {
-    expect(refusal("gateway = [\n").code).toBe("syntax");
+  test.each([
+    ['[registry.hosts."h.lan"]\ninsecur = true', 'registry.hosts."h.lan".insecur: there is no such setting'],
+    ['[registry.hosts."h.lan"]\ninsecure = "yes"', 'registry.hosts."h.lan".insecure: must be true or false'],
+    ['[registry.hosts."h.lan"]\nrealms = "a.lan"', 'registry.hosts."h.lan".realms: must be a list'],
+    ["[registry]\nproxy = 3128", 'registry.proxy: must be "none", or a URL such as http://proxy.lan:3128'],
+    ["[registry]\nconnections_per_host = 0", "registry.connections_per_host: must be more than 0"],
+    ['[identities.x]\ntype = "awz"', 'identities.x.type: must be "aws", "gcp", "azure" or "plugin"'],
+    [
+      '[identities.x]\ntype = "aws"',
+      'identities.x.source: must be "instance", "container" or "web_identity"',
+    ],
+    ['[identities.x]\ntype = "plugin"\ncommand = ["/x"]', "identities.x.match_images: is missing"],
+    ['[identities."X Y"]\ntype = "aws"', 'identities."X Y": must be a short name'],
+    ["[identity]\nissuer = 5", 'identity.issuer: must be text in quotes, such as "…"'],
+    ['[workspaces.default]\ncredential_delivery = "x"', 'credential_delivery: must be "minted" or "sealed"'],
+    ["[registries]", "config.toml: registries: there is no such setting"],
+  ])("%p is refused in plain words: %s", (text, told) => {
+    expect(refusal(`${text}\n`).message).toContain(told);
+  });
+
+  test("is refused by line when it is no TOML", () => {
+    expect(refusal("gateway = [\n")).toMatchObject({ code: "syntax" });
+    const [before, after] = ['data_dir = "/d"\n\n[gateway]\n', '\n[worker]\nname = "w"\n'];
+    for (const wrong of ['listen = "a', "listen = [1,\n2", "listen"])
+      expect(refusal(before + wrong + after).message).toContain("config.toml: line 4: not TOML: ");
+    expect(refusal(`${before}listen = 1\nlisten = 2\n${after}`).message).toContain("line 5: ");
   });
 
   test("is refused when others may write it", () => {
@@ -125,7 +149,7 @@ test("the README lists every limit of indexing with its default", () => {
 describe("identities", () => {
   test("of a workspace must be among those of the node, and both are named", () => {
     const error = refusal('[workspaces.acme]\nidentities = ["prod-ecr"]\n');
-    expect(error.message).toContain("workspaces.acme.identities.0: the workspace acme");
+    expect(error.message).toContain("workspaces.acme.identities[0]: the workspace acme");
     expect(error.message).toContain("the identity prod-ecr, which [identities] does not have");
   });
 
@@ -154,13 +178,14 @@ describe("identities", () => {
     const plugin = (pattern: string) =>
       `[identities.x]\ntype = "plugin"\ncommand = ["/bin/plugin"]\nmatch_images = ["${pattern}"]\n`;
     expect(refusal(plugin("not a pattern")).message).toContain(
-      "identities.x.match_images.0: must be a pattern",
+      "identities.x.match_images[0]: must be a pattern",
     );
   });
 
   test("the issuer is an https URL that clouds can compare letter by letter", () => {
     for (const bad of [
       "http://id.test",
+      "id.test",
       "https://id.test/",
       "https://id.test/?a",
       "https://u@id.test",

@@ -3,6 +3,7 @@ import { hostname } from "node:os";
 import { join, resolve } from "node:path";
 import { z } from "zod";
 import { identityProblems } from "./config-identities.ts";
+import { brokenLine, configProblem } from "./config-problem.ts";
 import { pluginApiVersions } from "./credential/plugin-answer.ts";
 import { parseImagePattern } from "./credential/plugin-match.ts";
 import {
@@ -82,6 +83,10 @@ const proxyUrl = z
     "must be a URL such as http://proxy.lan:3128",
   );
 
+const proxySetting = z.union([z.literal("none"), proxyUrl], {
+  error: 'must be "none", or a URL such as http://proxy.lan:3128',
+});
+
 /** What the operator says of one host, by its name as it stands in references and realms. */
 const registryHost = z.strictObject({
   /** Plain HTTP, at whatever address. */
@@ -93,7 +98,7 @@ const registryHost = z.strictObject({
   /** PEM file with authorities for this host, in addition to the others. */
   ca_file: z.string().optional(),
   /** A proxy for this host alone, or `none`. */
-  proxy: z.union([z.literal("none"), proxyUrl]).optional(),
+  proxy: proxySetting.optional(),
   mirrors: mirrorList.default([]),
   /** Hosts of its token service. */
   realms: z.array(z.string()).default([]),
@@ -103,7 +108,7 @@ const registryHost = z.strictObject({
 const identityName = z.string().regex(/^[a-z0-9][a-z0-9_-]{0,62}$/, "must be a short name such as prod-ecr");
 
 /** The operator's own identities at clouds: what the hosts of this node are, there. */
-const identity = z.discriminatedUnion("type", [
+const identityKinds = [
   z.strictObject({
     type: z.literal("aws"),
     /** EC2 instance profile (IMDSv2), ECS or EKS container credentials, or a web identity token (IRSA). */
@@ -146,7 +151,11 @@ const identity = z.discriminatedUnion("type", [
     api_version: z.enum(pluginApiVersions).default(pluginApiVersions[0]),
     timeout: patience.default(30_000),
   }),
-]);
+] as const;
+
+const identity = z.discriminatedUnion("type", identityKinds, {
+  error: 'must be "aws", "gcp", "azure" or "plugin"',
+});
 
 const workspace = z.strictObject({
   /** Whether its containers may use the host's network. */
@@ -250,7 +259,7 @@ const schema = z
         /** Requests at once to one host. */
         connections_per_host: z.number().int().positive().max(256).optional(),
         /** For all hosts; absent: HTTPS_PROXY, HTTP_PROXY and NO_PROXY of the node's environment. */
-        proxy: z.union([z.literal("none"), proxyUrl]).optional(),
+        proxy: proxySetting.optional(),
         /** By host: what is different there. */
         hosts: z.record(z.string(), registryHost).default({}),
       })
@@ -261,7 +270,7 @@ const schema = z
          * Under which URL clouds find the gateway's `/.well-known/openid-configuration`. Absent: workspaces have no tokens
          * of their own, so roles and federation need another source.
          */
-        issuer: z.url({ protocol: /^https$/ }).optional(),
+        issuer: z.string().optional(),
       })
       .default({}),
     identities: z.record(identityName, identity).default({}),
@@ -309,9 +318,20 @@ export function readSettings(path: string): Settings {
   try {
     return Bun.TOML.parse(text) as Settings;
   } catch (cause) {
-    throw new ConfigError("syntax", `${path}: not TOML: ${messageOf(cause)}`, {
-      next: "Correct the line that the message names.",
+    const line = brokenLine(text, isToml);
+    const where = line === undefined ? path : `${path}: line ${line}`;
+    throw new ConfigError("syntax", `${where}: not TOML: ${messageOf(cause)}`, {
+      next: "Correct that line, or the value that begins there.",
     });
+  }
+}
+
+function isToml(text: string): boolean {
+  try {
+    Bun.TOML.parse(text);
+    return true;
+  } catch {
+    return false;
   }
 }
 
@@ -319,15 +339,11 @@ export function readSettings(path: string): Settings {
 export function makeConfig(settings: Settings, source = "flags"): Config {
   const parsed = schema.safeParse(settings);
   if (!parsed.success) {
-    const issue = parsed.error.issues[0];
-    const field = issue?.path.join(".") ?? "";
-    throw new ConfigError(
-      "invalid",
-      `${source}: ${field === "" ? "" : `${field}: `}${issue?.message ?? "invalid"}`,
-      {
-        next: "Correct the field; the README lists all of them.",
-      },
-    );
+    const [issue] = parsed.error.issues;
+    const { field, message } = issue === undefined ? { field: "", message: "invalid" } : configProblem(issue);
+    throw new ConfigError("invalid", `${source}: ${field === "" ? "" : `${field}: `}${message}`, {
+      next: "Correct the field; the README lists all of them.",
+    });
   }
   // Processes of the node's own work in other folders.
   const config = { ...parsed.data, data_dir: resolve(parsed.data.data_dir) };

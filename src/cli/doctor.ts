@@ -5,29 +5,30 @@ import { probeTransport, type TransportProbe } from "../mount/probe.ts";
 import { probeRuntime } from "../runtime/probe.ts";
 import { messageOf } from "../std/error.ts";
 import { formatSize } from "../std/size.ts";
+import { SpawnError, tryRun } from "../std/spawn.ts";
 import { version } from "../std/version.ts";
 import { command } from "./action.ts";
+import { checkConfig } from "./doctor-config.ts";
+import type { Finding } from "./finding.ts";
 import { printJson, printLine } from "./output.ts";
-
-/** One thing that a host needs, or that is good to know. */
-interface Finding {
-  readonly check: string;
-  /** `bad`: containers or mounts cannot work; `limited`: something falls short. */
-  readonly state: "ok" | "limited" | "bad";
-  readonly found: string;
-  readonly next?: string;
-}
 
 const lowSpaceBytes = 2 * 1024 ** 3;
 
-export const doctor = command<{ json: boolean; dataDir: string }>({
+export const doctor = command<{ json: boolean; dataDir?: string; config?: string }>({
   brief: "Tell what works on this host, what does not, and what to do",
   flags: {
+    config: {
+      kind: "parsed",
+      parse: String,
+      optional: true,
+      brief: "Configuration file (TOML): its proxies, identities and issuer are tried as well",
+      placeholder: "FILE",
+    },
     dataDir: {
       kind: "parsed",
       parse: String,
-      default: "/var/lib/oci-node",
-      brief: "Data folder whose disk is looked at",
+      optional: true,
+      brief: "Data folder whose disk is looked at (default /var/lib/oci-node)",
       placeholder: "DIR",
     },
   },
@@ -37,19 +38,24 @@ export const doctor = command<{ json: boolean; dataDir: string }>({
       user(),
       ...mounting(probe),
       ...(await runtime()),
-      await disk(flags.dataDir),
+      await disk(flags.dataDir ?? "/var/lib/oci-node"),
       restarts(probe),
+      ...(await clock()),
+      ...(flags.config === undefined ? [] : await checkConfig(flags.config)),
     ];
     if (flags.json) printJson({ version, kernel: release(), findings });
-    else for (const finding of findings) printFinding(finding);
+    else {
+      const width = Math.max(...findings.map(({ check }) => check.length));
+      for (const finding of findings) printFinding(finding, width);
+    }
     return findings.some(({ state }) => state === "bad") ? 1 : 0;
   },
 });
 
-function printFinding({ check, state, found, next }: Finding): void {
+function printFinding({ check, state, found, next }: Finding, width: number): void {
   const mark = { ok: "ok      ", limited: "limited ", bad: "BAD     " }[state];
-  printLine(`${mark} ${check.padEnd(12)} ${found}`);
-  if (next !== undefined) printLine(`${" ".repeat(22)}→ ${next}`);
+  printLine(`${mark} ${check.padEnd(width)} ${found}`);
+  if (next !== undefined) printLine(`${" ".repeat(10 + width)}→ ${next}`);
 }
 
 function user(): Finding {
@@ -136,6 +142,29 @@ async function disk(dataDir: string): Promise<Finding> {
     } catch (error) {
       if (folder === "/") return { check: "cache", state: "bad", found: messageOf(error) };
     }
+  }
+}
+
+/** Whether something keeps the clock right, where systemd knows. What clouds sign, and are sent signed, is good for minutes. */
+async function clock(): Promise<Finding[]> {
+  try {
+    const { stdout } = await tryRun(["timedatectl", "show", "-p", "NTPSynchronized", "--value"], {
+      timeoutMs: 5_000,
+    });
+    const check = "clock";
+    if (stdout.trim() === "yes") return [{ check, state: "ok", found: "kept right by NTP" }];
+    if (stdout.trim() !== "no") return [];
+    return [
+      {
+        check,
+        state: "limited",
+        found: "not kept right by NTP: some minutes off, and clouds refuse signatures and tokens",
+        next: "Run chrony or systemd-timesyncd, unless the hypervisor keeps it right.",
+      },
+    ];
+  } catch (error) {
+    if (error instanceof SpawnError) return [];
+    throw error;
   }
 }
 

@@ -45,10 +45,12 @@ describe("the registry section", () => {
     const directory = mkdtempSync(join(tmpdir(), "oci-node-ca-"));
     try {
       const path = join(directory, "ca.pem");
-      writeFileSync(path, "a certificate");
-      expect(policyOf({ hosts: { "a.lan": { ca_file: path } } }).hosts?.get("a.lan")).toEqual({
-        ca: "a certificate",
-      });
+      const hosts = { "a.lan": { ca_file: path } };
+      const certificate = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n";
+      writeFileSync(path, certificate);
+      expect(policyOf({ hosts }).hosts?.get("a.lan")).toEqual({ ca: certificate });
+      writeFileSync(path, "-----BEGIN PRIVATE KEY-----\n");
+      expect(() => policyOf({ hosts })).toThrow(/a\.lan"\.ca_file: there is no certificate in .*ca\.pem/);
       expect(() => policyOf({ hosts: { "a.lan": { ca_file: join(directory, "none") } } })).toThrow(
         /registry\.hosts\."a\.lan"\.ca_file: .* cannot be read/,
       );
@@ -84,8 +86,8 @@ describe("the registry section", () => {
     ["registry.private", { private: ["a.lan:99999"] }],
     ["registry.realms", { realms: { "a.lan": ["user@auth.lan"] } }],
     ["registry.mirrors", { mirrors: { "a lan": ["https://m.lan"] } }],
-    ["registry.hosts.a.lan.connect", { hosts: { "a.lan": { connect: "http://127.0.0.1:5000/path" } } }],
-    ["registry.hosts.a.lan.connect", { hosts: { "a.lan": { connect: "http://me:pw@127.0.0.1:5000" } } }],
+    ['registry.hosts."a.lan".connect', { hosts: { "a.lan": { connect: "http://127.0.0.1:5000/path" } } }],
+    ['registry.hosts."a.lan".connect', { hosts: { "a.lan": { connect: "http://me:pw@127.0.0.1:5000" } } }],
   ])("is refused by the name %s when a host in it is none", (name, settings) => {
     expect(() => policyOf(settings)).toThrow(name);
   });

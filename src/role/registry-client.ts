@@ -158,9 +158,15 @@ function mirrorsOf([registry, list]: readonly [string, Config["registry"]["mirro
 }
 
 function readCa(setting: string, path: string): string {
+  let text: string;
   try {
-    return readFileSync(path, "utf8");
+    text = readFileSync(path, "utf8");
   } catch {
     throw new ConfigError("invalid", `${setting}: ${path} cannot be read`, { next: "Check the path." });
   }
+  // Without this check it would be as if there were no such file, until the host's certificate is refused.
+  if (text.includes("-----BEGIN CERTIFICATE-----")) return text;
+  throw new ConfigError("invalid", `${setting}: there is no certificate in ${path}`, {
+    next: "Name a PEM file with the certificates of authorities (-----BEGIN CERTIFICATE-----).",
+  });
 }
