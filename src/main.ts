@@ -12,6 +12,9 @@ const refusedVariables = [
   "BUN_INSPECT_PRELOAD",
 ];
 
+/** As shells have it of a program that SIGPIPE ended. */
+const closedPipeExitCode = 141;
+
 process.exitCode = await main(process.argv.slice(2));
 
 /** What is not needed is not loaded: the commands take longer to load than a worker to take its readers over. */
@@ -45,6 +48,9 @@ async function main(argv: readonly string[]): Promise<number> {
       return printFailure(thrown, false);
     }
   }
+  // Whoever reads may leave before the end, as in `oci-node logs ID | head`. A node goes on without a reader.
+  if (argv[0] !== "dev") process.stdout.on("error", () => process.exit(closedPipeExitCode));
+  else process.stdout.on("error", () => {});
   const { run } = await import("@stricli/core");
   const { application } = await import("./cli/app.ts");
   await run(application, [...argv], { process: process as never });
