@@ -13,6 +13,7 @@ import { command } from "./action.ts";
 import { buildFlags, buildImage } from "./build.ts";
 import { CliError, connectTransport } from "./context.ts";
 import { type CredentialFlags, credentialFlags, identityFlag } from "./credentials.ts";
+import { printFailure } from "./failure.ts";
 import { note, printJson, printLine } from "./output.ts";
 import { containerShape, hasEnded } from "./shape.ts";
 
@@ -36,7 +37,7 @@ export const run = command<RunFlags, string[]>({
   brief: "Run a container of an image",
   fullDescription:
     "In the foreground the output and the exit code are the container's; Ctrl-C stops it. What follows -- replaces the " +
-    "image's command. A container that could not be started gives exit code 125. A reference that was never built is " +
+    "image's command. A container that could not be made or started gives exit code 125. A reference that was never built is " +
     "built first, and with credentials any reference is, as by `image build`.",
   flags: {
     ...credentialFlags,
@@ -79,8 +80,14 @@ export const run = command<RunFlags, string[]>({
   },
   async run(flags, image, ...argv) {
     const containers = createClient(ContainerService, connectTransport());
-    const container = await queue(containers, flags, image ?? "", argv);
-    if (container === undefined) throw new CliError("failed", "the node made no container");
+    let container: Container;
+    try {
+      container = await queue(containers, flags, image ?? "", argv);
+    } catch (thrown) {
+      // Not 1, which could be the container's own.
+      const code = printFailure(thrown, flags.json);
+      return code === 1 ? notStartedExitCode : code;
+    }
     if (flags.detach) {
       if (flags.json) printJson(containerShape(container));
       else printLine(container.id);
@@ -96,7 +103,7 @@ async function queue(
   flags: RunFlags,
   text: string,
   argv: readonly string[],
-): Promise<Container | undefined> {
+): Promise<Container> {
   const ask = async (image: string) => {
     const { container } = await containers.runContainer({
       image,
@@ -107,6 +114,7 @@ async function queue(
       network: flags.network === "host" ? Network.HOST : Network.NONE,
       eager: flags.eager,
     });
+    if (container === undefined) throw new CliError("failed", "the node made no container");
     return container;
   };
   const build = async () => (await buildImage(parseReference(text), flags)).id;

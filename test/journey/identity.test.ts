@@ -67,7 +67,7 @@ describe("an identity by name", () => {
       ["secret", "create", registry.host, "--identity", "no-such"],
     ]) {
       const result = await node.cli(args);
-      const told = refusal({ ...result, code: result.code === 125 ? 1 : result.code });
+      const told = refusal(result, [], args[0] === "run" ? 125 : 1);
       expect(told).toContain(`the workspace default may not use the identity ${args.at(-1)}`);
       expect(told).toContain(`[workspaces.default] identities = ["${args.at(-1)}"]`);
     }

@@ -103,14 +103,15 @@ describe("image build refuses by name", () => {
 describe("run refuses by name", () => {
   test("an image id that there is none of", async () => {
     const result = await world.node.cli(["run", "img-000000000000000000000000"]);
-    expect(refusal(result)).toContain("img-000000000000000000000000");
+    expect(refusal(result, [], 125)).toContain("img-000000000000000000000000");
   });
 
   test("a reference that was not built and cannot be, as the build says it", async () => {
     const reference = `${world.registry.host}/team/absent:1`;
-    expect(refusal(await world.node.cli(["run", reference]))).toContain("--creds");
+    expect(refusal(await world.node.cli(["run", reference]), [], 125)).toContain("--creds");
     const withAccess = ["run", ...withCredentials, reference];
-    expect(refusal(await world.node.cli(withAccess, { env: world.env }))).toContain("team/absent");
+    const told = refusal(await world.node.cli(withAccess, { env: world.env }), secrets, 125);
+    expect(told).toContain("team/absent");
   });
 
   test("credentials for an image that is built", async () => {

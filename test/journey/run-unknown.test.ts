@@ -60,7 +60,7 @@ describe("run of a reference that was never built", () => {
     });
     const program = world.node.start(["run", ...withCredentials, reference], world.env);
     await program.waitFor(/indexing/);
-    expect(await program.stop("SIGINT")).toBe(1);
+    expect(await program.stop("SIGINT")).toBe(125);
     expect(program.output).toContain("interrupted");
     await world.proxy.setFaults();
     expect(await world.node.containerIds()).toEqual(before);

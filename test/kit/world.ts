@@ -105,10 +105,11 @@ export function credentialVariables(registry: TestRegistry): Record<string, stri
   return { USERNAME: registry.account.username, PASSWORD: registry.account.password };
 }
 
-/** Checks that a command failed as a command should: by exit code, with a message and a next step, without a secret. */
-export function refusal(result: CliResult, secrets: readonly string[] = []): string {
+/** Checks that a command failed as a command should: by exit code (of `run`, 125), with a message and a next step, without a secret. */
+export function refusal(result: CliResult, secrets: readonly string[] = [], code: 1 | 125 = 1): string {
   const told = result.stderr;
-  if (result.code !== 1) throw new Error(`exit code ${result.code} instead of 1: ${result.stdout}${told}`);
+  if (result.code !== code)
+    throw new Error(`exit code ${result.code} instead of ${code}: ${result.stdout}${told}`);
   if (!/^oci-node: .+\n( {2}.+\n)/m.test(told)) throw new Error(`no message with a next step: ${told}`);
   if (/^\s+at .*\(.*:\d+:\d+\)$/m.test(told)) throw new Error(`a stack: ${told}`);
   for (const secret of secrets) if (told.includes(secret)) throw new Error("a secret is in the message");
