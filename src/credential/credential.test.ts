@@ -54,6 +54,11 @@ describe("keys of an environment", () => {
     expect(error.message).toContain("PASSWORT");
     for (const key of knownKeys) expect(error.next).toContain(key);
     expect(error.message + error.next).not.toContain("hunter2");
+    for (const value of ["hunter2", "Hunter2-with-a-sign", "hunter2=x"]) {
+      const alone = errorOf(() => parseCredentialsFromEnv({}, [value]));
+      expect(alone.message).toBe("one of the names given is not a credential key");
+      expect(alone.next).toStartWith("Give names, not values: ");
+    }
     expect(codeOf(() => parseCredentialsFromEnv({}, ["toString"]))).toBe("unknown_key");
     expect(codeOf(() => parseCredentialsFromEnv({}, ["__proto__"]))).toBe("unknown_key");
   });

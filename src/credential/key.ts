@@ -42,10 +42,10 @@ const known: ReadonlySet<string> = new Set(knownKeys);
 /** @throws CredentialError `unknown_key`, which lists the known ones */
 export function assertKnownKey(key: string): asserts key is CredentialKey {
   if (known.has(key)) return;
-  // Somebody may have written KEY=value where a key was asked for: the value stays out of the message.
-  const name = /^[A-Za-z_][A-Za-z0-9_]*/.exec(key)?.[0].slice(0, 64) ?? "";
-  throw new CredentialError("unknown_key", `${name || "a name"} is not a credential key`, {
-    next: `Use ${knownKeys.join(", ")}.`,
+  // Somebody may have written KEY=value, or the value alone, where a key was asked for: it stays out of the message.
+  const name = /^[A-Z_][A-Z0-9_]{0,63}(?==|$)/.exec(key)?.[0];
+  throw new CredentialError("unknown_key", `${name ?? "one of the names given"} is not a credential key`, {
+    next: `${name === undefined ? "Give names, not values:" : "Use"} ${knownKeys.join(", ")}.`,
   });
 }
 
