@@ -12,6 +12,9 @@ import { run } from "./run.ts";
 import { secretRoutes } from "./secret.ts";
 import { workerRoutes } from "./worker.ts";
 
+/** `oci-node`, `oci-node --help`: there a line per command is of more use than every flag of each. */
+const overview = process.argv.slice(2).every((word) => word.startsWith("-"));
+
 /** Every command of the executable. */
 export const application = buildApplication<CommandContext>(
   buildRouteMap<string, CommandContext>({
@@ -46,6 +49,10 @@ export const application = buildApplication<CommandContext>(
     name: "oci-node",
     versionInfo: { currentVersion: version },
     scanner: { caseStyle: "allow-kebab-for-camel", allowArgumentEscapeSequence: true },
-    documentation: { disableAnsiColor: process.stdout.isTTY !== true, caseStyle: "convert-camel-to-kebab" },
+    documentation: {
+      disableAnsiColor: process.stdout.isTTY !== true,
+      caseStyle: "convert-camel-to-kebab",
+      onlyRequiredInUsageLine: overview,
+    },
   },
 );

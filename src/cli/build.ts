@@ -38,6 +38,11 @@ export const buildFlags = {
 export async function buildImage(reference: Reference, flags: BuildFlags): Promise<Image> {
   if (flags.platform !== undefined) parsePlatform(flags.platform);
   const credentials = await readCredentials(flags, reference, { kept: true });
+  if (credentials !== undefined && flags.secret !== undefined) {
+    throw new CliError("usage", "--secret is given beside credentials", {
+      next: "Give one of them: a secret has its credential already.",
+    });
+  }
   const client = createClient(ImageService, connectTransport());
   const progress = createProgress(flags.json);
   let built: Image | undefined;

@@ -81,7 +81,7 @@ export const stop = command<{ json: boolean; timeout?: number }, [string]>({
 });
 
 export const inspect = command<{ json: boolean }, [string]>({
-  brief: "Show a container: state, worker, phases with times, events, what was fetched",
+  brief: "Show a container as JSON: state, worker, phases, events, what was fetched, its credential",
   positional: containerWord,
   async run(_, id) {
     const { container } = await createClient(ContainerService, connectTransport()).getContainer({ id });

@@ -24,7 +24,7 @@ export const credentialFlags = {
     kind: "parsed",
     parse: String,
     optional: true,
-    brief: "Names of environment variables that hold the registry credentials: KEY,KEY…",
+    brief: "Variables of the environment with the credential, by their names: USERNAME,PASSWORD",
     placeholder: "KEY,KEY",
   },
   credsFile: {
@@ -39,8 +39,7 @@ export const credentialFlags = {
     parse: String,
     optional: true,
     brief:
-      "Take the credentials that another program keeps: docker[:FILE] and podman[:FILE] (helpers are run), " +
-      "kubernetes:FILE (a pull Secret); - as FILE is standard input",
+      "What another program keeps: docker[:FILE], podman[:FILE] or kubernetes:FILE (- is standard input)",
     placeholder: "SOURCE",
   },
 } as const;
@@ -50,7 +49,7 @@ export const identityFlag = {
     kind: "parsed",
     parse: String,
     optional: true,
-    brief: "One of the operator's identities, where he allowed it: see `oci-node identity`",
+    brief: "What the node itself is at a cloud, where the operator allowed it: see `oci-node identity`",
     placeholder: "NAME",
   },
 } as const;

@@ -22,8 +22,13 @@ async function readValues(flags: CredentialFlags, target: CredentialTarget) {
   return (await readCredentials({ credsFile: "-" }, target, { kept: true })) ?? {};
 }
 
+const valuesDescription =
+  "Without flags for the credential, KEY=value lines are read from standard input. " +
+  "The value is not tried at the registry: `image build` does that.";
+
 const create = command<ValueFlags & { name?: string }, [string]>({
   brief: "Keep registry credentials for a registry",
+  fullDescription: valuesDescription,
   flags: {
     ...credentialFlags,
     ...identityFlag,
@@ -51,6 +56,7 @@ const create = command<ValueFlags & { name?: string }, [string]>({
 
 const update = command<ValueFlags, [string]>({
   brief: "Rotate a secret: the very next run uses the new value",
+  fullDescription: `The very next run uses the new value, and containers that run go on with it from their next renewal. ${valuesDescription}`,
   flags: credentialFlags,
   positional: words({ placeholder: "NAME", brief: "Name of the secret" }),
   async run(flags, name) {

@@ -77,7 +77,7 @@ function transferShape(transfer: ImageTransfer | undefined) {
 }
 
 /** How the image's credential reached the worker. */
-function imageCredentialShape(credential: ImageCredential | undefined) {
+function imageCredentialShape(credential: ImageCredential | undefined, container: Container) {
   if (credential === undefined) return null;
   return {
     delivery: CredentialDelivery[credential.delivery].toLowerCase(),
@@ -91,7 +91,17 @@ function imageCredentialShape(credential: ImageCredential | undefined) {
     validUntil: time(credential.validUntil),
     renewAt: time(credential.renewAt),
     sealedReason: credential.sealedReason || null,
+    note: idleNote(credential, container),
   };
+}
+
+/** Why a time that is past is no trouble: a worker asks for nothing that it has no use for. */
+function idleNote({ validUntil }: ImageCredential, container: Container, now = Date.now()): string | null {
+  const end = dateOf(validUntil)?.getTime();
+  if (end === undefined || end > now) return null;
+  if (hasEnded(container)) return "over, as the container is";
+  if (container.transfer?.complete !== true) return null;
+  return "not renewed, as all of the image is on the worker; the next one is asked for when something has to be fetched";
 }
 
 export function containerShape(container: Container) {
@@ -118,7 +128,7 @@ export function containerShape(container: Container) {
       fields: event.fields,
     })),
     transfer: transferShape(container.transfer),
-    imageCredential: imageCredentialShape(container.imageCredential),
+    imageCredential: imageCredentialShape(container.imageCredential, container),
   };
 }
 

@@ -52,7 +52,7 @@ export const standaloneFlags = {
     parse: String,
     optional: true,
     variadic: true,
-    brief: "Limit of indexing in place of the standing one, such as tar_bytes_max=512Gi; may be repeated",
+    brief: "Another limit of indexing, such as tar_bytes_max=512Gi; may be repeated",
     placeholder: "NAME=N",
   },
 } as const;

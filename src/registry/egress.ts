@@ -235,7 +235,12 @@ export class Egress {
 function tooLate({ url, where }: EgressRequest, timeoutMs: number, failures: number): RegistryError {
   const next = "Check the registry and the connection to it, then try again.";
   if (failures > 1)
-    return new RegistryError("unreachable", `${url.host} failed ${failures} times in a row`, where, { next });
+    return new RegistryError(
+      "unreachable",
+      `${url.host} does not answer, ${failures} times in a row now`,
+      where,
+      { next },
+    );
   return new RegistryError("timeout", `${url.host} did not answer within ${timeoutMs / 1000} s`, where, {
     next,
   });

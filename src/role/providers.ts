@@ -104,7 +104,7 @@ function assertAllowed(policy: WorkspacePolicy, name: string): void {
     "identity_refused",
     `the workspace ${policy.name} may not use the identity ${name}`,
     {
-      next: `The operator allows it in the node's configuration: [workspaces.${policy.name}] identities = ["${name}"].`,
+      next: `See \`oci-node identity\` for those that it may use; the operator allows another in the node's configuration: [workspaces.${policy.name}] identities = ["${name}"].`,
     },
   );
 }
