@@ -7,6 +7,7 @@ import { RegistryError } from "./error.ts";
 import { type FailedLogins, loginOf } from "./failed-logins.ts";
 import { echoes } from "./grant.ts";
 import { badCredential, type Subject } from "./problem.ts";
+import { checkRealm } from "./realm.ts";
 import { type Clock, withRetry } from "./retry.ts";
 import { type BearerToken, exchangeToken, type TokenRequest } from "./token.ts";
 
@@ -104,6 +105,8 @@ export class Exchanger {
     limits: Parameters<typeof exchangeToken>[5],
   ): Promise<BearerToken> {
     const { egress, subject, clock, failedLogins, provider } = this.#options;
+    // Chosen when there was no credential, it may be anybody's: a lease may give one since.
+    checkRealm(request.realm.href, subject.where, egress.policy, authorization.kind !== "anonymous");
     const ask = async (asked: TokenRequest): Promise<BearerToken> => {
       const token = await exchangeToken(egress, asked, authorization, subject, clock.now, limits);
       return { ...token, echoed: echoes(token.value, authorization) };

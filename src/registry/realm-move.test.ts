@@ -1,7 +1,8 @@
 import { afterEach, describe, expect, test } from "bun:test";
+import type { CredentialProvider } from "../credential/provider.ts";
 import { mediaTypes } from "./descriptor.ts";
 import { makeImage } from "./image.test-kit.ts";
-import { repositoryAt, virtualClock } from "./quirks.test-kit.ts";
+import { basicProvider, repositoryAt, virtualClock } from "./quirks.test-kit.ts";
 import { type RawReply, type RawServer, startRawServer } from "./raw-server.test-kit.ts";
 import type { Repository } from "./repository.ts";
 
@@ -73,4 +74,45 @@ describe("a token service that has moved", () => {
     await expect(head(repository)).rejects.toMatchObject({ code: "egress_refused" });
     expect(asked).toEqual(["/old", "/old"]);
   });
+});
+
+test("a token service that may have no credential gets none, also when there was none to begin with", async () => {
+  const asked: string[] = [];
+  const server = await startRawServer(({ url, headers }): RawReply => {
+    const authorization = headers.get("authorization");
+    if (url.pathname === "/token") {
+      asked.push(`${headers.get("host")} ${authorization?.split(" ")[0] ?? "nothing"}`);
+      return { status: 200, body: '{"token":"t","expires_in":60}' };
+    }
+    if (authorization === "Bearer t")
+      return {
+        status: 200,
+        headers: { "content-type": mediaTypes.ociManifest },
+        body: image.manifestBytes,
+      };
+    const realm = "https://elsewhere.example/token";
+    return { status: 401, headers: { "www-authenticate": `Bearer realm="${realm}",service="s"` } };
+  });
+  servers.push(server);
+  const names = ["registry.example", "elsewhere.example"];
+  const connect = new URL(`http://${server.host}`);
+  const policy = {
+    attemptsMax: 1,
+    insecureHosts: new Set<string>(),
+    hosts: new Map(names.map((name) => [name, { connect }])),
+  };
+  const basic = basicProvider("registry.example", "pw");
+  let signedIn = false;
+  const provider: CredentialProvider = {
+    ...basic,
+    renewable: true,
+    authorization: async () => (signedIn ? await basic.authorization() : { kind: "anonymous" }),
+  };
+  const clock = virtualClock();
+  const repository = repositoryAt("registry.example", { policy, provider, clock });
+  await head(repository);
+  signedIn = true;
+  clock.pass(61_000);
+  await expect(head(repository)).rejects.toMatchObject({ code: "egress_refused" });
+  expect(asked).toEqual(["elsewhere.example nothing"]);
 });
