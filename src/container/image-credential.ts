@@ -13,7 +13,7 @@ export interface ImageCredential {
   readonly secretName?: string | undefined;
   readonly secretId?: string | undefined;
   readonly secretVersion?: number | undefined;
-  /** The operator's identity that it comes from, in place of a secret that is missing. */
+  /** The operator's identity that it comes from: the secret names it, or it stands in for a secret that is missing. */
   readonly identity?: string | undefined;
   /** Of the credential: `basic`, `aws`, … */
   readonly type?: string | undefined;
@@ -58,10 +58,12 @@ export function imageCredentialFromJson(json: ImageCredentialJson | null): Image
   };
 }
 
-/** Where it comes from, for people: `version 2 of the secret ghcr`, `the identity prod`. */
+/** Where it comes from, for people: `version 2 of the secret ghcr`, `the identity prod`, or the latter in the former. */
 export function originOf({ secretName, secretVersion, identity }: ImageCredential): string {
-  if (identity !== undefined) return `the identity ${identity}`;
-  return `version ${secretVersion ?? "?"} of the secret ${secretName ?? "?"}`;
+  const one = identity === undefined ? "" : `the identity ${identity}`;
+  if (secretName === undefined && one !== "") return one;
+  const secret = `version ${secretVersion ?? "?"} of the secret ${secretName ?? "?"}`;
+  return one === "" ? secret : `${secret} (${one})`;
 }
 
 /** One sentence of what a worker has, for the container's events. */

@@ -177,8 +177,8 @@ function tellFirst(access: ImageAccess, { provider }: LeaseTerm, onEvent: EventS
   onEvent(
     "credential",
     minted
-      ? `using the request's short-lived authorization for ${registry}: ${credential.scope ?? ""}`
-      : `using the request's ${type} credential for ${registry}`,
+      ? `reads from ${registry} with a short-lived authorization: ${credential.scope ?? ""}`
+      : `reads from ${registry} with the ${type} credential itself`,
   );
   log.info("using credential provider from request for OCI image mount", {
     container,

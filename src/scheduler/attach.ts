@@ -2,6 +2,7 @@ import { randomUUID } from "node:crypto";
 import type { Container } from "../container/container.ts";
 import type { ImageCredential } from "../container/image-credential.ts";
 import { createProvider } from "../credential/create-provider.ts";
+import { identityKey, identityName } from "../credential/identity.ts";
 import type { DefaultProvider, ProvidersOf } from "../credential/issuer.ts";
 import { unmarshalCredentials } from "../credential/marshal.ts";
 import type { Image } from "../image/image.ts";
@@ -100,9 +101,8 @@ export async function attachCredentials(
     container: container.id,
     image: container.imageId,
     worker: worker.id,
-    ...(origin?.identity === undefined
-      ? { secret: origin?.secretName, version: origin?.secretVersion }
-      : { identity: origin.identity }),
+    ...(origin?.secretName === undefined ? {} : { secret: origin.secretName, version: origin.secretVersion }),
+    ...(origin?.identity === undefined ? {} : { identity: origin.identity }),
     delivery: delivery.delivery,
     scope: delivery.scope,
     validUntil: delivery.validUntil?.toISOString(),
@@ -138,7 +138,13 @@ async function find(dependencies: AttachDependencies, container: Container, imag
   const { id: secretId, version: secretVersion, value } = secret;
   const credential = unmarshalCredentials(value);
   const provider = createProvider(credential, { ...(await providing), repository });
-  const origin = { secretName: named.secretName, secretId, secretVersion };
+  const identity = identityKey in credential.credentials ? identityName(credential.credentials) : undefined;
+  const origin = {
+    secretName: named.secretName,
+    secretId,
+    secretVersion,
+    ...(identity === undefined ? {} : { identity }),
+  };
   return { deliverable: { reference, credential, provider, value }, origin };
 }
 

@@ -19,12 +19,15 @@ test("a container of an image that an identity opened reads it with what was min
   const reference = `${world.registry.host}/acme/images/app:1`;
   image = await world.node.json<Image>(["image", "build", reference, "--identity", "prod", "--index-only"]);
   expect(await world.node.ok(["run", image.id])).toBe("hello from the image");
-  const { imageCredential } = await lastContainer();
+  const { imageCredential, events } = await lastContainer();
   expect(imageCredential).toMatchObject({
     delivery: "minted",
     type: "identity",
+    identity: "prod",
     secretName: image.secretName,
   });
+  const told = events.map(({ message }) => message).join("\n");
+  expect(told).toContain(`version 1 of the secret ${image.secretName} (the identity prod): `);
   expect(Date.parse(imageCredential?.validUntil ?? "")).toBeGreaterThan(Date.now());
 });
 

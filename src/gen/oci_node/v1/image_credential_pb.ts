@@ -26,7 +26,7 @@ export type ImageCredential = Message<"oci_node.v1.ImageCredential"> & {
   delivery: CredentialDelivery;
 
   /**
-   * Where it comes from: a secret and its version, or one of the operator's identities.
+   * Where it comes from: a secret and its version, one of the operator's identities, or a secret that names one.
    *
    * @generated from field: string secret_name = 2;
    */
