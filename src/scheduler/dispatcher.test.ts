@@ -33,6 +33,7 @@ let postgres: TestPostgres;
 let vault: Vault;
 let containers: ContainerStore;
 let workspaceId: string;
+let otherId: string;
 let worker: Server;
 let dispatcher: Dispatcher;
 /** What the registries say when they are asked to mint, by repository. */
@@ -46,6 +47,7 @@ beforeAll(async () => {
   vault = new Vault({ store: new SecretStore(database), workspaces });
   containers = new ContainerStore(database);
   workspaceId = (await workspaces.ensure("w")).id;
+  otherId = (await workspaces.ensure("other")).id;
   worker = await serve({
     host: "127.0.0.1",
     port: 0,
@@ -97,15 +99,15 @@ afterAll(async () => {
   await rm(keyPath);
 }, 60_000);
 
-/** A queued container of an image with a secret. */
-async function queued(repository: string): Promise<string> {
-  const imageId = await insertImage(postgres.database, workspaceId);
+/** Queued containers of an image with a secret. */
+async function queuedMany(repository: string, count: number, workspace: string): Promise<string[]> {
+  const imageId = await insertImage(postgres.database, workspace);
   const value = marshalCredentials(
     "ghcr.io",
     "basic",
     credentialMap({ USERNAME: "robot", PASSWORD: "the robot's password" }),
   );
-  const { id, name } = await vault.create({ workspaceId, name: `s-${imageId}`, value });
+  const { id, name } = await vault.create({ workspaceId: workspace, name: `s-${imageId}`, value });
   const facts = {
     repository,
     manifestDigest: `sha256:${repository}`,
@@ -114,14 +116,14 @@ async function queued(repository: string): Promise<string> {
   };
   await postgres.database.query((db) => db.update(images).set(facts).where(eq(images.id, imageId)));
   const wanted = { reference: "r", command: [], env: {}, network: "none" as const, eager: false };
-  const container = await containers.create({
-    ...wanted,
-    workspaceId,
-    imageId,
-    cpuMillis: 0,
-    memoryBytes: 0,
-  });
-  return container.id;
+  const spec = { ...wanted, workspaceId: workspace, imageId, cpuMillis: 0, memoryBytes: 0 };
+  const made = await Promise.all(Array.from({ length: count }, () => containers.create(spec)));
+  return made.map(({ id }) => id);
+}
+
+async function queued(repository: string, workspace = workspaceId): Promise<string> {
+  const [id = ""] = await queuedMany(repository, 1, workspace);
+  return id;
 }
 
 const where = { registry: "ghcr.io", repository: "o/r" };
@@ -179,6 +181,21 @@ test("a registry that is slow to mint keeps only its own containers waiting", as
   gate.resolve(await minted());
   await dispatcher.idle();
   expect(taken.map(({ containerId }) => containerId)).toEqual([quick, slow]);
+});
+
+test("a workspace whose registry is silent keeps no other waiting, however many containers it queues", async () => {
+  const gate = Promise.withResolvers<MintedPull>();
+  registries = { silent: () => gate.promise, "team/app": minted };
+  const many = await queuedMany("silent", 150, workspaceId);
+  const quick = await queued("team/app", otherId);
+  while (taken.length === 0 && (await dispatcher.round()));
+  while (taken.length === 0) await new Promise((resolve) => setImmediate(resolve));
+  expect(taken.map(({ containerId }) => containerId)).toEqual([quick]);
+  gate.resolve(await minted());
+  await dispatcher.idle();
+  expect(taken.length).toBeGreaterThan(1);
+  expect(many).toEqual(expect.arrayContaining(taken.slice(1).map(({ containerId }) => containerId)));
+  await Promise.all(many.map((id) => containers.transition(id, {}, "failed", {}).catch(() => undefined)));
 });
 
 test("a scheduler that ends waits for no registry, and leaves the container to the next", async () => {

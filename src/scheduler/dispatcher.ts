@@ -40,8 +40,8 @@ export class Dispatcher {
   readonly #suspects = new Map<string, number>();
   /** Images that were handed to a worker's boot: it has them, at least in part, in its cache. */
   readonly #warm = new Map<string, Set<string>>();
-  /** Hand-overs that run. A registry or a worker that is slow keeps nobody else's container. */
-  readonly #handOvers = new Set<Promise<void>>();
+  /** Hand-overs that run, and whose. A registry or a worker that is slow keeps nobody else's container. */
+  readonly #handOvers = new Map<Promise<void>, string>();
   readonly #closing = new AbortController();
 
   constructor(dependencies: DispatcherDependencies) {
@@ -62,7 +62,7 @@ export class Dispatcher {
 
   /** Resolves when no hand-over runs. */
   async idle(): Promise<void> {
-    await Promise.all(this.#handOvers);
+    await Promise.all(this.#handOvers.keys());
   }
 
   /** Waits for no registry any more, and for workers that have been asked. Who is left is handed over by another scheduler. */
@@ -85,6 +85,10 @@ export class Dispatcher {
 
   async #schedule(container: Container): Promise<void> {
     const { store, containers, images, schedulerId } = this.#dependencies;
+    if (this.#hasItsShare(container.workspaceId)) {
+      await store.releaseClaim(container.id, schedulerId, retryInMs);
+      return;
+    }
     const image = await images.get(container.workspaceId, container.imageId);
     const workers = (await store.workers()).filter((worker) => this.#isReady(worker));
     const placement = place(
@@ -138,10 +142,16 @@ export class Dispatcher {
 
   /** Hands over beside the round; it is seen again in a later one if nobody sees its end. */
   async #begin(container: Container, image: Image, worker: Worker): Promise<void> {
-    while (this.#handOvers.size >= handOversMax) await Promise.race(this.#handOvers);
+    while (this.#handOvers.size >= handOversMax) await Promise.race(this.#handOvers.keys());
     const running = this.#guarded(container, () => this.#handOver(container, image, worker));
-    this.#handOvers.add(running);
+    this.#handOvers.set(running, container.workspaceId);
     void running.then(() => this.#handOvers.delete(running));
+  }
+
+  /** Whether a workspace has more of the hand-overs than it leaves to others: its registries may all be silent. */
+  #hasItsShare(workspaceId: string): boolean {
+    const own = [...this.#handOvers.values()].filter((id) => id === workspaceId).length;
+    return own >= handOversMax - this.#handOvers.size;
   }
 
   async #handOver(container: Container, image: Image, worker: Worker): Promise<void> {
