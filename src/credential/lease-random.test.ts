@@ -7,7 +7,7 @@ import { Lease, type LeaseTerm } from "./lease.ts";
 const lifeMs = 60_000;
 const patienceMs = 20_000;
 const askMsMax = 8_000;
-const shortestMs = 1_000;
+const shortestMs = 2_000;
 
 /** A lease under random requests, refusals, failures and slow answers, with what must hold at each step. */
 class Walk {
@@ -48,7 +48,7 @@ class Walk {
     if (luck < 0.4) throw new CredentialError("provider_failed", "no");
     const name = `t${this.asks}`;
     const validForMs = luck < 0.6 ? undefined : lifeMs * this.random();
-    // However short a life is said to be, or how long it took to hear of it: it counts for a second.
+    // However short a life is said to be, or how long it took to hear of it: it counts for two seconds.
     if (validForMs !== undefined)
       this.#endsAt.set(name, Math.max(askedAt + validForMs, this.clock.now() + shortestMs));
     const authorization = { kind: "bearer" as const, token: new Redacted(name) };

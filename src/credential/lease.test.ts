@@ -184,13 +184,6 @@ test("a refusal while the next term is on its way counts for that one too: it ma
   expect(state.asked).toEqual([false, true]);
 });
 
-test("lives that are over before they are heard of do not make a storm", async () => {
-  const { clock, state, token } = scene({ lifeMs: 0 });
-  await clock.pass(10_000);
-  expect(await token()).not.toBe("0");
-  expect(state.asked.length).toBeLessThanOrEqual(21);
-});
-
 test("a term without an end is asked anew only when it is refused", async () => {
   const { clock, state, token } = scene({ first: bearer("sealed") });
   await clock.pass(1000 * 60 * minute);

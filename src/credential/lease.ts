@@ -40,15 +40,16 @@ export interface LeaseOptions {
 
 /** Between two questions because of a refusal: who is refused must not ask at every read. */
 const refusalPauseMs = 10_000;
-/** A term counts as good for so long, whatever is said of it: a token service that gives none a life must not keep us busy. */
+/**
+ * A term counts as good for so long from when we hear of it, whatever is said of it: a token service that gives none a life, or
+ * takes longer than that to answer, must not keep us busy.
+ */
 const leastLifeMs = 2_000;
 const firstRetryMs = 500;
 /** While nobody waits, and a good part of a term is left, failures are tried again less often than when somebody does. */
 const longestRetryMs = 5_000;
 const longestPauseMs = 60_000;
 const defaultPatienceMs = 20_000;
-/** However short a life is said to be, or how long it took to hear of it: nobody asks more often than that. */
-const shortestMs = 1_000;
 /**
  * Renewals come up to so much before half of a life: what was given at one time is not renewed at one time, and there is
  * half of a life left for a scheduler that is away.
@@ -208,17 +209,16 @@ export class Lease {
 
   /** Counted from when it was asked for: no exchange takes longer than it seems from here. */
   #begin(term: LeaseTerm, atMs: number): void {
-    const { validForMs: saidMs = Number.POSITIVE_INFINITY } = term;
-    const validForMs = Math.max(saidMs, leastLifeMs);
-    const renewInMs = Math.max(term.renewInMs ?? validForMs / 2, leastLifeMs / 2);
+    const { validForMs = Number.POSITIVE_INFINITY, renewInMs = validForMs / 2 } = term;
     this.#term = term;
     this.#hadCredential ||= term.provider.type !== "public";
     this.#failures = 0;
     this.#failure = undefined;
     this.#notBeforeMs = Number.NEGATIVE_INFINITY;
     const now = this.#clock.now();
-    this.#endsAtMs = Math.max(atMs + validForMs, now + shortestMs);
-    this.#renewAtMs = Math.max(atMs + renewInMs * (1 - jitter * this.#clock.random()), now + shortestMs / 2);
+    this.#endsAtMs = Math.max(atMs + validForMs, now + leastLifeMs);
+    const renewAtMs = atMs + renewInMs * (1 - jitter * this.#clock.random());
+    this.#renewAtMs = Math.max(renewAtMs, now + leastLifeMs / 2);
     this.#setTimer();
   }
 

@@ -228,6 +228,18 @@ describe("terms", () => {
     expect(refusals).toEqual([true]);
   });
 
+  test("that are over are not sent, though the registry might take them: no is no", async () => {
+    next = [() => Promise.reject(new CredentialError("provider_failed", "the registry refuses the secret"))];
+    const lease = await open("c1", access("c1", { token: "t1" }));
+    expect(await read(lease)).toEqual(content.slice(0, 10));
+    await clock.pass(9 * minute);
+    expect(await read(lease)).toEqual(content.slice(0, 10));
+    await clock.pass(2 * minute);
+    const asked = server.requests.length;
+    await expect(read(lease)).rejects.toThrow("the registry refuses the secret");
+    expect(server.requests.length).toBe(asked);
+  });
+
   test("end with the container", async () => {
     const lease = await open("c1", access("c1", { token: "t1" }));
     await read(lease);
