@@ -2,6 +2,7 @@ import { createClient } from "@connectrpc/connect";
 import { buildRouteMap } from "@stricli/core";
 import type { CredentialTarget } from "../credential/docker-config.ts";
 import { credentialsToWire } from "../credential/wire.ts";
+import { ImageService } from "../gen/oci_node/v1/image_service_pb.ts";
 import { SecretService } from "../gen/oci_node/v1/secret_service_pb.ts";
 import { normalizeRegistry, parseReference } from "../reference/reference.ts";
 import { command, words } from "./action.ts";
@@ -67,13 +68,24 @@ const update = command<ValueFlags, [string]>({
     );
     const { secret, changed } = await client.updateSecret({ name, credentials });
     if (flags.json) printJson({ ...(secret === undefined ? {} : secretShape(secret)), changed });
-    else
-      printLine(
-        changed ? `${name}: version ${secret?.version}` : `${name}: unchanged, the value is the same`,
-      );
+    else if (changed) {
+      printLine(`${name}: version ${secret?.version}`);
+      await adviseTrial(name, secret?.imageIds ?? []);
+    } else printLine(`${name}: unchanged, the value is the same`);
     return 0;
   },
 });
+
+/** A wrong value would be found out by the next run only: a build of an image that uses the secret tries it now. */
+async function adviseTrial(name: string, imageIds: readonly string[]): Promise<void> {
+  if (imageIds.length === 0) return;
+  const { images } = await createClient(ImageService, connectTransport()).listImages({});
+  const image = images.find(({ id }) => imageIds.includes(id));
+  if (image === undefined) return;
+  note(
+    `note: not tried at ${image.registry}; to try it: oci-node image build ${image.reference} --secret ${name}`,
+  );
+}
 
 const list = command<{ json: boolean }>({
   brief: "List secrets; never their values",

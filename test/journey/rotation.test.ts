@@ -40,10 +40,15 @@ describe("a password that the registry changed", () => {
   });
 
   test("is used by the very next run once the secret is updated", async () => {
-    const updated = await world.node.ok(["secret", "update", String(image.secretName), ...withCredentials], {
+    const name = String(image.secretName);
+    const updated = await world.node.cli(["secret", "update", name, ...withCredentials], {
       env: { USERNAME: second.username, PASSWORD: second.password },
     });
-    expect(updated).toContain("version 2");
+    expect([updated.code, updated.stdout]).toEqual([0, `${name}: version 2\n`]);
+    // Told, and so: what tries the new value at the registry, as nobody has yet.
+    const trial = ["image", "build", image.reference, "--secret", name];
+    expect(updated.stderr).toContain(`oci-node ${trial.join(" ")}`);
+    expect((await world.node.cli(trial)).code).toBe(0);
     expect(await world.node.ok(["run", image.id])).toBe("hello from the image");
     expect((await secretOf(image.secretName))?.version).toBe(2);
   });
