@@ -30,8 +30,12 @@ export interface BuildDependencies {
   readonly registry: RegistryClient;
   readonly providersOf: ProvidersOf;
   readonly defaultProvider: DefaultProvider;
-  /** Names of the operator's identities that a workspace may use. */
-  readonly identitiesOf: (workspaceId: string) => Promise<readonly string[]>;
+  /** Names of the operator's identities that a workspace may use and that are for this registry. */
+  readonly identitiesFor: (
+    workspaceId: string,
+    registry: string,
+    repository: string,
+  ) => Promise<readonly string[]>;
   readonly vault: Vault;
   readonly images: ImageStore;
   readonly index: IndexStore;
@@ -92,7 +96,7 @@ export async function buildImage(
         );
   onProgress({ step: "resolve", message: `resolving ${shown} ${access.description}` });
   const repository = dependencies.registry.repository(reference, provider);
-  const resolved = await withHint(access, dependencies, workspaceId, () =>
+  const resolved = await withHint(access, dependencies, request, () =>
     repository.resolve(request.platform, signal),
   );
   const pullLimit = repository.pullLimit();
@@ -177,8 +181,8 @@ async function chooseDefault({ defaultProvider }: BuildDependencies, request: Bu
 /** A refusal without credentials says how to give some, and which secrets and identities there are. */
 async function withHint<T>(
   access: Access,
-  { vault, identitiesOf }: BuildDependencies,
-  workspaceId: string,
+  { vault, identitiesFor }: BuildDependencies,
+  { workspaceId, reference }: BuildRequest,
   call: () => Promise<T>,
 ): Promise<T> {
   try {
@@ -192,7 +196,9 @@ async function withHint<T>(
       "--creds-file FILE",
       "--creds-from docker",
       ...secrets.map(({ name }) => `--secret ${name}`),
-      ...(await identitiesOf(workspaceId)).map((name) => `--identity ${name}`),
+      ...(await identitiesFor(workspaceId, reference.registry, reference.repository)).map(
+        (name) => `--identity ${name}`,
+      ),
     ];
     const next = `Give credentials with ${ways.slice(0, -1).join(", ")} or ${ways.at(-1)}.`;
     throw new RegistryError(error.code, error.message, error, { next });

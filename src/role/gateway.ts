@@ -22,6 +22,7 @@ import { getWorkspaceIdentity } from "../secret/identity-service.ts";
 import { secretService } from "../secret/service.ts";
 import type { ControlPlane } from "./control-plane.ts";
 import { listenSettings } from "./listening.ts";
+import { createIdentitiesFor } from "./providers.ts";
 import { answerWellKnown } from "./well-known.ts";
 
 export const gatewayPort = 7070;
@@ -50,7 +51,7 @@ export async function startGateway(
     registry: plane.registry,
     providersOf: plane.providersOf,
     defaultProvider: plane.defaultProvider,
-    identitiesOf: async (workspaceId: string) => (await plane.policies(workspaceId)).identities,
+    identitiesFor: createIdentitiesFor(plane),
     vault,
     images,
     index: await IndexStore.open(config.indexDir),

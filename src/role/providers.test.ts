@@ -1,7 +1,7 @@
 import { describe, expect, test } from "bun:test";
 import { makeConfig, type Settings } from "../config.ts";
 import { CredentialError } from "../credential/error.ts";
-import { createDefaultProvider, createProvidersOf, externalIdOf } from "./providers.ts";
+import { createDefaultProvider, createIdentitiesFor, createProvidersOf, externalIdOf } from "./providers.ts";
 import { workspacePolicies } from "./workspace-policy.ts";
 
 const names = new Map([
@@ -28,7 +28,9 @@ function made(settings: Settings) {
   const policies = workspacePolicies(config, workspaces);
   const issuers = { fetch: unreachable, metadataFetch: unreachable };
   const providersOf = createProvidersOf({ config, policies, issuers, issuer: undefined });
-  return { policies, providersOf, defaultProvider: createDefaultProvider({ policies, providersOf }) };
+  const dependencies = { policies, providersOf };
+  const defaultProvider = createDefaultProvider(dependencies);
+  return { ...dependencies, defaultProvider, identitiesFor: createIdentitiesFor(dependencies) };
 }
 
 const allowing: Settings = {
@@ -95,6 +97,19 @@ describe("what a workspace's providers get", () => {
       expect(error.next).toContain(`[workspaces.${names.get(id)}] identities = ["${name}"]`);
     }
   });
+});
+
+test("of a workspace's identities those are named that are for the registry and the repository", async () => {
+  const ofTeam = { ...plugin, match_images: ["hub.acme.test/team"] as [string] };
+  const { identitiesFor } = made({
+    identities: { prod: plugin, team: ofTeam, ecr: { type: "aws", source: "instance" }, dev: plugin },
+    workspaces: { acme: { identities: ["prod", "team", "ecr"] } },
+  });
+  expect(await identitiesFor("1", "hub.acme.test", "team/app")).toEqual(["prod", "team"]);
+  expect(await identitiesFor("1", "hub.acme.test", "app")).toEqual(["prod"]);
+  expect(await identitiesFor("1", "public.ecr.aws", "acme/app")).toEqual(["ecr"]);
+  expect(await identitiesFor("1", "ghcr.io", "acme/app")).toEqual([]);
+  expect(await identitiesFor("3", "hub.acme.test", "app")).toEqual([]);
 });
 
 describe("the identities of a node", () => {

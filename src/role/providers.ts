@@ -97,6 +97,25 @@ export function createDefaultProvider(dependencies: {
   };
 }
 
+/** The names of a workspace's identities that are for a registry, as far as that is known without asking anybody. */
+export function createIdentitiesFor(dependencies: {
+  readonly policies: WorkspacePolicies;
+  readonly providersOf: ProvidersOf;
+}): (workspaceId: string, registry: string, repository: string) => Promise<readonly string[]> {
+  return async (workspaceId, registry, repository) => {
+    const { identities } = await dependencies.policies(workspaceId);
+    const { workspace } = await dependencies.providersOf(workspaceId);
+    return identities.filter((name) => {
+      try {
+        return workspace?.identity(name).provider(registry, repository) !== undefined;
+      } catch (error) {
+        if (error instanceof CredentialError && error.code === "registry_mismatch") return false;
+        throw error;
+      }
+    });
+  };
+}
+
 /** Whether an identity exists is told only to those who may use it. */
 function assertAllowed(policy: WorkspacePolicy, name: string): void {
   if (policy.identities.includes(name)) return;

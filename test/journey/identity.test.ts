@@ -34,7 +34,7 @@ describe("where a build has no credential", () => {
     expect(built.code).toBe(0);
     const refused = refusal(await node.cli(["image", "build", `${google}/acme/images/app:1`]));
     expect(refused).toContain("without credentials");
-    expect(refused).toContain("--creds-from docker or --identity prod.");
+    expect(refused).toContain("--creds-file FILE or --creds-from docker.");
   });
 });
 
