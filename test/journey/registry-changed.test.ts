@@ -1,7 +1,8 @@
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { QuirkNet } from "../kit/quirk-net.ts";
+import { youngMs } from "../kit/quirk-readers.ts";
 import { md5Of } from "../kit/quirk-row.ts";
-import { type HubRow, hubRow } from "../kit/quirk-rows.ts";
+import { type HubRow, harborRow, hubRow } from "../kit/quirk-rows.ts";
 import { QuirkWorld, type Reader } from "../kit/quirk-world.ts";
 import type { Secret } from "../kit/world.ts";
 
@@ -10,17 +11,21 @@ const next = "dckr_pat_the-next-token-of-the-account";
 const seeds = Array.from({ length: 8 }, (_, index) => 5000 + 10 * index);
 let net: QuirkNet;
 let row: HubRow;
+let robot: ReturnType<typeof harborRow>;
+let ofRobot: Reader;
 let world: QuirkWorld;
 const readers: Reader[] = [];
 
-/** Eight containers run from Docker Hub, whose account then gets another password; every token is over. */
+/** Eight containers run from Docker Hub, whose account then gets another password, and one of a robot; every token is over. */
 beforeAll(async () => {
   net = new QuirkNet();
   row = hubRow(net);
+  robot = harborRow(net);
   world = await QuirkWorld.start(net);
   for (const seed of seeds) readers.push(await world.read(row, seed, `docker.io/acme/app-${seed}:1`));
-  // What is younger is not refused for its age.
-  await Bun.sleep(5_100);
+  ofRobot = await world.read(robot, 5900);
+  await Bun.sleep(youngMs);
+  robot.endRobot();
   row.change(next);
   net.pass(12 * 3600);
 }, 120_000);
@@ -52,4 +57,13 @@ test("and the others go on with the next password as soon as the secret has it",
   for (const reader of readers.slice(6)) expect((await world.readOn(reader)).exitCode).toBe(0);
   expect(row.failedLogins()).toBeLessThan(5);
   expect(net.leaks()).toEqual([]);
+});
+
+test("a robot of Harbor that ends under its container is refused by name at the next token", async () => {
+  const { container, output } = await world.finish(ofRobot);
+  expect(container.exitCode).toBe(1);
+  expect(output).not.toContain(md5Of("two", 5900));
+  expect(container.reason).toMatch(
+    /harbor\.acme\.example does not allow this credential .*robot account may have expired/,
+  );
 });

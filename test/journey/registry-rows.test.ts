@@ -158,12 +158,31 @@ describe("when half a day has passed, and nothing that was issued is good any mo
     expect(blobs.every(({ headers }) => !headers.has("authorization"))).toBe(true);
   });
 
+  test("Azure: an identity token, as docker login keeps it, is exchanged as it is", async () => {
+    const hosts = ["acmequirk.azurecr.io"];
+    const token = rows.acr.azure.refresh.issue("someone", [], { lifeSeconds: 10_800, form: "jwt", hosts });
+    const from = net.seen.length;
+    const built = await world.build({
+      reference: rows.acr.reference,
+      env: { REGISTRY_IDENTITY_TOKEN: token },
+    });
+    expect({ code: built.code, stderr: built.stderr }).toMatchObject({ code: 0 });
+    const asked = net.seen.slice(from).filter(({ url }) => !url.pathname.startsWith("/v2/"));
+    expect(asked.map(({ method, url }) => `${method} ${url.pathname}`)).toContain("POST /oauth2/token");
+    expect(asked.some(({ url }) => url.pathname === "/oauth2/exchange")).toBe(false);
+  });
+
   test("Docker Hub: manifests are asked for by HEAD, tokens of five minutes are renewed at auth.docker.io", async () => {
     const { after, made } = await readers.readOn("hub");
     expect(made).toBe(1);
     // The index and the manifest, once, at the build; whatever was asked afterwards was free.
     expect(rows.hub.pulls()).toBe(2);
     expect(to(after, "registry-1.docker.io").some(({ status }) => status === 401)).toBe(true);
+  });
+
+  test("Docker Hub: a build tells how many pulls are left", async () => {
+    const { stdout, stderr } = await world.build(rows.hub);
+    expect(stdout + stderr).toMatch(/docker\.io: 19\d of 200 pulls left in 6 h/);
   });
 
   test("Docker Hub: its host names are one registry with one secret", async () => {

@@ -16,7 +16,7 @@ export interface ReadOn {
 }
 
 /** What is younger than this was not refused for its age, says the product, whatever the clock of a registry says. */
-const youngMs = 5_100;
+export const youngMs = 5_100;
 
 /** A container for each of several rows, which all have read their first file and wait to read the second. */
 export class Readers<Name extends string> {

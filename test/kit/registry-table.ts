@@ -169,11 +169,13 @@ export const registries: readonly Row[] = [
   [
     "Azure Container Registry",
     "test/journey/registry-rows.test.ts: Azure: Entra's token is exchanged, the end is read from the JWT, and the store sees no authorization",
+    "test/journey/registry-rows.test.ts: Azure: an identity token, as docker login keeps it, is exchanged as it is",
   ],
   [
     "Docker Hub",
     "test/journey/registry-rows.test.ts: Docker Hub: manifests are asked for by HEAD, tokens of five minutes are renewed at auth.docker.io",
     "test/journey/registry-rows.test.ts: Docker Hub: its host names are one registry with one secret",
+    "test/journey/registry-rows.test.ts: Docker Hub: a build tells how many pulls are left",
     "src/registry/hub.test.ts: says how many pulls are left, in which window, and whose they are",
     "src/registry/hub.test.ts: that gives no more pulls is told with its limit and its window",
     "src/registry/hub.test.ts: never sees the fifth failed login, however often wrong builds are tried within ten minutes",
@@ -202,6 +204,7 @@ export const registries: readonly Row[] = [
     "Harbor",
     "test/journey/registry-rows.test.ts: Harbor: a robot$ pulls, with tokens of thirty minutes",
     "test/journey/wrong-credential.test.ts: for a robot of Harbor that is over, though its login is taken: the repository says so",
+    "test/journey/registry-changed.test.ts: a robot of Harbor that ends under its container is refused by name at the next token",
   ],
   [
     "distribution",
