@@ -1,14 +1,53 @@
 import { describe, expect, test } from "bun:test";
+import { Redacted } from "../std/redacted.ts";
 import { createProvider, createProviderFromEnv } from "./create-provider.ts";
 import { detectCredentialType } from "./detect.ts";
 import { CredentialError } from "./error.ts";
-import type { CredentialProvider } from "./provider.ts";
+import { type CredentialProvider, provedAnew } from "./provider.ts";
 import { credentialMap } from "./value.ts";
 
 function provider(registry: string, values: Record<string, string>): CredentialProvider {
   const credentials = credentialMap(values);
   return createProvider({ registry, type: detectCredentialType(registry, credentials), credentials });
 }
+
+describe("a proof of a credential", () => {
+  /** Of a service that has made a token already, and may have withdrawn the keys since. */
+  const issued = (state: { withdrawn: boolean; made: number }): CredentialProvider => ({
+    registry: "r.test",
+    type: "aws",
+    fingerprint: "f",
+    renewable: true,
+    authorization: async (_, options) => {
+      if (options?.refresh === true) {
+        if (state.withdrawn) throw new CredentialError("provider_failed", "AWS does not know the AWS keys");
+        state.made += 1;
+      }
+      return { kind: "basic", username: "AWS", password: new Redacted(String(state.made)) };
+    },
+  });
+
+  test("asks the issuer once, whatever that made before", async () => {
+    const state = { withdrawn: false, made: 1 };
+    const proved = provedAnew(issued(state));
+    await Promise.all([proved.authorization(), proved.authorization()]);
+    await proved.authorization();
+    expect(state.made).toBe(2);
+  });
+
+  test("fails with keys that were withdrawn, also where a token of theirs lives on", async () => {
+    const proved = provedAnew(issued({ withdrawn: true, made: 1 }));
+    for (const _ of [1, 2])
+      await expect(proved.authorization()).rejects.toMatchObject({ code: "provider_failed" });
+  });
+
+  test("has nobody to ask for a password", async () => {
+    const password = provider("r.test", { USERNAME: "u", PASSWORD: "p" });
+    const proved = provedAnew(password);
+    expect(await proved.authorization()).toEqual(await password.authorization());
+    expect(proved.fingerprint).not.toBe(password.fingerprint);
+  });
+});
 
 describe("providers", () => {
   test.each([

@@ -1,4 +1,5 @@
 import type { Redacted } from "../std/redacted.ts";
+import { waitFor } from "../std/wait.ts";
 
 export const credentialTypes = ["public", "basic", "aws", "gcp", "azure", "token", "identity"] as const;
 
@@ -71,14 +72,32 @@ export function anonymousProvider(registry: string): CredentialProvider {
 /**
  * The same credential under a fingerprint of its own: tokens that were got with it earlier do not count, so the next
  * request proves the credential itself. What a build needs before it keeps one.
+ *
+ * @param askIssuer what its issuer made earlier does not count either: keys that were withdrawn must not take the place of
+ *   those that came after them because a token of theirs lives on
  */
-export function provedAnew(provider: CredentialProvider): CredentialProvider {
+export function provedAnew(provider: CredentialProvider, askIssuer = true): CredentialProvider {
+  let proof: Promise<RegistryAuthorization> | undefined;
+  const prove = (): Promise<RegistryAuthorization> => {
+    // Several wait for it, so it has nobody's signal; issuers are asked in a time of their own.
+    const asked = provider.authorization(undefined, { refresh: true });
+    asked.catch(() => {
+      proof = undefined;
+    });
+    return asked;
+  };
   return {
     registry: provider.registry,
     type: provider.type,
     fingerprint: `${provider.fingerprint}-${crypto.randomUUID()}`,
     renewable: provider.renewable,
     advice: provider.advice,
-    authorization: (signal, options) => provider.authorization(signal, options),
+    async authorization(signal, options) {
+      if (!askIssuer || !provider.renewable) return await provider.authorization(signal, options);
+      const isFirst = proof === undefined;
+      proof ??= prove();
+      const proved = await waitFor(proof, signal);
+      return isFirst ? proved : await provider.authorization(signal, options);
+    },
   };
 }

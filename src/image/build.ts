@@ -93,6 +93,7 @@ export async function buildImage(
             ...(await dependencies.providersOf(workspaceId)),
             repository: reference.repository,
           }),
+          access.isNew,
         );
   onProgress({ step: "resolve", message: `resolving ${shown} ${access.description}` });
   const repository = dependencies.registry.repository(reference, provider);
@@ -136,6 +137,8 @@ export async function buildImage(
 interface Access {
   readonly credential: RegistryCredential | undefined;
   readonly description: string;
+  /** It may take another's place in the workspace's secrets. */
+  readonly isNew: boolean;
 }
 
 /**
@@ -163,19 +166,21 @@ async function chooseAccess(dependencies: BuildDependencies, request: BuildReque
         },
       );
     }
-    return { credential, description: `with secret ${secretName}` };
+    return { credential, description: `with secret ${secretName}`, isNew: false };
   }
   if (!given) return await chooseDefault(dependencies, request);
   const type = detectCredentialType(registry, credentials);
-  return { credential: { registry, type, credentials }, description: "with the credentials given" };
+  const credential = { registry, type, credentials };
+  return { credential, description: "with the credentials given", isNew: type !== "identity" };
 }
 
 async function chooseDefault({ defaultProvider }: BuildDependencies, request: BuildRequest): Promise<Access> {
   const { registry, repository } = request.reference;
   const standard = await defaultProvider(request.workspaceId, registry, repository);
-  if (standard === undefined) return { credential: undefined, description: "without credentials" };
+  if (standard === undefined)
+    return { credential: undefined, description: "without credentials", isNew: false };
   const description = `with the identity ${standard.name}, the workspace's default`;
-  return { credential: standard.credential, description };
+  return { credential: standard.credential, description, isNew: false };
 }
 
 /** A refusal without credentials says how to give some, and which secrets and identities there are. */
