@@ -328,7 +328,7 @@ describe("a role", () => {
       provider({ AWS_ROLE_ARN: roleArn }, { workspace: workspace() });
       expect.unreachable();
     } catch (error) {
-      expect((error as CredentialError).next).toMatch(/AWS_ACCESS_KEY_ID.*OCI_NODE_IDENTITY.*issuer/);
+      expect((error as CredentialError).next).toMatch(/AWS_ACCESS_KEY_ID.*--identity NAME.*issuer/);
     }
   });
 

@@ -141,7 +141,7 @@ function sessionKeys(
   const { token } = workspace;
   if (token === undefined) {
     throw new CredentialError("no_credentials", `there is nothing to assume ${session.role.arn} with`, {
-      next: "Add AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or OCI_NODE_IDENTITY with an identity that the operator allows; or have the operator set [identity] issuer, so that the workspace has tokens of its own.",
+      next: "Add AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or --identity NAME with one of the operator's that may assume it; or have the operator set [identity] issuer, so that the workspace has tokens of its own.",
     });
   }
   return async () => assumeRoleWithWebIdentity(session, await token(audience), call);

@@ -73,6 +73,7 @@ export async function startNode(
       closers.push(gateway);
       url = gateway.server.url;
       ownerToken = await issueOwnerToken(plane);
+      await tellOfUnknownWorkspaces(config, plane);
     }
     if (plane !== undefined && roles.has("scheduler")) {
       const { startScheduler } = await import("./scheduler.ts");
@@ -120,6 +121,13 @@ async function issueOwnerToken({ tokens, workspaces }: ControlPlane): Promise<st
   }
   const { token } = await tokens.create({ workspaceId: workspace.id, role: "owner", name: issuedName });
   return token;
+}
+
+/** A name that is written wrong allows nothing to anybody, in silence. */
+async function tellOfUnknownWorkspaces(config: Config, { workspaces }: ControlPlane): Promise<void> {
+  const known = new Set((await workspaces.list()).map(({ name }) => name));
+  for (const workspace of Object.keys(config.workspaces).filter((name) => !known.has(name)))
+    log.warn("the configuration speaks of a workspace that there is not", { workspace, there: [...known] });
 }
 
 function joinTokenPath(config: Config): string {

@@ -57,6 +57,12 @@ describe("a credential that fails", () => {
   });
 });
 
+test("the operator is told of a workspace in his configuration that there is not", async () => {
+  await node.waitForLog(/"the configuration speaks of a workspace that there is not"/);
+  const told = node.records.filter(({ message }) => String(message).startsWith("the configuration speaks"));
+  expect(told).toMatchObject([{ level: "warning", workspace: "elsewhere", there: ["default"] }]);
+});
+
 describe("an identity by name", () => {
   test("is refused where the operator did not allow it, at a build and for a secret, with what he has to write", async () => {
     const before = await secrets();

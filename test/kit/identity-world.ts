@@ -136,6 +136,8 @@ issuer = "${issuer}"
 ${identity}
 [identities.dev]
 ${identity}
+[workspaces.elsewhere]
+identities = ["dev"]
 [workspaces.default]
 identities = ${JSON.stringify(allowed.identities)}
 ${allowed.default_identity === undefined ? "" : `default_identity = "${allowed.default_identity}"`}
