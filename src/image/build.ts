@@ -21,7 +21,7 @@ import { RegistryError } from "../registry/error.ts";
 import { describeLeft, type PullLimit } from "../registry/pull-limit.ts";
 import type { ResolvedImage } from "../registry/repository.ts";
 import type { Vault } from "../secret/vault.ts";
-import { createCredentialSecretIfNeeded } from "./credential-secret.ts";
+import { type CredentialSecret, createCredentialSecretIfNeeded } from "./credential-secret.ts";
 import type { Image } from "./image.ts";
 import type { ImageStore } from "./store.ts";
 
@@ -121,17 +121,28 @@ export async function buildImage(
   const kept =
     access.credential === undefined
       ? undefined
-      : await createCredentialSecretIfNeeded(dependencies.vault, workspaceId, access.credential);
+      : await createCredentialSecretIfNeeded(
+          dependencies.vault,
+          workspaceId,
+          access.credential,
+          repository.tookCredential(),
+        );
   const image = await record(dependencies, request, resolved, built);
   if (kept !== undefined) {
     await dependencies.images.setImageCredentialSecret(image.id, kept.secret.name, kept.secret.id);
     onProgress({
       step: "secret",
-      message: `credentials kept as secret ${kept.secret.name} (${kept.outcome})`,
+      message: sayKept(kept, reference.registry),
     });
   }
   onProgress({ step: "done", message: `built ${image.id}` });
   return await dependencies.images.get(workspaceId, image.id);
+}
+
+function sayKept({ secret, outcome }: CredentialSecret, registry: string): string {
+  if (outcome === "unproved")
+    return `secret ${secret.name} left as it is: ${registry} did not ask for the credentials`;
+  return `credentials kept as secret ${secret.name} (${outcome})`;
 }
 
 interface Access {

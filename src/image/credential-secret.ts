@@ -11,12 +11,13 @@ const log = logger("image");
 /** What became of a build's credentials. */
 export interface CredentialSecret {
   readonly secret: SecretMetadata;
-  readonly outcome: "created" | "rotated" | "unchanged";
+  readonly outcome: "created" | "rotated" | "unchanged" | "unproved";
 }
 
 /**
- * Turns the credentials of a build into a workspace secret. They must have been proved at the registry before: that,
- * and that an equal value makes no version, is why a stale laptop cannot undo a rotation.
+ * Turns the credentials of a build into a workspace secret. Only those that were proved at the registry take the place of
+ * others: that, and that an equal value makes no version, is why a stale laptop cannot undo a rotation. A registry that
+ * gives a public image without asking proves nothing.
  *
  * The same principal (account, user name, e-mail) on the same registry finds its secret again; another one gets a
  * secret of its own, whose name then carries a suffix.
@@ -25,11 +26,13 @@ export async function createCredentialSecretIfNeeded(
   vault: Vault,
   workspaceId: string,
   credential: RegistryCredential,
+  proved: boolean,
 ): Promise<CredentialSecret> {
   const { registry, type, credentials } = credential;
   const value = marshalCredentials(registry, type, credentials);
   const principal = principalOf(registry, type, credentials);
   const existing = await vault.findForPrincipal(workspaceId, registry, principal);
+  if (existing !== undefined && !proved) return { secret: existing, outcome: "unproved" };
   if (existing !== undefined) {
     const { secret, changed } = await vault.update(workspaceId, existing.name, value);
     return { secret, outcome: changed ? "rotated" : "unchanged" };

@@ -56,6 +56,7 @@ export class RepositoryApi {
   readonly #root: URL;
   readonly session: Session;
   #pullLimit: PullLimit | undefined;
+  #tookCredential = false;
 
   constructor(
     where: Where,
@@ -77,6 +78,11 @@ export class RepositoryApi {
   /** What the registry said last of how often it may still be asked; `undefined`: nothing so far. */
   get pullLimit(): PullLimit | undefined {
     return this.#pullLimit;
+  }
+
+  /** Whether a request that carried what the session gave was answered well. */
+  get tookCredential(): boolean {
+    return this.#tookCredential;
   }
 
   /** One request with everything that may be needed around it. @throws RegistryError, CredentialError */
@@ -128,6 +134,7 @@ export class RepositoryApi {
       this.#noteLimit(answer.headers);
       const followed = await this.#follow({ answer, elsewhere: undefined }, url, request, ticket.header);
       if (status < 500) this.session.accepted(ticket, status);
+      if (status < 400 && ticket.header !== undefined) this.#tookCredential = this.withCredential;
       return this.#accepted(followed, request);
     }
     throw badCredential(this.#subject(request.name));

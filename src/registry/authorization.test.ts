@@ -29,6 +29,24 @@ const manifest: RawReply = {
 };
 const head = (of: Repository): Promise<unknown> => of.headManifest("1", signal);
 
+test("a credential is good once a request that carried it was answered, and not where nobody asked for it", async () => {
+  let isOpen = true;
+  const server = await serve(({ headers }) =>
+    isOpen || headers.get("authorization") === `Basic ${btoa("alice:pw")}`
+      ? manifest
+      : { status: 401, headers: { "www-authenticate": 'Basic realm="r"' } },
+  );
+  const repository = repositoryAt(server.host, { password: "pw" });
+  await head(repository);
+  expect(repository.tookCredential()).toBe(false);
+  isOpen = false;
+  await head(repository);
+  expect(repository.tookCredential()).toBe(true);
+  const wrong = repositoryAt(server.host, { password: "another" });
+  await expect(head(wrong)).rejects.toMatchObject({ code: "unauthorized" });
+  expect(wrong.tookCredential()).toBe(false);
+});
+
 describe("authorization without tokens", () => {
   const basicOnly =
     (good: string) =>

@@ -211,6 +211,10 @@ class RemoteRepository implements Repository {
     return { ...this.#traffic };
   }
 
+  tookCredential(): boolean {
+    return this.#shared.api.tookCredential;
+  }
+
   pullLimit(): PullLimit | undefined {
     return this.#shared.api.pullLimit;
   }

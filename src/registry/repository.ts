@@ -43,6 +43,8 @@ export interface Repository {
   traffic(): BlobSourceStats;
   /** What the registry said last of how often it may still be asked for manifests (Docker Hub). */
   pullLimit(): PullLimit | undefined;
+  /** Whether a request that carried the credential, or what was got with it, was answered well: it is a good one. */
+  tookCredential(): boolean;
 }
 
 /** The layers of a repository, for the rooms that read them. Counts what is asked for from now on. */
