@@ -64,6 +64,12 @@ function oneOf(words: readonly string[]): string {
   return words.length < 2 ? words.join("") : `${words.slice(0, -1).join(", ")} or ${words.at(-1)}`;
 }
 
+/** The message of a setting that was found wrong where it is used, with the file in front in which it stands. */
+export function inFile(message: string, source: string | undefined): string {
+  const namesSetting = /^[a-z_]+(\.|:)/.test(message);
+  return source === undefined || !namesSetting ? message : `${source}: ${message}`;
+}
+
 /**
  * The number of the line at which a text stops being TOML: the first after the longest beginning that can be parsed. The
  * parser tells no line. `undefined` for texts of too many lines to try.

@@ -290,6 +290,8 @@ export type WorkspaceSettings = z.infer<typeof workspace>;
 
 /** The configuration with every place worked out. */
 export interface Config extends ConfigFile {
+  /** The file that it was read from; `undefined` without one. */
+  readonly source: string | undefined;
   readonly keyFile: string;
   readonly indexDir: string;
   readonly indexLimits: IndexLimits;
@@ -336,12 +338,12 @@ function isToml(text: string): boolean {
 }
 
 /** A configuration out of settings, such as the flags of `dev`. */
-export function makeConfig(settings: Settings, source = "flags"): Config {
+export function makeConfig(settings: Settings, source?: string): Config {
   const parsed = schema.safeParse(settings);
   if (!parsed.success) {
     const [issue] = parsed.error.issues;
     const { field, message } = issue === undefined ? { field: "", message: "invalid" } : configProblem(issue);
-    throw new ConfigError("invalid", `${source}: ${field === "" ? "" : `${field}: `}${message}`, {
+    throw new ConfigError("invalid", `${source ?? "flags"}: ${field === "" ? "" : `${field}: `}${message}`, {
       next: "Correct the field; the README lists all of them.",
     });
   }
@@ -349,6 +351,7 @@ export function makeConfig(settings: Settings, source = "flags"): Config {
   const config = { ...parsed.data, data_dir: resolve(parsed.data.data_dir) };
   return {
     ...config,
+    source,
     keyFile: config.key_file ?? join(config.data_dir, "key"),
     indexDir: resolve(config.index.dir ?? join(config.data_dir, "index")),
     indexLimits: indexLimits(config.index.limits),

@@ -1,6 +1,7 @@
 import { access, constants } from "node:fs/promises";
 import { connect } from "node:net";
 import { type Config, ConfigError, type IdentitySettings, readConfig } from "../config.ts";
+import { inFile } from "../config-problem.ts";
 import type { Identity, IssuerFetch } from "../credential/issuer.ts";
 import type { RegistryClient } from "../registry/client.ts";
 import { proxyVariables } from "../registry/proxy.ts";
@@ -30,8 +31,10 @@ export async function checkConfig(path: string, env: Environment = process.env):
     ];
     return [{ check: "config", state: "ok", found: path }, ...(await Promise.all(checks))];
   } catch (error) {
-    if (error instanceof ConfigError) return [{ check: "config", state: "bad", ...told(error) }];
-    throw error;
+    if (!(error instanceof ConfigError)) throw error;
+    const problem = told(error);
+    const found = problem.found.startsWith(path) ? problem.found : inFile(problem.found, path);
+    return [{ check: "config", state: "bad", ...problem, found }];
   }
 }
 

@@ -1,4 +1,5 @@
-import { type Config, makeConfig, readConfig } from "../config.ts";
+import { type Config, ConfigError, makeConfig, readConfig } from "../config.ts";
+import { inFile } from "../config-problem.ts";
 import { type Node, type RoleName, startNode } from "../role/node.ts";
 import { configureLog } from "../std/log.ts";
 import { writeContext } from "./context.ts";
@@ -42,7 +43,7 @@ export async function serveUntilSignal(
   });
   const node = await startNode(config, roles, { signal: leaving.signal }).catch((thrown: unknown) => {
     // What it took over keeps a process alive, and would keep the next one out.
-    process.exit(printFailure(thrown, json));
+    process.exit(printFailure(withFile(thrown, config), json));
   });
   await onReady(node);
   if ((await signalled) === handOverSignal) {
@@ -51,4 +52,10 @@ export async function serveUntilSignal(
   }
   await node.close();
   return 0;
+}
+
+/** What only the start of a role finds wrong in the settings, such as a role's ARN, names the file as well. */
+function withFile(thrown: unknown, { source }: Config): unknown {
+  if (!(thrown instanceof ConfigError) || thrown.code !== "invalid") return thrown;
+  return new ConfigError(thrown.code, inFile(thrown.message, source), { cause: thrown, next: thrown.next });
 }

@@ -198,6 +198,23 @@ describe("a node does not start", () => {
       }));
   }
 
+  for (const [what, section, field] of [
+    [
+      "that names no role of AWS's",
+      '[identities.x]\ntype = "aws"\nsource = "instance"\nrole_arn = "puller"',
+      "x",
+    ],
+    ["whose authorities are not there", '[registry]\nca_file = "/nowhere.pem"', "ca_file: /nowhere.pem"],
+  ] as const) {
+    test(`with a configuration file ${what}, by file and field`, () =>
+      inScratch(async (dir) => {
+        const path = join(dir, "config.toml");
+        await writeFile(path, `data_dir = "${join(dir, "data")}"\n${section}\n`);
+        const told = refusal(await start(["--role=gateway,scheduler", "--config", path], dir));
+        expect(told).toMatch(new RegExp(`^oci-node: ${path}: (identities|registry)\\.${field}`));
+      }));
+  }
+
   test("with a configuration file that others may write", () =>
     inScratch(async (dir) => {
       const path = join(dir, "config.toml");
