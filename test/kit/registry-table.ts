@@ -210,6 +210,7 @@ export const registries: readonly Row[] = [
     "distribution",
     "test/journey/registry-store.test.ts: docker-registry with htpasswd and an S3 store: redirects are followed without the password, and asked for again when they are over",
     "test/journey/registry-store.test.ts: docker-registry with tokens and an S3 store: the token stays at the registry, and the redirect is asked for again with it",
+    "test/journey/registry-store.test.ts: docker-registry over TLS, by an authority of the operator's own: under its name, and under no other",
     "test/journey/rotation.test.ts: is used by the very next run once the secret is updated",
   ],
 ];

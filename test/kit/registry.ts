@@ -22,11 +22,13 @@ export interface RegistryOptions {
   readonly tokenSeconds?: number;
   /** Puts something before the token server and gives its address, which the registry then names to clients. */
   readonly tokenFront?: (tokenServer: string) => Promise<string>;
+  /** Speaks HTTPS under this certificate; default: plain HTTP. */
+  readonly tls?: { readonly key: string; readonly cert: string };
   /** Keeps its blobs there and redirects to it; default: a folder of its own, and it sends them itself. */
   readonly store?: S3Store;
 }
 
-/** Debian's docker-registry in a process of its own, over plain HTTP on loopback, with its storage in a folder of its own. */
+/** Debian's docker-registry in a process of its own on loopback, over plain HTTP unless said otherwise, with its storage in a folder of its own. */
 export class TestRegistry {
   /** `127.0.0.1:PORT`, as it stands in image references. */
   readonly host: string;
@@ -149,6 +151,7 @@ async function registryConfig(
       rootcertbundle: tokens.certificatePath,
     };
   }
+  const tls = options.tls === undefined ? undefined : await writeCertificate(dir, options.tls);
   return {
     version: "0.1",
     log: { level: "info", accesslog: { disabled: false } },
@@ -158,9 +161,19 @@ async function registryConfig(
         : { s3: options.store.settings }),
       delete: { enabled: true },
     },
-    http: { addr: options.listen ?? "127.0.0.1:0", relativeurls: true, secret: "test" },
+    http: { addr: options.listen ?? "127.0.0.1:0", relativeurls: true, secret: "test", ...(tls && { tls }) },
     ...(options.auth === "none" ? {} : { auth }),
   };
+}
+
+async function writeCertificate(
+  dir: string,
+  { key, cert }: NonNullable<RegistryOptions["tls"]>,
+): Promise<object> {
+  const files = { certificate: join(dir, "tls.crt"), key: join(dir, "tls.key") };
+  await writeFile(files.certificate, cert);
+  await writeFile(files.key, key, { mode: 0o600 });
+  return files;
 }
 
 /** docker-registry reads the file again when its time has changed. */
