@@ -41,6 +41,7 @@ describe("what clouds are told to trust a workspace", () => {
   test("is for Google and Azure the commands that name issuer and subject", () => {
     const { google, azure } = trustPolicies(who);
     expect(google?.commands.join("\n")).toContain("--issuer-uri=https://id.example.com/node ");
+    expect(google?.commands[1]).toEndWith(`--attribute-condition="assertion.sub == 'workspace:team.a_b'"`);
     expect(google?.commands.at(-1)).toEndWith("/workloadIdentityPools/oci-node/subject/workspace:team.a_b");
     expect(azure?.commands[0]).toContain("--name oci-node-team-a-b ");
     expect(azure?.commands[0]).toContain(

@@ -70,7 +70,9 @@ function google(issuer: string, subject: string) {
     commands: [
       "gcloud iam workload-identity-pools create oci-node --location=global",
       "gcloud iam workload-identity-pools providers create-oidc oci-node --location=global " +
-        `--workload-identity-pool=oci-node --issuer-uri=${issuer} --attribute-mapping=google.subject=assertion.sub`,
+        `--workload-identity-pool=oci-node --issuer-uri=${issuer} --attribute-mapping=google.subject=assertion.sub ` +
+        // The issuer speaks for all workspaces of the node: a grant to the whole pool must not be one to all of them.
+        `--attribute-condition="assertion.sub == '${subject}'"`,
       "gcloud artifacts repositories add-iam-policy-binding REPOSITORY --location=LOCATION " +
         `--role=roles/artifactregistry.reader --member=principal://iam.googleapis.com/${googlePool}/subject/${subject}`,
     ],
