@@ -1,8 +1,9 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { chmod, mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { chmod, mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import type { CredentialError } from "../credential/error.ts";
+import { run } from "../std/spawn.ts";
 import { CliError } from "./context.ts";
 import { credentialsFrom } from "./credential-source.ts";
 
@@ -108,3 +109,29 @@ test.each(["kubernetes", "keychain", "", "docker-config:x"])(
     expect((error as CliError).next).toContain("kubernetes:FILE");
   },
 );
+
+test("Ctrl-C ends the helper that is asked, which has a session of its own", async () => {
+  const pids = join(dir, "pids");
+  await run(["mkfifo", pids]);
+  await put("bin/docker-credential-hung", `#!/bin/sh\nsleep 1000 &\necho $$ $! > ${pids}\nwait\n`);
+  await chmod(join(dir, "bin/docker-credential-hung"), 0o755);
+  const named = await put("hung.json", { credsStore: "hung" });
+  const main = join(import.meta.dir, "../main.ts");
+  const command = Bun.spawn(
+    [process.execPath, main, "index", "r.test/app:1", "--creds-from", `docker:${named}`],
+    { env: { PATH: `${join(dir, "bin")}:/usr/bin:/bin`, HOME: dir }, stdout: "ignore", stderr: "pipe" },
+  );
+  const running = await readFile(pids, "utf8");
+  command.kill("SIGINT");
+  expect(await new Response(command.stderr).text()).toBe("oci-node: interrupted: no credential was read\n");
+  expect(await command.exited).toBe(1);
+  for (const pid of running.trim().split(" ")) await ends(Number(pid));
+});
+
+/** Comes back once there is no such process, other than one that nobody has waited for yet. */
+async function ends(pid: number): Promise<void> {
+  for (;;) {
+    const stat = await readFile(`/proc/${pid}/stat`, "utf8").catch(() => "");
+    if (stat === "" || / Z /.test(stat)) return;
+  }
+}

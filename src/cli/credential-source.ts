@@ -57,7 +57,9 @@ async function fromDocker(
   const owner = file ?? "Docker's config";
   const config = parseDockerConfig(await readText(path, "--creds-from docker"), owner);
   if (kept) assertNotOurs(target, config, owner);
-  const found = await findInDockerConfig(target, config, { owner, namespaces: false, helpers: { env } });
+  const found = await untilInterrupted((signal) =>
+    findInDockerConfig(target, config, { owner, namespaces: false, helpers: { env, signal } }),
+  );
   return found ?? nothing(target, [config], owner, "docker");
 }
 
@@ -78,10 +80,26 @@ async function fromPodman(
       });
   for (const config of configs) {
     if (kept) assertNotOurs(target, config, owner);
-    const found = await findInDockerConfig(target, config, { owner, namespaces: true, helpers: { env } });
+    const found = await untilInterrupted((signal) =>
+      findInDockerConfig(target, config, { owner, namespaces: true, helpers: { env, signal } }),
+    );
     if (found !== undefined) return found;
   }
   return nothing(target, configs, owner, "podman");
+}
+
+/** A helper has a session of its own, which Ctrl-C does not reach: it is ended here. */
+async function untilInterrupted<T>(find: (signal: AbortSignal) => Promise<T>): Promise<T> {
+  const interrupted = new AbortController();
+  const interrupt = () => interrupted.abort(new CliError("failed", "interrupted: no credential was read"));
+  process.once("SIGINT", interrupt);
+  process.once("SIGTERM", interrupt);
+  try {
+    return await find(interrupted.signal);
+  } finally {
+    process.off("SIGINT", interrupt);
+    process.off("SIGTERM", interrupt);
+  }
 }
 
 /** Our helper gives out what the workspace has already, or a token that ends: neither is to become a secret beside it. */
