@@ -1,6 +1,7 @@
 import { createProvider } from "../credential/create-provider.ts";
 import { detectCredentialType } from "../credential/detect.ts";
 import { CredentialError } from "../credential/error.ts";
+import { identityName } from "../credential/identity.ts";
 import type { DefaultProvider, ProvidersOf } from "../credential/issuer.ts";
 import { unmarshalCredentials } from "../credential/marshal.ts";
 import {
@@ -182,7 +183,9 @@ async function chooseAccess(dependencies: BuildDependencies, request: BuildReque
   if (!given) return await chooseDefault(dependencies, request);
   const type = detectCredentialType(registry, credentials);
   const credential = { registry, type, credentials };
-  return { credential, description: "with the credentials given", isNew: type !== "identity" };
+  const isIdentity = type === "identity";
+  const what = isIdentity ? `identity ${identityName(credentials)}` : "credentials given";
+  return { credential, description: `with the ${what}`, isNew: !isIdentity };
 }
 
 async function chooseDefault({ defaultProvider }: BuildDependencies, request: BuildRequest): Promise<Access> {

@@ -99,6 +99,8 @@ describe("an identity by name", () => {
     ]);
     expect(image.registry).toBe(registry.host);
     await node.ok(["secret", "rm", "--force", name]);
+    const named = await node.cli(["image", "build", image.reference, "--identity", "prod"]);
+    expect(named.stderr).toContain("with the identity prod\n");
   });
 });
 
