@@ -8,6 +8,8 @@ export type CredentialErrorCode =
   | "registry_mismatch"
   | "provider_failed"
   | "provider_unreachable"
+  /** What was refused is all that there is: the refusal itself says more. */
+  | "unchanged"
   | "expired"
   | "identity_refused"
   | "release_refused"

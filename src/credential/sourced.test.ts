@@ -24,7 +24,7 @@ describe("a credential that another program keeps", () => {
     const provider = sourcedProvider("r.test", pair("first"), async () => now);
     const again = () => provider.authorization(undefined, { refresh: true });
     await expect(again()).rejects.toMatchObject({
-      code: "provider_failed",
+      code: "unchanged",
       next: expect.stringContaining("r.test"),
     });
     now = pair("second");

@@ -25,11 +25,13 @@ export function sourcedProvider(
       dependencies,
     );
   let current = providerOf(first);
+  const advice = `Log in to ${registry} again where the credential is kept; what waits goes on then.`;
   return {
     registry,
     type: current.type,
     fingerprint: fingerprintOf({ registry, type: current.type, credentials: first }),
     renewable: true,
+    advice,
     async authorization(signal, options) {
       if (options?.refresh !== true) return await current.authorization(signal);
       const next = providerOf(await readAgain());
@@ -40,9 +42,9 @@ export function sourcedProvider(
       if (current.renewable) return await current.authorization(signal, options);
       // The same password once more could lock the account.
       throw new CredentialError(
-        "provider_failed",
+        "unchanged",
         `${registry} does not take the credential any more, and where it came from has no other`,
-        { next: `Log in to ${registry} again there; what waits goes on then.` },
+        { next: advice },
       );
     },
   };

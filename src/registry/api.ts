@@ -6,7 +6,7 @@ import type { Egress, Order } from "./egress.ts";
 import { RegistryError, type Where } from "./error.ts";
 import type { FailedLogins } from "./failed-logins.ts";
 import { lists } from "./policy.ts";
-import { badCredential, problemOf, type Subject } from "./problem.ts";
+import { badCredential, problemOf, type Subject, unlessUnchanged } from "./problem.ts";
 import { isLow, type PullLimit, parsePullLimit } from "./pull-limit.ts";
 import { type Clock, withRetry } from "./retry.ts";
 import { Session } from "./session.ts";
@@ -105,8 +105,10 @@ export class RepositoryApi {
 
   async #authorized(request: ApiRequest, timeoutMs: number): Promise<ApiAnswer> {
     const url = new URL(request.path, this.#root.href);
+    const subject = this.#subject(request.name);
+    let refusal: RegistryError | undefined;
     for (let round = 0; round < roundsMax; round += 1) {
-      const ticket = await this.session.ticket(request.signal);
+      const ticket = await this.session.ticket(request.signal).catch(unlessUnchanged(refusal));
       request.traffic.requests += 1;
       const answer = await this.egress.send({
         method: request.method,
@@ -123,12 +125,13 @@ export class RepositoryApi {
       if (answer.status === 401) {
         const challenge = answer.headers.get("www-authenticate");
         answer.discard();
+        if (ticket.header !== undefined) refusal = badCredential(subject);
         await this.session.refusedWith401(challenge, ticket, request.signal);
         continue;
       }
       const { status } = answer;
       if ((status === 400 || status === 403) && this.session.refusedSilently(status, ticket)) {
-        answer.discard();
+        refusal = await problemOf(answer, subject, this.clock.now());
         continue;
       }
       this.#noteLimit(answer.headers);
@@ -137,7 +140,7 @@ export class RepositoryApi {
       if (status < 400 && ticket.header !== undefined) this.#tookCredential = this.withCredential;
       return this.#accepted(followed, request);
     }
-    throw badCredential(this.#subject(request.name));
+    throw badCredential(subject);
   }
 
   async #accepted(followed: ApiAnswer, request: ApiRequest): Promise<ApiAnswer> {

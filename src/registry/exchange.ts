@@ -6,7 +6,7 @@ import type { Egress } from "./egress.ts";
 import { RegistryError } from "./error.ts";
 import { type FailedLogins, loginOf } from "./failed-logins.ts";
 import { echoes } from "./grant.ts";
-import { badCredential, type Subject } from "./problem.ts";
+import { badCredential, type Subject, unlessUnchanged } from "./problem.ts";
 import { checkRealm } from "./realm.ts";
 import { type Clock, withRetry } from "./retry.ts";
 import { type BearerToken, exchangeToken, type TokenRequest } from "./token.ts";
@@ -61,7 +61,7 @@ export class Exchanger {
       if (!isRefusal(error) || error.code === "denied" || madeAnew || !provider.renewable) throw error;
       // What the issuer gave has ended, it may be. One that is made anew is not refused for its age.
       provider.refuse();
-      return this.#made(request, await this.#send(request, undefined));
+      return this.#made(request, await this.#send(request, undefined).catch(unlessUnchanged(error)));
     }
   }
 

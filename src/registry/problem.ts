@@ -1,3 +1,4 @@
+import { CredentialError } from "../credential/error.ts";
 import type { Answer } from "./answer.ts";
 import { RegistryError, type Where } from "./error.ts";
 import { describeLimit, type PullLimit, parsePullLimit } from "./pull-limit.ts";
@@ -56,6 +57,14 @@ export async function problemOf(
         next: "Check that a registry answers at this host.",
       });
   }
+}
+
+/** For what fails after a refusal: that there is no other credential says less than the refusal did, which is thrown then. */
+export function unlessUnchanged(refusal: RegistryError | undefined): (thrown: unknown) => never {
+  return (thrown) => {
+    const unchanged = thrown instanceof CredentialError && thrown.code === "unchanged";
+    throw unchanged && refusal !== undefined ? refusal : thrown;
+  };
 }
 
 /** The credential is there and not believed, or is needed and not there. */

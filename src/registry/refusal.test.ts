@@ -1,6 +1,8 @@
 import { afterEach, beforeAll, describe, expect, test } from "bun:test";
 import { inspect } from "node:util";
 import { anonymousProvider } from "../credential/provider.ts";
+import { sourcedProvider } from "../credential/sourced.ts";
+import { credentialMap } from "../credential/value.ts";
 import { type Certificate, makeCertificate, makeExpiredCertificate } from "./certificate.test-kit.ts";
 import { mediaTypes } from "./descriptor.ts";
 import type { RegistryError, RegistryErrorCode } from "./error.ts";
@@ -191,6 +193,36 @@ describe("at a build and at a HEAD of its manifest", () => {
 
   test("no two of them are told alike", () => {
     expect(new Set(told.values()).size).toBe(rows.length);
+  });
+});
+
+describe("with a credential that another program keeps, and has no other of", () => {
+  const kept = credentialMap({ USERNAME: "alice", PASSWORD: password });
+  const from = (host: string): QuirkOptions => ({ provider: sourcedProvider(host, kept, async () => kept) });
+
+  test.each([
+    ["a bad secret", "unauthorized", 401, /refuses the credential for/, /Log in to .* again where/],
+    ["no pull right", "denied", 403, /does not allow this credential to pull/, /the right to pull/],
+  ] as const)("%s is told as what it is", async (_, code, status, message, next) => {
+    const reply = { status, headers: basicChallenge, body: said("DENIED") };
+    const [host] = await at((request) => believed(request, reply));
+    const error = await refusal(host, from(host));
+    expect([error.code, error.message, error.next]).toEqual([
+      code,
+      expect.stringMatching(message),
+      expect.stringMatching(next),
+    ]);
+  });
+
+  test("a password that the token service refuses is told as one, and not sent once more", async () => {
+    const server = await serve(({ url }) => {
+      if (url.pathname === "/token") return { status: 401 };
+      const realm = `http://${url.host}/token`;
+      return { status: 401, headers: { "www-authenticate": `Bearer realm="${realm}",service="s"` } };
+    });
+    const { code, message } = await refusal(server.host, from(server.host));
+    expect([code, message]).toEqual(["unauthorized", expect.stringContaining("refuses the credential")]);
+    expect(server.lines().filter((line) => line.startsWith("GET /token"))).toHaveLength(2);
   });
 });
 

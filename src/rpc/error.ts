@@ -31,6 +31,7 @@ const credential: Record<CredentialErrorCode, Code> = {
   no_credentials: Code.InvalidArgument,
   provider_failed: Code.FailedPrecondition,
   provider_unreachable: Code.Unavailable,
+  unchanged: Code.FailedPrecondition,
   expired: Code.FailedPrecondition,
   identity_refused: Code.PermissionDenied,
   release_refused: Code.PermissionDenied,
