@@ -68,8 +68,10 @@ export function originOf({ secretName, secretVersion, identity }: ImageCredentia
 
 /** One sentence of what a worker has, for the container's events. */
 export function describeImageCredential(credential: ImageCredential): string {
-  const { delivery, scope, sealedReason } = credential;
+  const { delivery, scope, sealedReason, validUntil } = credential;
   if (delivery === "none") return "the image needs no credential";
+  if (delivery === "minted" && validUntil === undefined)
+    return `a short-lived authorization is made from ${originOf(credential)} when something of the image is missing`;
   const what =
     delivery === "minted" ? "a short-lived authorization was made from" : "the worker was given, sealed,";
   const why = sealedReason === undefined ? "" : `; ${sealedReason}`;

@@ -13,7 +13,7 @@ import { RegistryError, type Where } from "./error.ts";
 import { type FailedLogins, processFailedLogins } from "./failed-logins.ts";
 import { issuerFetch, metadataFetch } from "./issuer-fetch.ts";
 import { KnownManifests } from "./known-manifests.ts";
-import { type Minted, Minter, type MintOptions } from "./mint.ts";
+import { type Minted, type MintedPull, Minter, type MintOptions } from "./mint.ts";
 import { Mirrors } from "./mirror.ts";
 import { type RegistryPolicy, resolvePolicy } from "./policy.ts";
 import type { PullLimit } from "./pull-limit.ts";
@@ -105,6 +105,11 @@ export class RegistryClient {
     const wanted = reference.digest ?? reference.tag ?? "latest";
     if (provider.type === "public") return Promise.resolve(undefined);
     return shared.minter.mint((limit) => repository.headManifest(wanted, limit), signal, options);
+  }
+
+  /** What {@link mintPull} made before, without asking anybody now; `over`: it has ended. */
+  mintedPull(reference: Reference, provider: CredentialProvider): MintedPull | "over" | undefined {
+    return this.#sharedFor(reference, provider).minter.peek();
   }
 
   /** The credential is not used any more: what was agreed with it, tokens above all, goes. */

@@ -62,6 +62,12 @@ export class Minter {
     this.#totalTimeoutMs = totalTimeoutMs;
   }
 
+  /** What there is without asking anybody; `over`: there was something, which has ended. */
+  peek(): MintedPull | "over" | undefined {
+    const kept = this.#kept?.minted;
+    return kept !== undefined && this.#clock.now() >= kept.validUntil.getTime() ? "over" : kept;
+  }
+
   /** @throws RegistryError, CredentialError */
   mint(prove: Prove, signal: AbortSignal, { anew = false, early = false }: MintOptions): Promise<Minted> {
     const kept = this.#kept;

@@ -251,6 +251,39 @@ describe("terms", () => {
   });
 });
 
+describe("a container that was given nothing yet, as its image is known here", () => {
+  /** Handed over without a token, by the same version of the same secret. */
+  const nothingYet = async (container: string): Promise<ImageAccess> => {
+    const given = await access(container, { token: "t1" });
+    const { validUntil: _, ...credential } = given.credential as ImageCredential;
+    return { ...given, sealedCredentials: "", credential };
+  };
+
+  test("starts without a question to anybody while its access is proved, and asks when it reads", async () => {
+    const before = await open("c1", access("c1", { token: "t1" }));
+    await before.prove(never);
+    before.end();
+    const asked = server.requests.length;
+    next = [() => access("c2", { token: "t2" })];
+    const lease = await open("c2", nothingYet("c2"));
+    await lease.prove(never);
+    await clock.pass(60 * minute);
+    expect([server.requests.length - asked, refusals]).toEqual([0, []]);
+    expect(await read(lease)).toEqual(content.slice(0, 10));
+    expect(refusals).toEqual([false]);
+  });
+
+  test("proves its access with what it asks for when no proof counts any more", async () => {
+    next = [() => access("c1", { token: "t2" })];
+    const lease = await open("c1", nothingYet("c1"));
+    await lease.prove(never);
+    expect([heads(), refusals]).toEqual([1, [false]]);
+    next = [() => Promise.reject(new CredentialError("provider_failed", "the registry refuses the secret"))];
+    dependencies = { ...dependencies, grants: new AccessGrants() };
+    await expect((await open("c2", nothingYet("c2"))).prove(never)).rejects.toThrow("refuses the secret");
+  });
+});
+
 describe("a container that was here before this process", () => {
   test("is given a term with its first read, once for all who read", async () => {
     next = [() => access("c1", { token: "t1" })];

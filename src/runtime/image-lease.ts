@@ -43,7 +43,7 @@ export class ImageLease {
     user: ImageUser,
     onEvent: EventSink,
     keptUp: () => boolean,
-    first: { readonly access: ImageAccess; readonly term: LeaseTerm } | undefined,
+    first: { readonly access: ImageAccess; readonly term: LeaseTerm | undefined } | undefined,
   ) {
     this.#dependencies = dependencies;
     this.#user = user;
@@ -76,8 +76,8 @@ export class ImageLease {
     onEvent: EventSink,
     keptUp: () => boolean,
   ): Promise<ImageLease> {
-    const term = await openTerm(dependencies, access);
-    tellFirst(access, term, onEvent);
+    const term = isDeferred(access) ? undefined : await openTerm(dependencies, access);
+    if (term !== undefined) tellFirst(access, term, onEvent);
     return new ImageLease(dependencies, user, onEvent, keptUp, { access, term });
   }
 
@@ -151,6 +151,11 @@ export class ImageLease {
     log.warn("no new credentials for an image", { container, manifestDigest, error: messageOf(thrown) });
     this.#onEvent("credential", `no new credential for the image: ${messageOf(thrown)}`);
   }
+}
+
+/** Whether nothing was made yet, as the image is known here: it is asked for when it is needed. */
+function isDeferred({ sealedCredentials, credential }: ImageAccess): boolean {
+  return sealedCredentials === "" && credential?.delivery === "minted";
 }
 
 /** Whether what was agreed with the registry by one counts for the other. */

@@ -20,7 +20,7 @@ const sealedLifeMs = 5 * 60_000;
 
 export interface AttachDependencies {
   readonly vault: Pick<Vault, "read" | "get">;
-  readonly registry: Pick<RegistryClient, "mintPull">;
+  readonly registry: Pick<RegistryClient, "mintPull" | "mintedPull">;
   readonly providersOf: ProvidersOf;
   readonly defaultProvider: DefaultProvider;
   /** What the workspace's policy says that workers get. */
@@ -41,6 +41,8 @@ export interface AttachedCredentials {
 }
 
 export interface AttachOptions {
+  /** The worker had the image handed over before. */
+  readonly known?: boolean;
   /** The worker has something already. */
   readonly renewal?: boolean;
   /** The registry refuses what the worker has. */
@@ -68,7 +70,7 @@ export async function attachCredentials(
   worker: Worker,
   options: AttachOptions = {},
 ): Promise<AttachedCredentials> {
-  const { renewal = false, refused = false, signal } = options;
+  const { renewal = false, refused = false, known = false, signal } = options;
   const requestId = randomUUID();
   const givenAt = new Date();
   const expiresAt = new Date(givenAt.getTime() + sealedLifeMs);
@@ -84,6 +86,7 @@ export async function attachCredentials(
   const before = container.imageCredential;
   const delivery = await deliver(dependencies.registry, found.deliverable, {
     wanted,
+    known,
     signal,
     anew: refused && before?.delivery === "minted" && before.secretVersion === origin?.secretVersion,
     hasUntil:

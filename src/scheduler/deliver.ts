@@ -30,6 +30,8 @@ export interface DeliveryRule {
   readonly anew: boolean;
   /** The end of what the worker has, while that is good: it is better off waiting than with the credential itself. */
   readonly hasUntil?: Date | undefined;
+  /** The worker has the image, at least in part, and may have proved that it may: perhaps it needs nothing. */
+  readonly known?: boolean | undefined;
   /** Nobody waits for it any more. */
   readonly signal?: AbortSignal | undefined;
 }
@@ -37,7 +39,7 @@ export interface DeliveryRule {
 /** What goes to the worker. */
 export interface Delivery {
   readonly delivery: CredentialDelivery;
-  /** Absent: nothing, as the registry asks for nothing. */
+  /** Absent: nothing, as the registry asks for nothing, or nothing yet (`minted`): the worker asks when it needs something. */
   readonly text?: Redacted<string>;
   readonly scope?: string;
   readonly validUntil?: Date;
@@ -53,7 +55,7 @@ export interface Delivery {
  * @throws RegistryError, CredentialError
  */
 export async function deliver(
-  registry: Pick<RegistryClient, "mintPull">,
+  registry: Pick<RegistryClient, "mintPull" | "mintedPull">,
   what: Deliverable,
   rule: DeliveryRule,
   now: () => number = Date.now,
@@ -61,6 +63,12 @@ export async function deliver(
   const { reference, provider } = what;
   const seal = sealer(what);
   if (rule.wanted === "sealed" && seal !== undefined) return seal();
+  if (rule.known === true) {
+    // A known image starts without a question to the registry, however long ago the last start was.
+    const made = registry.mintedPull(reference, provider);
+    if (made === "over") return { delivery: "minted" };
+    if (made !== undefined) return deliveryOf(made, reference, now());
+  }
   const signals = [AbortSignal.timeout(mintTimeoutMs), ...(rule.signal === undefined ? [] : [rule.signal])];
   let minted: Minted;
   try {

@@ -38,6 +38,8 @@ let worker: Server;
 let dispatcher: Dispatcher;
 /** What the registries say when they are asked to mint, by repository. */
 let registries: Record<string, () => Promise<MintedPull | undefined>>;
+/** What was minted before. */
+let made: Record<string, MintedPull | "over">;
 let taken: ContainerRequest[];
 
 beforeAll(async () => {
@@ -83,6 +85,7 @@ beforeAll(async () => {
     registry: {
       mintPull: ({ repository }: Reference, _, signal) =>
         waitFor(registries[repository]?.() ?? Promise.resolve(undefined), signal),
+      mintedPull: ({ repository }) => made[repository],
     },
     providersOf: async () => ({}),
     defaultProvider: async () => undefined,
@@ -92,6 +95,7 @@ beforeAll(async () => {
 beforeEach(() => {
   taken = [];
   registries = {};
+  made = {};
 });
 afterAll(async () => {
   await worker.close();
@@ -196,6 +200,32 @@ test("a workspace whose registry is silent keeps no other waiting, however many 
   expect(taken.length).toBeGreaterThan(1);
   expect(many).toEqual(expect.arrayContaining(taken.slice(1).map(({ containerId }) => containerId)));
   await Promise.all(many.map((id) => containers.transition(id, {}, "failed", {}).catch(() => undefined)));
+});
+
+test("an image that its worker knows is handed over without asking the registry, however long ago it was asked", async () => {
+  registries = { known: minted };
+  await queued("known");
+  await dispatcher.round();
+  await dispatcher.idle();
+  registries = { known: () => Promise.reject(new Error("was asked")) };
+  made = { known: await minted() };
+  await queued("known");
+  await dispatcher.round();
+  await dispatcher.idle();
+  made = { known: "over" };
+  const id = await queued("known");
+  await dispatcher.round();
+  await dispatcher.idle();
+  expect(taken).toHaveLength(3);
+  expect(taken.map(({ imageCredentials }) => imageCredentials === "")).toEqual([false, false, true]);
+  expect(taken.at(-1)?.imageCredential?.delivery).toBe(CredentialDelivery.MINTED);
+  const [event] = (await containers.events(id)).filter(({ kind }) => kind === "credential");
+  expect(event?.message).toContain("when something of the image is missing");
+  made = {};
+  const unknown = await queued("unknown");
+  await dispatcher.round();
+  await dispatcher.idle();
+  expect((await containers.find(unknown))?.imageCredential).toMatchObject({ delivery: "sealed" });
 });
 
 test("a scheduler that ends waits for no registry, and leaves the container to the next", async () => {

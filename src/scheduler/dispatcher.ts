@@ -158,7 +158,8 @@ export class Dispatcher {
     let attached: AttachedCredentials;
     try {
       const { signal } = this.#closing;
-      attached = await attachCredentials(this.#dependencies, container, image, worker, { signal });
+      const known = this.#warm.get(bootOf(worker))?.has(image.manifestDigest) === true;
+      attached = await attachCredentials(this.#dependencies, container, image, worker, { known, signal });
     } catch (error) {
       if (!(error instanceof RegistryError || error instanceof CredentialError)) throw error;
       await this.#leave(container, "failed", reasonOf(error));

@@ -48,7 +48,7 @@ beforeAll(async () => {
     containers,
     images: new ImageStore(database),
     vault,
-    registry: { mintPull: async () => minted },
+    registry: { mintPull: async () => minted, mintedPull: () => undefined },
     providersOf: async () => ({}),
     defaultProvider: async () => undefined,
     deliveryOf: async () => delivery,
