@@ -131,6 +131,11 @@ export class Lease {
     return provider;
   }
 
+  /** Gets the first term where there is none yet and something is to be fetched, so that nobody has to wait for it. */
+  warm(): void {
+    if (this.#term === undefined && this.#options.keptUp()) void this.#renew().catch(() => undefined);
+  }
+
   /** Its container has ended. */
   end(): void {
     this.#cancelTimer?.();

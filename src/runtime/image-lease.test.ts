@@ -273,6 +273,20 @@ describe("a container that was given nothing yet, as its image is known here", (
     expect(refusals).toEqual([false]);
   });
 
+  test("asks once it is mounted, if something is missing, so that the scheduler may be away when that is read", async () => {
+    next = [() => access("c1", { token: "t1" })];
+    (await open("c0", nothingYet("c0"), () => false)).warm();
+    expect(refusals).toEqual([]);
+    const lease = await open("c1", nothingYet("c1"));
+    lease.warm();
+    lease.warm();
+    expect(refusals).toEqual([false]);
+    next = [() => Promise.reject(new Error("away"))];
+    expect(await read(lease)).toEqual(content.slice(0, 10));
+    lease.warm();
+    expect(refusals).toEqual([false]);
+  });
+
   test("proves its access with what it asks for when no proof counts any more", async () => {
     next = [() => access("c1", { token: "t2" })];
     const lease = await open("c1", nothingYet("c1"));

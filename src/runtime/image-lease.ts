@@ -100,6 +100,11 @@ export class ImageLease {
     else await grants.prove(this.#grant(this.#access), head);
   }
 
+  /** The image is mounted: what is missing of it will be read, and the scheduler may be away by then. */
+  warm(): void {
+    this.#lease.warm();
+  }
+
   /** The container has ended. */
   end(): void {
     this.#lease.end();

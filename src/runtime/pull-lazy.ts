@@ -74,6 +74,7 @@ export async function pullLazy(
     onEvent("access", "access to the image is proved");
     image = await mounting;
     image.replaceSource(lease.source);
+    lease.warm();
     return { image, config: parseImageConfig(JSON.parse(index.index.imageConfig)), lease };
   } catch (error) {
     await mounting?.then((mounted) => mounted.release()).catch(() => undefined);
@@ -88,8 +89,8 @@ export function traceKey({ workspaceId, manifestDigest, command }: PullRequest):
 }
 
 /**
- * Lets a mount that outlived the process before this one fetch again: with the first read it asks the scheduler for the
- * credentials that are right now.
+ * Lets a mount that outlived the process before this one fetch again: it asks the scheduler for the credentials that are
+ * right now.
  */
 export function resupply(
   dependencies: PullDependencies,
@@ -99,6 +100,7 @@ export function resupply(
 ): ImageLease {
   const lease = ImageLease.resume(dependencies, user, onEvent, () => !image.stats().complete);
   image.replaceSource(lease.source);
+  lease.warm();
   if (dependencies.backgroundFetch) image.startBackground();
   return lease;
 }

@@ -134,20 +134,6 @@ describe("a container that runs on minted tokens", () => {
     expect(`${JSON.stringify(ended)}${world.node.log}`).not.toContain(second.password);
   });
 
-  test("of an image that is known starts when the last has ended without asking for another", async () => {
-    await world.node.ok(["run", image.id]);
-    const known = await world.lastContainer();
-    while (Date.parse(known.imageCredential?.validUntil ?? "") > Date.now()) await world.inspect(known.id);
-    const asked = world.registry.tokens?.requests.length;
-    expect(await world.node.ok(["run", image.id])).toBe("hello from the image");
-    const { imageCredential, events } = await world.lastContainer();
-    expect(imageCredential).toMatchObject({ delivery: "minted", validUntil: null, secretVersion: 2 });
-    expect(events.map(({ message }) => message).join("\n")).toContain(
-      "when something of the image is missing",
-    );
-    expect(world.registry.tokens?.requests.length).toBe(asked);
-  });
-
   test("goes on with its own when the one that opened their mount has ended", async () => {
     const opener = await runReader("exit 0");
     const id = await runReader("md5sum /data/four || exit 1; exit 7");
@@ -161,6 +147,20 @@ describe("a container that runs on minted tokens", () => {
     const ended = await world.reaches(id, "exited", "failed");
     expect([ended.state, ended.exitCode]).toEqual(["exited", 7]);
     expect(givenTo(opener).length).toBe(before);
+  });
+
+  test("of an image that is all here starts when the last has ended, without another", async () => {
+    await world.node.ok(["run", "--eager", image.id]);
+    const known = await world.lastContainer();
+    while (Date.parse(known.imageCredential?.validUntil ?? "") > Date.now()) await world.inspect(known.id);
+    const asked = world.registry.tokens?.requests.length;
+    expect(await world.node.ok(["run", image.id])).toBe("hello from the image");
+    const { imageCredential, events } = await world.lastContainer();
+    expect(imageCredential).toMatchObject({ delivery: "minted", validUntil: null, secretVersion: 2 });
+    expect(events.map(({ message }) => message).join("\n")).toContain(
+      "when something of the image is missing",
+    );
+    expect(world.registry.tokens?.requests.length).toBe(asked);
   });
 });
 
