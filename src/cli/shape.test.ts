@@ -14,17 +14,18 @@ function container(endsInMs: number, complete: boolean, state = ContainerState.R
 
 const noteOf = (of: Container) => containerShape(of).imageCredential?.note;
 
-describe("a credential that is over is told to be no trouble", () => {
-  test("where all of the image is there, so that nothing asks for the next", () => {
+describe("of a credential that is over is told", () => {
+  test("that it is no trouble where all of the image is there, so that nothing asks for the next", () => {
     expect(noteOf(container(-60_000, true))).toContain("all of the image is on the worker");
     expect(noteOf(container(60_000, true))).toBeNull();
   });
 
-  test("where the container is over as well", () => {
+  test("that the container is over as well", () => {
     expect(noteOf(container(-60_000, false, ContainerState.STOPPED))).toBe("over, as the container is");
   });
 
-  test("and nowhere else", () => {
-    expect(noteOf(container(-60_000, false))).toBeNull();
+  test("that there is trouble where something has to be fetched still", () => {
+    expect(noteOf(container(-60_000, false))).toContain("the events say why");
+    expect(noteOf(container(60_000, false))).toBeNull();
   });
 });

@@ -95,12 +95,13 @@ function imageCredentialShape(credential: ImageCredential | undefined, container
   };
 }
 
-/** Why a time that is past is no trouble: a worker asks for nothing that it has no use for. */
+/** What a time that is past means: as a rule no trouble, as a worker asks for nothing that it has no use for. */
 function idleNote({ validUntil }: ImageCredential, container: Container, now = Date.now()): string | null {
   const end = dateOf(validUntil)?.getTime();
   if (end === undefined || end > now) return null;
   if (hasEnded(container)) return "over, as the container is";
-  if (container.transfer?.complete !== true) return null;
+  if (container.transfer?.complete !== true)
+    return "over, and there is no next one yet: reads of what is not here fail; the events say why";
   return "not renewed, as all of the image is on the worker; the next one is asked for when something has to be fetched";
 }
 

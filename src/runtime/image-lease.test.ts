@@ -160,10 +160,16 @@ describe("proving", () => {
 
   test("of a token that the registry refuses ends by name when the scheduler says no", async () => {
     good.clear();
-    next = [() => Promise.reject(new CredentialError("provider_failed", "the registry refuses the secret"))];
+    const refusal = { next: "Update it." };
+    next = [
+      () =>
+        Promise.reject(new CredentialError("provider_failed", "the registry refuses the secret", refusal)),
+    ];
     const lease = await open("c1", access("c1", { token: "t1" }));
     await expect(lease.prove(never)).rejects.toThrow("the registry refuses the secret");
-    expect(events.at(-1)).toContain("no new credential for the image: the registry refuses the secret");
+    expect(events.at(-1)).toContain(
+      "no new credential for the image: the registry refuses the secret. Update it.",
+    );
   });
 });
 

@@ -2,7 +2,7 @@ import { originOf } from "../container/image-credential.ts";
 import { Lease, type LeaseTerm } from "../credential/lease.ts";
 import type { LeaseClock } from "../credential/lease-clock.ts";
 import { parseReference } from "../reference/reference.ts";
-import { messageOf } from "../std/error.ts";
+import { CodedError, messageOf } from "../std/error.ts";
 import { logger } from "../std/log.ts";
 import type { GrantKey } from "./grants.ts";
 import {
@@ -154,7 +154,8 @@ export class ImageLease {
   #failed(thrown: unknown): void {
     const { containerId: container, manifestDigest } = this.#user;
     log.warn("no new credentials for an image", { container, manifestDigest, error: messageOf(thrown) });
-    this.#onEvent("credential", `no new credential for the image: ${messageOf(thrown)}`);
+    const next = thrown instanceof CodedError && thrown.next !== undefined ? `. ${thrown.next}` : "";
+    this.#onEvent("credential", `no new credential for the image: ${messageOf(thrown)}${next}`);
   }
 }
 
