@@ -26,6 +26,8 @@ export interface EgressRequest extends Destination {
 export interface Order {
   /** Nobody waits for it. */
   readonly background?: boolean | undefined;
+  /** A token, a manifest, an issuer's word: it does not wait for the bodies of others. */
+  readonly brief?: boolean | undefined;
   /** It failed before: not before this time, unless the host is seen to work again. */
   readonly againAfterMs?: number | undefined;
   /** Of the work that the request is a part of. */
@@ -100,7 +102,9 @@ export class Egress {
       const routes = await findRoutes(request, this.policy, this.#addresses, signal);
       const probe: Probe = (withBody) => this.#probe(request, routes[0], withBody);
       const background = order?.background === true;
-      const place = await this.#enter(host, { background, again, pauseMs, patience, probe }, request, signal);
+      const brief = order?.brief === true || request.method === "HEAD";
+      const turn = { background, brief, again, pauseMs, patience, probe };
+      const place = await this.#enter(host, turn, request, signal);
       try {
         return await this.#sendToFirst(routes, request, place, signal, freshConnection || again);
       } catch (error) {

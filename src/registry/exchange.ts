@@ -88,7 +88,7 @@ export class Exchanger {
       return await withRetry(rule, clock, signal, async (timeoutMs, againAfterMs) => {
         const authorization = instead ?? (await provider.authorization(signal));
         if (authorization.kind === "bearer") return asItIs(authorization, clock.now());
-        const limits = { signal, timeoutMs, order: { againAfterMs } };
+        const limits = { signal, timeoutMs, order: { brief: true, againAfterMs } };
         return await this.#login(request, authorization, limits);
       });
     } catch (error) {

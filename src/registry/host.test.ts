@@ -1,10 +1,12 @@
 import { describe, expect, test } from "bun:test";
 import { type Behaviour, HostScene, silence } from "./host.test-kit.ts";
+import { Patience, type Probe } from "./place.ts";
 
 const after =
   (endMs: number, then: Behaviour, before: Behaviour = silence): Behaviour =>
   (nowMs) =>
     (nowMs < endMs ? before : then)(nowMs);
+const never: Probe = () => new Promise(() => undefined);
 const quick: Behaviour = () => ({ afterMs: 10 });
 const failing: Behaviour = () => ({ afterMs: 10, well: false });
 
@@ -20,6 +22,23 @@ describe("places at a host", () => {
     expect(order).toEqual(["a", "b", "d", "e", "c"]);
     expect(scene.mostAtOnce).toBe(2);
     expect(scene.host.idle).toBe(true);
+  });
+
+  test("are there beside the others for what is brief, so that it waits for no body, but not without end", async () => {
+    const { host } = new HostScene({ connections: 2 });
+    const turn = { background: false, again: false, pauseMs: 0, patience: new Patience(), probe: never };
+    const { signal } = new AbortController();
+    const enter = (brief: boolean) => host.enter({ ...turn, brief }, signal);
+    const bodies = await Promise.all([enter(false), enter(false)]);
+    const brief = await Promise.all([enter(true), enter(true), enter(true), enter(true)]);
+    const entered: string[] = [];
+    const waiting = [false, true].map((one) => enter(one).then(() => entered.push(one ? "brief" : "body")));
+    brief[0]?.leave(true);
+    await waiting[1];
+    expect(entered).toEqual(["brief"]);
+    for (const place of [...brief.slice(1), ...bodies]) place.leave(true);
+    await waiting[0];
+    expect(entered).toEqual(["brief", "body"]);
   });
 
   test("are not kept for whom has left", async () => {

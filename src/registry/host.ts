@@ -24,6 +24,8 @@ export interface Turn {
   readonly again: boolean;
   /** Not before this has passed, unless the host is seen to work again. */
   readonly pauseMs: number;
+  /** Its answer is small: it does not wait for bodies to end. */
+  readonly brief?: boolean;
   readonly patience: Patience;
   readonly probe: Probe;
 }
@@ -37,6 +39,8 @@ interface Waiter {
 /** So many failures in a row, and only trials go out. */
 const failuresMax = 5;
 const ticksPerTrial = 5;
+/** Places beyond the others, for what is brief. */
+const briefMax = 4;
 /** How much one answer counts for what is usual. */
 const usualShare = 0.2;
 const usualMsMax = 2_000;
@@ -196,10 +200,13 @@ export class Host implements PlaceOwner {
 
   /** Lets in who may go at once. */
   #admit(): void {
-    while (this.#places.size < this.#rules.connections && this.#waiters.length > 0 && !this.inTrouble) {
+    const { connections } = this.#rules;
+    while (this.#places.size < connections + briefMax && this.#waiters.length > 0 && !this.inTrouble) {
       const nowMs = this.now();
+      const briefOnly = this.#places.size >= connections;
       const may = this.#waiters.filter(
-        ({ turn, readyAtMs }) => readyAtMs <= nowMs && (!turn.again || this.#lineOpen),
+        ({ turn, readyAtMs }) =>
+          readyAtMs <= nowMs && (!turn.again || this.#lineOpen) && (!briefOnly || turn.brief === true),
       );
       const next = may.find(({ turn }) => !turn.background) ?? may[0];
       if (next === undefined) return;

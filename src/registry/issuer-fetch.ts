@@ -70,6 +70,7 @@ async function ask(
     ...(init.body == null ? {} : { body: new Uint8Array(await request.arrayBuffer()) }),
     where,
     signal: init.signal ? AbortSignal.any([init.signal, limit]) : limit,
+    order: { brief: true },
     trusted: metadata,
     direct: metadata,
   });

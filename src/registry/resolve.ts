@@ -136,6 +136,7 @@ export class Resolver {
       accept,
       traffic: this.#traffic,
       signal,
+      order: { brief: true },
     });
   }
 
