@@ -246,3 +246,19 @@ test("a lease that has ended gives out nothing, asks nothing, and lets nobody wa
   await expect(token()).rejects.toMatchObject({ code: "expired" });
   expect(state.asked).toHaveLength(1);
 });
+
+test("what was refused while nobody can be asked is tried again after some patience, until its end", async () => {
+  const { clock, state, token } = scene({ patienceMs: 10_000 });
+  state.failing = away;
+  const refused = token(true);
+  await clock.pass(9_000);
+  const reading = token();
+  await clock.pass(1_100);
+  expect(await refused).toBe("0");
+  await clock.pass(9_000);
+  expect(await reading).toBe("0");
+  expect(await token()).toBe("0");
+  state.failing = undefined;
+  await clock.pass(2.5 * minute);
+  expect(await token()).not.toBe("0");
+});

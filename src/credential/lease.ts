@@ -165,6 +165,8 @@ export class Lease {
           () => undefined,
           (thrown: unknown) => ({ thrown }),
         );
+        const doubted = patience.signal.aborted ? this.#doubted() : undefined;
+        if (doubted !== undefined) return doubted;
         left.throwIfAborted();
         if (failed !== undefined && isAnswer(failed.thrown)) throw failed.thrown;
         const term = this.#good();
@@ -173,6 +175,18 @@ export class Lease {
     } finally {
       cancel();
     }
+  }
+
+  /**
+   * What was refused before its end, where nobody can be asked for another: registries refuse by mistake at times, and it
+   * may well serve until its end. When it is refused again, that is the reader's answer.
+   */
+  #doubted(): LeaseTerm | undefined {
+    const now = this.#clock.now();
+    if (this.#ended.signal.aborted || now >= this.#endsAtMs) return undefined;
+    this.#refused = false;
+    this.#refusalsFromMs = now + refusalPauseMs;
+    return this.#term;
   }
 
   /** One exchange, shared by all; not before its time after a failure, which is an answer until then if it was one. */
