@@ -24,13 +24,13 @@ describe("places at a host", () => {
     expect(scene.host.idle).toBe(true);
   });
 
-  test("are there beside the others for what is brief, so that it waits for no body, but not without end", async () => {
-    const { host } = new HostScene({ connections: 2 });
+  test("are kept in part for what is brief, so that it waits for no body, but not without end", async () => {
+    const { host } = new HostScene({ connections: 20 });
     const turn = { background: false, again: false, pauseMs: 0, patience: new Patience(), probe: never };
     const { signal } = new AbortController();
     const enter = (brief: boolean) => host.enter({ ...turn, brief }, signal);
-    const bodies = await Promise.all([enter(false), enter(false)]);
-    const brief = await Promise.all([enter(true), enter(true), enter(true), enter(true)]);
+    const bodies = await Promise.all(Array.from({ length: 16 }, () => enter(false)));
+    const brief = await Promise.all(Array.from({ length: 4 }, () => enter(true)));
     const entered: string[] = [];
     const waiting = [false, true].map((one) => enter(one).then(() => entered.push(one ? "brief" : "body")));
     brief[0]?.leave(true);

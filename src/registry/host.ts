@@ -39,8 +39,8 @@ interface Waiter {
 /** So many failures in a row, and only trials go out. */
 const failuresMax = 5;
 const ticksPerTrial = 5;
-/** Places beyond the others, for what is brief. */
-const briefMax = 4;
+/** Of the places, so many are kept for what is brief: one of five, four at most. */
+const keptForBrief = (connections: number): number => Math.min(4, Math.floor(connections / 5));
 /** How much one answer counts for what is usual. */
 const usualShare = 0.2;
 const usualMsMax = 2_000;
@@ -201,9 +201,9 @@ export class Host implements PlaceOwner {
   /** Lets in who may go at once. */
   #admit(): void {
     const { connections } = this.#rules;
-    while (this.#places.size < connections + briefMax && this.#waiters.length > 0 && !this.inTrouble) {
+    while (this.#places.size < connections && this.#waiters.length > 0 && !this.inTrouble) {
       const nowMs = this.now();
-      const briefOnly = this.#places.size >= connections;
+      const briefOnly = this.#places.size >= connections - keptForBrief(connections);
       const may = this.#waiters.filter(
         ({ turn, readyAtMs }) =>
           readyAtMs <= nowMs && (!turn.again || this.#lineOpen) && (!briefOnly || turn.brief === true),

@@ -65,7 +65,7 @@ export function resolvePolicy(policy: RegistryPolicy): ResolvedPolicy {
     idleTimeoutMs: 30_000,
     totalTimeoutMs: 60_000,
     attemptsMax: 5,
-    connectionsPerHost: 16,
+    connectionsPerHost: 20,
     trialEveryMs: 500,
     silentAfterMs: 1_000,
     mirrors: new Map(),
