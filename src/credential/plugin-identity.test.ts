@@ -159,6 +159,13 @@ describe("a plugin's answer", () => {
     expect(await of("other/app")).toBe("host:p");
   });
 
+  test("serves the requests of a moment, however short its life is said to be", async () => {
+    const provider = (await plugin(answering({ duration: "1ns" }))).provider(registry, "team/app");
+    for (const _ of [1, 2, 3]) expect(shown(await provider.authorization())).toBe("u:p-1");
+    nowMs += 1_000;
+    expect(shown(await provider.authorization())).toBe("u:p-2");
+  });
+
   test("is not believed to be good for ever", async () => {
     const identity = await plugin(answering({ duration: "99999999999999h" }));
     const authorization = await identity.provider(registry).authorization();

@@ -32,6 +32,8 @@ const answerBytesMax = 64 * 1024;
 const keptMax = 1000;
 /** What a credential counts as good for when the plugin does not say. */
 const unsaidLifeMs = 10 * 60_000;
+/** Each request of a pull asks for it: a program a second is enough. */
+const shortestLifeMs = 2_000;
 const longestLifeMs = 30 * 24 * 3_600_000;
 /** What is not to be kept is kept for so long: one pull of the kubelet's is many requests here. */
 const onePullMs = 60_000;
@@ -142,7 +144,8 @@ class Plugin {
   #keep(registry: string, image: string, answer: PluginAnswer): Kept {
     const now = this.#now();
     const { cacheKeyType } = answer;
-    const cacheDurationMs = Math.min(answer.cacheDurationMs ?? 0, longestLifeMs);
+    const saidMs = Math.min(answer.cacheDurationMs ?? 0, longestLifeMs);
+    const cacheDurationMs = saidMs === 0 ? 0 : Math.max(saidMs, shortestLifeMs);
     const kept =
       cacheDurationMs === 0
         ? { answer, renewAtMs: now + onePullMs, endsAtMs: now + unsaidLifeMs }
