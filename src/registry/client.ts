@@ -104,7 +104,11 @@ export class RegistryClient {
     const repository = new RemoteRepository(reference, provider, shared);
     const wanted = reference.digest ?? reference.tag ?? "latest";
     if (provider.type === "public") return Promise.resolve(undefined);
-    return shared.minter.mint((limit) => repository.headManifest(wanted, limit), signal, options);
+    return shared.minter.mint(
+      { manifest: wanted, ask: (limit) => repository.headManifest(wanted, limit) },
+      signal,
+      options,
+    );
   }
 
   /** What {@link mintPull} made before, without asking anybody now; `over`: it has ended. */

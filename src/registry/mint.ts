@@ -14,6 +14,8 @@ export interface MintedPull {
   readonly validUntil: Date;
   /** What can be done with it, in words: `pull acme/app`, `every repository of account 111111111111`. */
   readonly scope: string;
+  /** The manifest that was asked for with it when it was made, by tag or digest, and when that was. */
+  readonly proved: { readonly manifest: string; readonly at: Date };
 }
 
 /**
@@ -29,8 +31,11 @@ export interface MintOptions {
   readonly early?: boolean;
 }
 
-/** Asks for the very manifest, so that what is handed out is known to be good for it. */
-export type Prove = (signal: AbortSignal) => Promise<unknown>;
+/** Asks for a manifest, so that what is handed out is known to be good for it. */
+export interface Proof {
+  readonly manifest: string;
+  readonly ask: (signal: AbortSignal) => Promise<unknown>;
+}
 
 interface Kept {
   readonly minted: MintedPull;
@@ -69,17 +74,17 @@ export class Minter {
   }
 
   /** @throws RegistryError, CredentialError */
-  mint(prove: Prove, signal: AbortSignal, { anew = false, early = false }: MintOptions): Promise<Minted> {
+  mint(proof: Proof, signal: AbortSignal, { anew = false, early = false }: MintOptions): Promise<Minted> {
     const kept = this.#kept;
     const newUntilMs = (kept?.madeAtMs ?? 0) + newForMs;
     const servesUntilMs = anew || early ? newUntilMs : kept?.renewAtMs;
     if (kept !== undefined && this.#clock.now() < (servesUntilMs ?? 0)) return Promise.resolve(kept.minted);
     // Several wait for it, so it has a time of its own instead of anybody's signal.
-    const call = () => this.#make(prove, AbortSignal.timeout(this.#totalTimeoutMs), anew);
+    const call = () => this.#make(proof, AbortSignal.timeout(this.#totalTimeoutMs), anew);
     return waitFor(this.#flights.run(anew ? "anew" : "next", call), signal);
   }
 
-  async #make(prove: Prove, signal: AbortSignal, anew: boolean): Promise<Minted> {
+  async #make(proof: Proof, signal: AbortSignal, anew: boolean): Promise<Minted> {
     // What was refused serves nobody any more.
     if (anew) this.#kept = undefined;
     const kept = this.#kept;
@@ -88,9 +93,9 @@ export class Minter {
         return undefined;
       if (anew) this.#session.renew();
       else if (kept !== undefined) await this.#session.renewEarly(signal);
-      await prove(signal);
+      await proof.ask(signal);
       const carried = await this.#session.carried(signal);
-      if (carried !== undefined) return this.#keep(carried);
+      if (carried !== undefined) return this.#keep(carried, proof.manifest);
       this.#forget();
       return this.#session.agreed ? undefined : "unasked";
     } catch (error) {
@@ -108,7 +113,7 @@ export class Minter {
     return carried !== undefined && carried.endsAtMs === undefined;
   }
 
-  #keep(carried: Carried): MintedPull | undefined {
+  #keep(carried: Carried, manifest: string): MintedPull | undefined {
     const { authorization, endsAtMs, exchanged, echoed } = carried;
     if (endsAtMs === undefined) return this.#forget();
     const madeAtMs = this.#clock.now();
@@ -117,6 +122,7 @@ export class Minter {
       authorization: authorization.kind === "basic" ? { ...authorization, preemptive: true } : authorization,
       validUntil: new Date(validUntilMs),
       scope: exchanged ? grantedBy(authorization, this.#where, echoed) : openedBy(this.#where.registry),
+      proved: { manifest, at: new Date(madeAtMs) },
     };
     this.#kept = { minted, madeAtMs, renewAtMs: madeAtMs + (validUntilMs - madeAtMs) / 2 };
     return minted;

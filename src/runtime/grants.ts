@@ -43,8 +43,7 @@ export class AccessGrants {
       await this.#asking.run(text, async () => {
         own = true;
         await ask();
-        this.#prune();
-        this.#expiries.set(text, this.#now() + this.#lifeMs);
+        this.give(key);
       });
       return "asked";
     } catch (error) {
@@ -52,6 +51,12 @@ export class AccessGrants {
       if (own || error instanceof RegistryError) throw error;
       return await this.prove(key, ask);
     }
+  }
+
+  /** Access was proved elsewhere, just now. */
+  give(key: GrantKey): void {
+    this.#prune();
+    this.#expiries.set(textOf(key), this.#now() + this.#lifeMs);
   }
 
   /** The registry has refused since: the next run has to prove it again. */

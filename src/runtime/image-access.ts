@@ -30,6 +30,8 @@ export interface ImageAccess {
   readonly absentReason: string;
   /** What they are; absent: the scheduler does not say. */
   readonly credential: ImageCredential | undefined;
+  /** The registry said so just now, when the scheduler asked with these credentials. */
+  readonly accessProved?: boolean;
 }
 
 export interface AccessDependencies {

@@ -97,6 +97,7 @@ export class ImageLease {
     const head = () =>
       this.source.use((repository) => repository.headManifest(this.#user.manifestDigest, signal), signal);
     if (this.#access === undefined) await head();
+    else if (this.#access.accessProved === true) grants.give(this.#grant(this.#access));
     else await grants.prove(this.#grant(this.#access), head);
   }
 

@@ -1,40 +1,32 @@
-import type { IndexStore } from "../index/store.ts";
-import type { TraceKey } from "../index/trace-store.ts";
 import type { LazyImage } from "../mount/lazy-image.ts";
-import type { LazyMounts } from "../mount/lazy-mount.ts";
-import { type ImageConfig, parseImageConfig } from "../registry/image-config.ts";
 import type { EventSink, ImageAccess, ImageUser } from "./image-access.ts";
 import { ImageLease, type LeaseDependencies } from "./image-lease.ts";
+import {
+  beginMounting,
+  type MountDependencies,
+  type MountedContainerImage,
+  type MountRequest,
+} from "./image-mounting.ts";
+import type { PreparedMounts } from "./prepared-mounts.ts";
 
-export interface PullDependencies extends LeaseDependencies {
-  readonly index: IndexStore;
-  readonly mounts: LazyMounts;
-  /** Whether the rest of an image is fetched while its containers run. */
-  readonly backgroundFetch: boolean;
-  /** Whether what starts read is recorded, and fetched ahead for the next. */
-  readonly traces: boolean;
+export interface PullDependencies extends LeaseDependencies, MountDependencies {
+  readonly prepared: PreparedMounts;
 }
 
-export interface PullRequest extends ImageAccess, ImageUser {
+export interface PullRequest extends ImageAccess, ImageUser, MountRequest {
   readonly containerId: string;
   readonly workspaceId: string;
   readonly manifestDigest: string;
-  readonly indexSha256: string;
-  /** Empty: the image's own. */
-  readonly command: readonly string[];
-  readonly eager: boolean;
 }
 
-export interface PulledImage {
-  readonly image: LazyImage;
-  readonly config: ImageConfig;
+export interface PulledImage extends MountedContainerImage {
   /** To be ended with the container, after the image was released. */
   readonly lease: ImageLease;
 }
 
 /**
  * Makes an image's tree appear without fetching it: opens the request's credentials, proves access with them, and
- * mounts by the index; bytes come when they are read.
+ * mounts by the index, or goes on with what was prepared; bytes come when they are read.
  *
  * @throws SecretError, CredentialError, RegistryError, IndexError, MountError
  */
@@ -44,48 +36,24 @@ export async function pullLazy(
   onEvent: EventSink,
   signal: AbortSignal,
 ): Promise<PulledImage> {
-  let image: LazyImage | undefined;
-  const lease = await ImageLease.open(
-    dependencies,
-    request,
-    request,
-    onEvent,
-    () => image?.stats().complete !== true,
-  );
-  let mounting: Promise<LazyImage> | undefined;
+  const mounting = dependencies.prepared.take(request) ?? beginMounting(dependencies, request);
+  let pulled: MountedContainerImage | undefined;
+  let lease: ImageLease | undefined;
   try {
-    const [index, trace] = await Promise.all([
-      dependencies.index.openImage(request.manifestDigest, request.indexSha256),
-      dependencies.traces ? dependencies.index.traces.read(traceKey(request)) : undefined,
-    ]);
-    mounting = dependencies.mounts.acquire({
-      workspace: request.workspaceId,
-      index,
-      source: lease.source,
-      trace,
-      takeNotes: dependencies.traces,
-      bringAll: dependencies.backgroundFetch,
-      background: dependencies.backgroundFetch,
-      eager: request.eager,
-      signal,
-    });
-    mounting.catch(() => undefined);
+    const keptUp = () => pulled?.image.stats().complete !== true;
+    lease = await ImageLease.open(dependencies, request, request, onEvent, keptUp);
+    mounting.provide(lease.source);
     await lease.prove(signal);
     onEvent("access", "access to the image is proved");
-    image = await mounting;
-    image.replaceSource(lease.source);
+    pulled = await mounting.mounted(signal);
+    pulled.image.replaceSource(lease.source);
     lease.warm();
-    return { image, config: parseImageConfig(JSON.parse(index.index.imageConfig)), lease };
+    return { ...pulled, lease };
   } catch (error) {
-    await mounting?.then((mounted) => mounted.release()).catch(() => undefined);
-    lease.end();
+    await mounting.abandon();
+    lease?.end();
     throw error;
   }
-}
-
-/** Under which traces of a request's starts are kept. */
-export function traceKey({ workspaceId, manifestDigest, command }: PullRequest): TraceKey {
-  return { workspace: workspaceId, manifestDigest, argv: command };
 }
 
 /**

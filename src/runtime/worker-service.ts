@@ -14,6 +14,11 @@ export function workerService(
   boot: { readonly workerId: string; readonly bootNonce: string },
 ): ServiceImpl<typeof WorkerService> {
   return {
+    async prepareContainer(request) {
+      const { containerId, attempt, workspaceId, manifestDigest, indexSha256, command, eager } = request;
+      worker.prepare({ containerId, attempt, workspaceId, manifestDigest, indexSha256, command, eager });
+      return {};
+    },
     async startContainer({ request }) {
       if (request === undefined) throw new RuntimeError("bad_config", "the hand-over holds no request");
       await worker.start(fromWireRequest(request, boot));
@@ -76,6 +81,7 @@ function fromWireRequest(
     sealContext: { requestId, containerId, workerId, bootNonce, expiresAt },
     absentReason: request.credentialsAbsentReason,
     credential: fromWireImageCredential(request.imageCredential),
+    accessProved: request.accessProved,
     command: request.command,
     env: request.env,
     cpuMillis: request.cpuMillis,

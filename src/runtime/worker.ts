@@ -11,6 +11,9 @@ import {
   type HoldDependencies,
   type WorkerContainerRequest,
 } from "./held-container.ts";
+import type { ImageUser } from "./image-access.ts";
+import { beginMounting, type MountRequest } from "./image-mounting.ts";
+import { PreparedMounts } from "./prepared-mounts.ts";
 import type { SchedulerClient } from "./scheduler-client.ts";
 import type { LogChunk } from "./spec.ts";
 
@@ -37,8 +40,9 @@ export class Worker {
   #heartbeat: ReturnType<typeof setInterval> | undefined;
   #closed = false;
 
-  constructor(dependencies: HoldDependencies & { readonly mounts: LazyMounts }) {
-    this.#dependencies = dependencies;
+  constructor(dependencies: Omit<HoldDependencies, "prepared"> & { readonly mounts: LazyMounts }) {
+    const prepared = new PreparedMounts((request) => beginMounting(dependencies, request));
+    this.#dependencies = { ...dependencies, prepared };
   }
 
   /**
@@ -89,6 +93,13 @@ export class Worker {
     return this.#held.get(id);
   }
 
+  /** Begins to mount the image of a container that is to be handed over. */
+  prepare(request: MountRequest & Pick<ImageUser, "containerId" | "attempt">): void {
+    const held = this.#held.get(request.containerId);
+    if (this.#closed || (held !== undefined && held.attempt >= request.attempt)) return;
+    this.#dependencies.prepared.prepare(request);
+  }
+
   /** Takes a container up. Repeating it changes nothing; a later attempt replaces an earlier one. */
   async start(request: WorkerContainerRequest): Promise<void> {
     if (this.#closed) throw new RuntimeError("cancelled", "this worker is shutting down");
@@ -126,6 +137,7 @@ export class Worker {
   async leave(timeoutMs: number): Promise<void> {
     this.#closed = true;
     clearInterval(this.#heartbeat);
+    await this.#dependencies.prepared.close();
     const begun = Promise.all([...this.#held.values()].map((held) => held.begun));
     await waitFor(begun, AbortSignal.timeout(timeoutMs)).catch(() => undefined);
     this.#dependencies.runtime.close();
@@ -135,7 +147,10 @@ export class Worker {
   async close(): Promise<void> {
     this.#closed = true;
     clearInterval(this.#heartbeat);
-    await Promise.all([...this.#held.values()].map((held) => held.stop(shutdownStopTimeoutMs)));
+    await Promise.all([
+      this.#dependencies.prepared.close(),
+      ...[...this.#held.values()].map((held) => held.stop(shutdownStopTimeoutMs)),
+    ]);
     this.#dependencies.runtime.close();
   }
 

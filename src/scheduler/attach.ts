@@ -38,6 +38,8 @@ export interface AttachedCredentials {
   readonly absentReason: string;
   /** What it is; never a value. */
   readonly credential: ImageCredential;
+  /** The registry said just now, asked with this, that the container may have the image. */
+  readonly accessProved?: boolean;
 }
 
 export interface AttachOptions {
@@ -110,7 +112,8 @@ export async function attachCredentials(
     scope: delivery.scope,
     validUntil: delivery.validUntil?.toISOString(),
   });
-  return { requestId, sealed, expiresAt, absentReason, credential };
+  const { accessProved = false } = delivery;
+  return { requestId, sealed, expiresAt, absentReason, credential, accessProved };
 }
 
 function describing({ delivery, scope, validUntil, renewAt, sealedReason }: Delivery) {

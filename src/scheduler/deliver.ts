@@ -14,6 +14,9 @@ const mintTimeoutMs = 8_000;
 /** How soon what could not be minted for a reason that may pass is asked for again. */
 const tryAgainInMs = 5 * 60_000;
 
+/** For so long a worker need not ask what was asked here. */
+const provedForMs = 30_000;
+
 /** A credential of the control plane's that is to be used on a worker. */
 export interface Deliverable {
   readonly reference: Reference;
@@ -45,6 +48,8 @@ export interface Delivery {
   readonly validUntil?: Date;
   readonly renewAt?: Date;
   readonly sealedReason?: string;
+  /** The registry said just now, asked with what is delivered, that the image may be had. */
+  readonly accessProved?: boolean;
 }
 
 /**
@@ -112,12 +117,14 @@ function sealer({ credential, value }: Deliverable) {
 }
 
 function deliveryOf(
-  { authorization, validUntil, scope }: MintedPull,
-  { registry }: Reference,
+  { authorization, validUntil, scope, proved }: MintedPull,
+  { registry, digest }: Reference,
   nowMs: number,
 ): Delivery {
   const renewAt = new Date(nowMs + Math.max(0, validUntil.getTime() - nowMs) / 2);
-  return { delivery: "minted", text: marshalMinted(registry, authorization), scope, validUntil, renewAt };
+  const accessProved = proved.manifest === digest && Math.abs(nowMs - proved.at.getTime()) < provedForMs;
+  const text = marshalMinted(registry, authorization);
+  return { delivery: "minted", text, scope, validUntil, renewAt, accessProved };
 }
 
 const answers: ReadonlySet<RegistryErrorCode> = new Set<RegistryErrorCode>([

@@ -41,6 +41,8 @@ let registries: Record<string, () => Promise<MintedPull | undefined>>;
 /** What was minted before. */
 let made: Record<string, MintedPull | "over">;
 let taken: ContainerRequest[];
+let announced: string[];
+let heard: PromiseWithResolvers<void>;
 
 beforeAll(async () => {
   postgres = await startTestPostgres();
@@ -56,6 +58,11 @@ beforeAll(async () => {
     interceptors: [],
     routes: (router) => {
       router.service(WorkerService, {
+        prepareContainer({ containerId }) {
+          announced.push(containerId);
+          heard.resolve();
+          return {};
+        },
         startContainer({ request }) {
           if (request !== undefined) taken.push(request);
           return {};
@@ -94,6 +101,8 @@ beforeAll(async () => {
 }, 60_000);
 beforeEach(() => {
   taken = [];
+  announced = [];
+  heard = Promise.withResolvers();
   registries = {};
   made = {};
 });
@@ -135,6 +144,7 @@ const minted = async (): Promise<MintedPull> => ({
   authorization: { kind: "bearer", token: new Redacted("t1") },
   validUntil: new Date(Date.now() + 300_000),
   scope: "pull team/app",
+  proved: { manifest: "sha256:team/app", at: new Date() },
 });
 
 test("a container is handed over with what was minted, and its row and events say so", async () => {
@@ -185,6 +195,26 @@ test("a registry that is slow to mint keeps only its own containers waiting", as
   gate.resolve(await minted());
   await dispatcher.idle();
   expect(taken.map(({ containerId }) => containerId)).toEqual([quick, slow]);
+});
+
+test("a worker is told of a container while its authorization is asked for, and whether that proved access", async () => {
+  const gate = Promise.withResolvers<MintedPull>();
+  registries = { slow: () => gate.promise, "team/app": minted };
+  const slow = await queued("slow");
+  await dispatcher.round();
+  await heard.promise;
+  expect(announced).toEqual([slow]);
+  expect(taken).toEqual([]);
+  gate.resolve(await minted());
+  await dispatcher.idle();
+  const quick = await queued("team/app");
+  await dispatcher.round();
+  await dispatcher.idle();
+  expect(taken.map(({ containerId, accessProved }) => [containerId, accessProved])).toEqual([
+    // That was another manifest.
+    [slow, false],
+    [quick, true],
+  ]);
 });
 
 test("a workspace whose registry is silent keeps no other waiting, however many containers it queues", async () => {

@@ -10,7 +10,7 @@ import { RegistryError } from "../registry/error.ts";
 import { type CodedError, messageOf } from "../std/error.ts";
 import { logger } from "../std/log.ts";
 import { type AttachDependencies, type AttachedCredentials, attachCredentials } from "./attach.ts";
-import { type HandOverFailure, handOver } from "./hand-over-client.ts";
+import { announce, type HandOverFailure, handOver } from "./hand-over-client.ts";
 import { place } from "./place.ts";
 import type { SchedulerStore } from "./store.ts";
 import type { Worker } from "./worker.ts";
@@ -22,6 +22,7 @@ const confirmLeaseMs = 30_000;
 const retryInMs = 1_000;
 const suspectMs = 5_000;
 const attemptsMax = 5;
+const announcedAfterMs = 5;
 /** Hand-overs at once: more wait, as they hold what they have read. */
 const handOversMax = 128;
 
@@ -156,6 +157,9 @@ export class Dispatcher {
 
   async #handOver(container: Container, image: Image, worker: Worker): Promise<void> {
     let attached: AttachedCredentials;
+    // What is at hand is there by then. Else its worker mounts the image while somebody is asked.
+    const client = this.#dependencies.workers.to(worker);
+    const hint = setTimeout(() => void announce(client, container, image), announcedAfterMs);
     try {
       const { signal } = this.#closing;
       const known = this.#warm.get(bootOf(worker))?.has(image.manifestDigest) === true;
@@ -164,6 +168,8 @@ export class Dispatcher {
       if (!(error instanceof RegistryError || error instanceof CredentialError)) throw error;
       await this.#leave(container, "failed", reasonOf(error));
       return;
+    } finally {
+      clearTimeout(hint);
     }
     const failure = await this.#send(container, image, worker, attached);
     if (failure !== undefined) {

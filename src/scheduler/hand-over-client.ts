@@ -14,6 +14,20 @@ export interface HandOverFailure {
   readonly message: string;
 }
 
+/** Says to a worker which container is coming, while its credentials are asked for. Only a hint: its failure says nothing. */
+export async function announce(
+  client: ReturnType<WorkerClients["to"]>,
+  container: Container,
+  image: Image,
+): Promise<void> {
+  const { id: containerId, attempt, workspaceId, command, eager } = container;
+  const { manifestDigest, indexSha256 = "" } = image;
+  const request = { containerId, attempt, workspaceId, manifestDigest, indexSha256, eager };
+  await client
+    .prepareContainer({ ...request, command: [...command] }, { timeoutMs: handOverTimeoutMs })
+    .catch(() => undefined);
+}
+
 /** Gives a container to a worker. `undefined`: it has it. */
 export async function handOver(
   client: ReturnType<WorkerClients["to"]>,
@@ -34,6 +48,7 @@ export async function handOver(
     credentialsExpireAt: timestampFromDate(attached.expiresAt),
     credentialsAbsentReason: attached.absentReason,
     imageCredential: toWireImageCredential(attached.credential),
+    accessProved: attached.accessProved ?? false,
     command: [...container.command],
     env: { ...container.env },
     cpuMillis: container.cpuMillis,

@@ -18,7 +18,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file oci_node/v1/worker_service.proto.
  */
 export const file_oci_node_v1_worker_service: GenFile = /*@__PURE__*/
-  fileDesc("CiBvY2lfbm9kZS92MS93b3JrZXJfc2VydmljZS5wcm90bxILb2NpX25vZGUudjEiwAQKEENvbnRhaW5lclJlcXVlc3QSFAoMY29udGFpbmVyX2lkGAEgASgJEg8KB2F0dGVtcHQYAiABKAUSFAoMd29ya3NwYWNlX2lkGAMgASgJEhAKCGltYWdlX2lkGAQgASgJEhcKD2ltYWdlX3JlZmVyZW5jZRgFIAEoCRIXCg9tYW5pZmVzdF9kaWdlc3QYBiABKAkSFAoMaW5kZXhfc2hhMjU2GAcgASgJEhkKEWltYWdlX2NyZWRlbnRpYWxzGAggASgJEhIKCnJlcXVlc3RfaWQYCSABKAkSOQoVY3JlZGVudGlhbHNfZXhwaXJlX2F0GAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIhChljcmVkZW50aWFsc19hYnNlbnRfcmVhc29uGAsgASgJEg8KB2NvbW1hbmQYDCADKAkSMwoDZW52GA0gAygLMiYub2NpX25vZGUudjEuQ29udGFpbmVyUmVxdWVzdC5FbnZFbnRyeRISCgpjcHVfbWlsbGlzGA4gASgFEhQKDG1lbW9yeV9ieXRlcxgPIAEoAxIlCgduZXR3b3JrGBAgASgOMhQub2NpX25vZGUudjEuTmV0d29yaxINCgVlYWdlchgRIAEoCBI2ChBpbWFnZV9jcmVkZW50aWFsGBIgASgLMhwub2NpX25vZGUudjEuSW1hZ2VDcmVkZW50aWFsGioKCEVudkVudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiRwoVU3RhcnRDb250YWluZXJSZXF1ZXN0Ei4KB3JlcXVlc3QYASABKAsyHS5vY2lfbm9kZS52MS5Db250YWluZXJSZXF1ZXN0IhgKFlN0YXJ0Q29udGFpbmVyUmVzcG9uc2UiTQohV29ya2VyU2VydmljZVN0b3BDb250YWluZXJSZXF1ZXN0EhQKDGNvbnRhaW5lcl9pZBgBIAEoCRISCgp0aW1lb3V0X21zGAIgASgFIiQKIldvcmtlclNlcnZpY2VTdG9wQ29udGFpbmVyUmVzcG9uc2UiRgoeV29ya2VyU2VydmljZVN0cmVhbUxvZ3NSZXF1ZXN0EhQKDGNvbnRhaW5lcl9pZBgBIAEoCRIOCgZmb2xsb3cYAiABKAgifwofV29ya2VyU2VydmljZVN0cmVhbUxvZ3NSZXNwb25zZRImCgZzdHJlYW0YASABKA4yFi5vY2lfbm9kZS52MS5Mb2dTdHJlYW0SJgoCYXQYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEgwKBGRhdGEYAyABKAwiKgoSR2V0VHJhbnNmZXJSZXF1ZXN0EhQKDGNvbnRhaW5lcl9pZBgBIAEoCSJDChNHZXRUcmFuc2ZlclJlc3BvbnNlEiwKCHRyYW5zZmVyGAEgASgLMhoub2NpX25vZGUudjEuSW1hZ2VUcmFuc2ZlciJoCiFXb3JrZXJTZXJ2aWNlR2V0TGF6eVN0YXR1c1JlcXVlc3QSFAoMd29ya3NwYWNlX2lkGAEgASgJEhcKD21hbmlmZXN0X2RpZ2VzdBgCIAEoCRIUCgxpbmRleF9zaGEyNTYYAyABKAkigQEKIldvcmtlclNlcnZpY2VHZXRMYXp5U3RhdHVzUmVzcG9uc2USLQoGbGF5ZXJzGAEgAygLMh0ub2NpX25vZGUudjEuTGF5ZXJDYWNoZVN0YXR1cxIsCgZtb3VudHMYAiADKAsyHC5vY2lfbm9kZS52MS5MYXp5TW91bnRTdGF0dXMyiwQKDVdvcmtlclNlcnZpY2USWQoOU3RhcnRDb250YWluZXISIi5vY2lfbm9kZS52MS5TdGFydENvbnRhaW5lclJlcXVlc3QaIy5vY2lfbm9kZS52MS5TdGFydENvbnRhaW5lclJlc3BvbnNlEnAKDVN0b3BDb250YWluZXISLi5vY2lfbm9kZS52MS5Xb3JrZXJTZXJ2aWNlU3RvcENvbnRhaW5lclJlcXVlc3QaLy5vY2lfbm9kZS52MS5Xb3JrZXJTZXJ2aWNlU3RvcENvbnRhaW5lclJlc3BvbnNlEmkKClN0cmVhbUxvZ3MSKy5vY2lfbm9kZS52MS5Xb3JrZXJTZXJ2aWNlU3RyZWFtTG9nc1JlcXVlc3QaLC5vY2lfbm9kZS52MS5Xb3JrZXJTZXJ2aWNlU3RyZWFtTG9nc1Jlc3BvbnNlMAESUAoLR2V0VHJhbnNmZXISHy5vY2lfbm9kZS52MS5HZXRUcmFuc2ZlclJlcXVlc3QaIC5vY2lfbm9kZS52MS5HZXRUcmFuc2ZlclJlc3BvbnNlEnAKDUdldExhenlTdGF0dXMSLi5vY2lfbm9kZS52MS5Xb3JrZXJTZXJ2aWNlR2V0TGF6eVN0YXR1c1JlcXVlc3QaLy5vY2lfbm9kZS52MS5Xb3JrZXJTZXJ2aWNlR2V0TGF6eVN0YXR1c1Jlc3BvbnNlYgZwcm90bzM", [file_google_protobuf_timestamp, file_oci_node_v1_container_service, file_oci_node_v1_image_credential, file_oci_node_v1_lazy_status]);
+  fileDesc("CiBvY2lfbm9kZS92MS93b3JrZXJfc2VydmljZS5wcm90bxILb2NpX25vZGUudjEi1wQKEENvbnRhaW5lclJlcXVlc3QSFAoMY29udGFpbmVyX2lkGAEgASgJEg8KB2F0dGVtcHQYAiABKAUSFAoMd29ya3NwYWNlX2lkGAMgASgJEhAKCGltYWdlX2lkGAQgASgJEhcKD2ltYWdlX3JlZmVyZW5jZRgFIAEoCRIXCg9tYW5pZmVzdF9kaWdlc3QYBiABKAkSFAoMaW5kZXhfc2hhMjU2GAcgASgJEhkKEWltYWdlX2NyZWRlbnRpYWxzGAggASgJEhIKCnJlcXVlc3RfaWQYCSABKAkSOQoVY3JlZGVudGlhbHNfZXhwaXJlX2F0GAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIhChljcmVkZW50aWFsc19hYnNlbnRfcmVhc29uGAsgASgJEg8KB2NvbW1hbmQYDCADKAkSMwoDZW52GA0gAygLMiYub2NpX25vZGUudjEuQ29udGFpbmVyUmVxdWVzdC5FbnZFbnRyeRISCgpjcHVfbWlsbGlzGA4gASgFEhQKDG1lbW9yeV9ieXRlcxgPIAEoAxIlCgduZXR3b3JrGBAgASgOMhQub2NpX25vZGUudjEuTmV0d29yaxINCgVlYWdlchgRIAEoCBI2ChBpbWFnZV9jcmVkZW50aWFsGBIgASgLMhwub2NpX25vZGUudjEuSW1hZ2VDcmVkZW50aWFsEhUKDWFjY2Vzc19wcm92ZWQYEyABKAgaKgoIRW52RW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASKlAQoXUHJlcGFyZUNvbnRhaW5lclJlcXVlc3QSFAoMY29udGFpbmVyX2lkGAEgASgJEg8KB2F0dGVtcHQYAiABKAUSFAoMd29ya3NwYWNlX2lkGAMgASgJEhcKD21hbmlmZXN0X2RpZ2VzdBgEIAEoCRIUCgxpbmRleF9zaGEyNTYYBSABKAkSDwoHY29tbWFuZBgGIAMoCRINCgVlYWdlchgHIAEoCCIaChhQcmVwYXJlQ29udGFpbmVyUmVzcG9uc2UiRwoVU3RhcnRDb250YWluZXJSZXF1ZXN0Ei4KB3JlcXVlc3QYASABKAsyHS5vY2lfbm9kZS52MS5Db250YWluZXJSZXF1ZXN0IhgKFlN0YXJ0Q29udGFpbmVyUmVzcG9uc2UiTQohV29ya2VyU2VydmljZVN0b3BDb250YWluZXJSZXF1ZXN0EhQKDGNvbnRhaW5lcl9pZBgBIAEoCRISCgp0aW1lb3V0X21zGAIgASgFIiQKIldvcmtlclNlcnZpY2VTdG9wQ29udGFpbmVyUmVzcG9uc2UiRgoeV29ya2VyU2VydmljZVN0cmVhbUxvZ3NSZXF1ZXN0EhQKDGNvbnRhaW5lcl9pZBgBIAEoCRIOCgZmb2xsb3cYAiABKAgifwofV29ya2VyU2VydmljZVN0cmVhbUxvZ3NSZXNwb25zZRImCgZzdHJlYW0YASABKA4yFi5vY2lfbm9kZS52MS5Mb2dTdHJlYW0SJgoCYXQYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEgwKBGRhdGEYAyABKAwiKgoSR2V0VHJhbnNmZXJSZXF1ZXN0EhQKDGNvbnRhaW5lcl9pZBgBIAEoCSJDChNHZXRUcmFuc2ZlclJlc3BvbnNlEiwKCHRyYW5zZmVyGAEgASgLMhoub2NpX25vZGUudjEuSW1hZ2VUcmFuc2ZlciJoCiFXb3JrZXJTZXJ2aWNlR2V0TGF6eVN0YXR1c1JlcXVlc3QSFAoMd29ya3NwYWNlX2lkGAEgASgJEhcKD21hbmlmZXN0X2RpZ2VzdBgCIAEoCRIUCgxpbmRleF9zaGEyNTYYAyABKAkigQEKIldvcmtlclNlcnZpY2VHZXRMYXp5U3RhdHVzUmVzcG9uc2USLQoGbGF5ZXJzGAEgAygLMh0ub2NpX25vZGUudjEuTGF5ZXJDYWNoZVN0YXR1cxIsCgZtb3VudHMYAiADKAsyHC5vY2lfbm9kZS52MS5MYXp5TW91bnRTdGF0dXMy7AQKDVdvcmtlclNlcnZpY2USXwoQUHJlcGFyZUNvbnRhaW5lchIkLm9jaV9ub2RlLnYxLlByZXBhcmVDb250YWluZXJSZXF1ZXN0GiUub2NpX25vZGUudjEuUHJlcGFyZUNvbnRhaW5lclJlc3BvbnNlElkKDlN0YXJ0Q29udGFpbmVyEiIub2NpX25vZGUudjEuU3RhcnRDb250YWluZXJSZXF1ZXN0GiMub2NpX25vZGUudjEuU3RhcnRDb250YWluZXJSZXNwb25zZRJwCg1TdG9wQ29udGFpbmVyEi4ub2NpX25vZGUudjEuV29ya2VyU2VydmljZVN0b3BDb250YWluZXJSZXF1ZXN0Gi8ub2NpX25vZGUudjEuV29ya2VyU2VydmljZVN0b3BDb250YWluZXJSZXNwb25zZRJpCgpTdHJlYW1Mb2dzEisub2NpX25vZGUudjEuV29ya2VyU2VydmljZVN0cmVhbUxvZ3NSZXF1ZXN0Giwub2NpX25vZGUudjEuV29ya2VyU2VydmljZVN0cmVhbUxvZ3NSZXNwb25zZTABElAKC0dldFRyYW5zZmVyEh8ub2NpX25vZGUudjEuR2V0VHJhbnNmZXJSZXF1ZXN0GiAub2NpX25vZGUudjEuR2V0VHJhbnNmZXJSZXNwb25zZRJwCg1HZXRMYXp5U3RhdHVzEi4ub2NpX25vZGUudjEuV29ya2VyU2VydmljZUdldExhenlTdGF0dXNSZXF1ZXN0Gi8ub2NpX25vZGUudjEuV29ya2VyU2VydmljZUdldExhenlTdGF0dXNSZXNwb25zZWIGcHJvdG8z", [file_google_protobuf_timestamp, file_oci_node_v1_container_service, file_oci_node_v1_image_credential, file_oci_node_v1_lazy_status]);
 
 /**
  * Everything that a worker needs to run a container.
@@ -128,6 +128,13 @@ export type ContainerRequest = Message<"oci_node.v1.ContainerRequest"> & {
    * @generated from field: oci_node.v1.ImageCredential image_credential = 18;
    */
   imageCredential?: ImageCredential | undefined;
+
+  /**
+   * The registry said just now, asked with image_credentials, that the image may be had: the worker need not ask again.
+   *
+   * @generated from field: bool access_proved = 19;
+   */
+  accessProved: boolean;
 };
 
 /**
@@ -136,6 +143,68 @@ export type ContainerRequest = Message<"oci_node.v1.ContainerRequest"> & {
  */
 export const ContainerRequestSchema: GenMessage<ContainerRequest> = /*@__PURE__*/
   messageDesc(file_oci_node_v1_worker_service, 0);
+
+/**
+ * The fields mean what those of ContainerRequest do.
+ *
+ * @generated from message oci_node.v1.PrepareContainerRequest
+ */
+export type PrepareContainerRequest = Message<"oci_node.v1.PrepareContainerRequest"> & {
+  /**
+   * @generated from field: string container_id = 1;
+   */
+  containerId: string;
+
+  /**
+   * @generated from field: int32 attempt = 2;
+   */
+  attempt: number;
+
+  /**
+   * @generated from field: string workspace_id = 3;
+   */
+  workspaceId: string;
+
+  /**
+   * @generated from field: string manifest_digest = 4;
+   */
+  manifestDigest: string;
+
+  /**
+   * @generated from field: string index_sha256 = 5;
+   */
+  indexSha256: string;
+
+  /**
+   * @generated from field: repeated string command = 6;
+   */
+  command: string[];
+
+  /**
+   * @generated from field: bool eager = 7;
+   */
+  eager: boolean;
+};
+
+/**
+ * Describes the message oci_node.v1.PrepareContainerRequest.
+ * Use `create(PrepareContainerRequestSchema)` to create a new message.
+ */
+export const PrepareContainerRequestSchema: GenMessage<PrepareContainerRequest> = /*@__PURE__*/
+  messageDesc(file_oci_node_v1_worker_service, 1);
+
+/**
+ * @generated from message oci_node.v1.PrepareContainerResponse
+ */
+export type PrepareContainerResponse = Message<"oci_node.v1.PrepareContainerResponse"> & {
+};
+
+/**
+ * Describes the message oci_node.v1.PrepareContainerResponse.
+ * Use `create(PrepareContainerResponseSchema)` to create a new message.
+ */
+export const PrepareContainerResponseSchema: GenMessage<PrepareContainerResponse> = /*@__PURE__*/
+  messageDesc(file_oci_node_v1_worker_service, 2);
 
 /**
  * @generated from message oci_node.v1.StartContainerRequest
@@ -152,7 +221,7 @@ export type StartContainerRequest = Message<"oci_node.v1.StartContainerRequest">
  * Use `create(StartContainerRequestSchema)` to create a new message.
  */
 export const StartContainerRequestSchema: GenMessage<StartContainerRequest> = /*@__PURE__*/
-  messageDesc(file_oci_node_v1_worker_service, 1);
+  messageDesc(file_oci_node_v1_worker_service, 3);
 
 /**
  * @generated from message oci_node.v1.StartContainerResponse
@@ -165,7 +234,7 @@ export type StartContainerResponse = Message<"oci_node.v1.StartContainerResponse
  * Use `create(StartContainerResponseSchema)` to create a new message.
  */
 export const StartContainerResponseSchema: GenMessage<StartContainerResponse> = /*@__PURE__*/
-  messageDesc(file_oci_node_v1_worker_service, 2);
+  messageDesc(file_oci_node_v1_worker_service, 4);
 
 /**
  * @generated from message oci_node.v1.WorkerServiceStopContainerRequest
@@ -187,7 +256,7 @@ export type WorkerServiceStopContainerRequest = Message<"oci_node.v1.WorkerServi
  * Use `create(WorkerServiceStopContainerRequestSchema)` to create a new message.
  */
 export const WorkerServiceStopContainerRequestSchema: GenMessage<WorkerServiceStopContainerRequest> = /*@__PURE__*/
-  messageDesc(file_oci_node_v1_worker_service, 3);
+  messageDesc(file_oci_node_v1_worker_service, 5);
 
 /**
  * @generated from message oci_node.v1.WorkerServiceStopContainerResponse
@@ -200,7 +269,7 @@ export type WorkerServiceStopContainerResponse = Message<"oci_node.v1.WorkerServ
  * Use `create(WorkerServiceStopContainerResponseSchema)` to create a new message.
  */
 export const WorkerServiceStopContainerResponseSchema: GenMessage<WorkerServiceStopContainerResponse> = /*@__PURE__*/
-  messageDesc(file_oci_node_v1_worker_service, 4);
+  messageDesc(file_oci_node_v1_worker_service, 6);
 
 /**
  * @generated from message oci_node.v1.WorkerServiceStreamLogsRequest
@@ -222,7 +291,7 @@ export type WorkerServiceStreamLogsRequest = Message<"oci_node.v1.WorkerServiceS
  * Use `create(WorkerServiceStreamLogsRequestSchema)` to create a new message.
  */
 export const WorkerServiceStreamLogsRequestSchema: GenMessage<WorkerServiceStreamLogsRequest> = /*@__PURE__*/
-  messageDesc(file_oci_node_v1_worker_service, 5);
+  messageDesc(file_oci_node_v1_worker_service, 7);
 
 /**
  * @generated from message oci_node.v1.WorkerServiceStreamLogsResponse
@@ -249,7 +318,7 @@ export type WorkerServiceStreamLogsResponse = Message<"oci_node.v1.WorkerService
  * Use `create(WorkerServiceStreamLogsResponseSchema)` to create a new message.
  */
 export const WorkerServiceStreamLogsResponseSchema: GenMessage<WorkerServiceStreamLogsResponse> = /*@__PURE__*/
-  messageDesc(file_oci_node_v1_worker_service, 6);
+  messageDesc(file_oci_node_v1_worker_service, 8);
 
 /**
  * @generated from message oci_node.v1.GetTransferRequest
@@ -266,7 +335,7 @@ export type GetTransferRequest = Message<"oci_node.v1.GetTransferRequest"> & {
  * Use `create(GetTransferRequestSchema)` to create a new message.
  */
 export const GetTransferRequestSchema: GenMessage<GetTransferRequest> = /*@__PURE__*/
-  messageDesc(file_oci_node_v1_worker_service, 7);
+  messageDesc(file_oci_node_v1_worker_service, 9);
 
 /**
  * @generated from message oci_node.v1.GetTransferResponse
@@ -283,7 +352,7 @@ export type GetTransferResponse = Message<"oci_node.v1.GetTransferResponse"> & {
  * Use `create(GetTransferResponseSchema)` to create a new message.
  */
 export const GetTransferResponseSchema: GenMessage<GetTransferResponse> = /*@__PURE__*/
-  messageDesc(file_oci_node_v1_worker_service, 8);
+  messageDesc(file_oci_node_v1_worker_service, 10);
 
 /**
  * @generated from message oci_node.v1.WorkerServiceGetLazyStatusRequest
@@ -312,7 +381,7 @@ export type WorkerServiceGetLazyStatusRequest = Message<"oci_node.v1.WorkerServi
  * Use `create(WorkerServiceGetLazyStatusRequestSchema)` to create a new message.
  */
 export const WorkerServiceGetLazyStatusRequestSchema: GenMessage<WorkerServiceGetLazyStatusRequest> = /*@__PURE__*/
-  messageDesc(file_oci_node_v1_worker_service, 9);
+  messageDesc(file_oci_node_v1_worker_service, 11);
 
 /**
  * @generated from message oci_node.v1.WorkerServiceGetLazyStatusResponse
@@ -334,7 +403,7 @@ export type WorkerServiceGetLazyStatusResponse = Message<"oci_node.v1.WorkerServ
  * Use `create(WorkerServiceGetLazyStatusResponseSchema)` to create a new message.
  */
 export const WorkerServiceGetLazyStatusResponseSchema: GenMessage<WorkerServiceGetLazyStatusResponse> = /*@__PURE__*/
-  messageDesc(file_oci_node_v1_worker_service, 10);
+  messageDesc(file_oci_node_v1_worker_service, 12);
 
 /**
  * Served by workers to schedulers and gateways.
@@ -342,6 +411,17 @@ export const WorkerServiceGetLazyStatusResponseSchema: GenMessage<WorkerServiceG
  * @generated from service oci_node.v1.WorkerService
  */
 export const WorkerService: GenService<{
+  /**
+   * Says that a container is coming whose credentials are being asked for: the worker may mount its image meanwhile. A hint;
+   * what no hand-over follows is undone.
+   *
+   * @generated from rpc oci_node.v1.WorkerService.PrepareContainer
+   */
+  prepareContainer: {
+    methodKind: "unary";
+    input: typeof PrepareContainerRequestSchema;
+    output: typeof PrepareContainerResponseSchema;
+  },
   /**
    * Hands a container over. Idempotent by (container id, attempt): a repeat answers as the first did.
    *
