@@ -2,6 +2,8 @@ import { afterEach, beforeEach, expect, test } from "bun:test";
 import { join } from "node:path";
 import { CredentialError } from "../credential/error.ts";
 import { RegistryError } from "../registry/error.ts";
+import { AwaitedSource } from "./awaited-source.ts";
+import { MountError } from "./error.ts";
 import type { LazyImage } from "./lazy-image.ts";
 import { defaultFetchLimits } from "./limits.ts";
 import {
@@ -72,6 +74,28 @@ test("a source takes the place of its user's own, whoever else there is", async 
   expect(renewed.reads.length).toBeGreaterThan(0);
   expect([made.source.reads, others.reads]).toEqual([[], []]);
   await second.release();
+  await first.release();
+});
+
+test("a user whose source is yet to come keeps nobody waiting who has one, nor those who came before it", async () => {
+  const mounts = await room.mounts();
+  const first = await acquire(mounts, made, { source: new AwaitedSource() });
+  const reading = contentAt(join(first.root, "one"));
+  const second = await acquire(mounts, { ...made, source: others });
+  second.replaceSource(others);
+  expect(await reading).toEqual(contentOf(made, "one"));
+  await first.release();
+  expect(await contentAt(join(second.root, "two"))).toEqual(contentOf(made, "two"));
+  await second.release();
+});
+
+test("what waits for a source that will not come is told so", async () => {
+  const mounts = await room.mounts();
+  const source = new AwaitedSource();
+  const first = await acquire(mounts, made, { source });
+  const reading = contentAt(join(first.root, "one"));
+  source.withdraw(new MountError("cancelled", "nobody brought a credential"));
+  await expect(reading).rejects.toThrow("EIO");
   await first.release();
 });
 

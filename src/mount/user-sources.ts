@@ -1,6 +1,7 @@
 import { CredentialError } from "../credential/error.ts";
 import type { BlobSource } from "../registry/blob-source.ts";
 import { RegistryError, type RegistryErrorCode } from "../registry/error.ts";
+import { AwaitedSource } from "./awaited-source.ts";
 
 const refusals: ReadonlySet<RegistryErrorCode> = new Set<RegistryErrorCode>([
   "unauthorized",
@@ -29,8 +30,12 @@ export class UserSources {
     return this.#sources;
   }
 
-  /** Puts a user's source in the place of the one that he had; a new user's behind those of the others. */
+  /**
+   * Puts a user's source in the place of the one that he had; a new user's behind those of the others. Nobody waits for a
+   * user whose source is yet to come while another has one.
+   */
   put(source: BlobSource, before?: BlobSource): void {
+    for (const other of this.#sources) if (other instanceof AwaitedSource) other.provide(source);
     const at = before === undefined ? -1 : this.#sources.indexOf(before);
     if (at < 0) this.#sources.push(source);
     else this.#sources[at] = source;

@@ -1,6 +1,7 @@
 import type { IndexStore } from "../index/store.ts";
 import type { TraceKey } from "../index/trace-store.ts";
 import { AwaitedSource } from "../mount/awaited-source.ts";
+import { MountError } from "../mount/error.ts";
 import type { LazyImage } from "../mount/lazy-image.ts";
 import type { LazyMounts } from "../mount/lazy-mount.ts";
 import type { BlobSource } from "../registry/blob-source.ts";
@@ -57,9 +58,12 @@ export function beginMounting(dependencies: MountDependencies, request: MountReq
     async abandon() {
       abandoned.abort();
       const { image } = await mounting.catch(() => ({ image: undefined }));
-      await image?.release().catch((error: unknown) => {
+      const released = image?.release().catch((error: unknown) => {
         log.error("an image that nobody uses could not be unmounted", { error: messageOf(error) });
       });
+      // Not before it is this user's no more: then what waited goes on with another's.
+      source.withdraw(new MountError("cancelled", "nobody brought a credential for this image"));
+      await released;
     },
   };
 }
