@@ -124,6 +124,28 @@ describe("a configuration file", () => {
     expect(refusal("", 0o666).code).toBe("loose_mode");
   });
 
+  test.each([
+    ["database.url", '[database]\nurl = "postgres://me:hunter2@db.lan/oci"'],
+    ["registry.proxy", '[registry]\nproxy = "http://me:hunter2@proxy.lan:3128"'],
+    ['registry.hosts."a.lan".proxy', '[registry.hosts."a.lan"]\nproxy = "http://me:hunter2@proxy.lan:3128"'],
+    [
+      "identities.any.env",
+      '[identities.any]\ntype = "plugin"\ncommand = ["/bin/p"]\nmatch_images = ["*.lan"]\nenv = { KEY = "hunter2" }',
+    ],
+  ])("with a secret in %s is refused when everybody may read it", (name, text) => {
+    const error = refusal(text, 0o644);
+    expect(error.code).toBe("loose_mode");
+    expect(error.message).toContain(`${name} holds a secret`);
+    expect(error.message).not.toContain("hunter2");
+    const path = join(folder, "config.toml");
+    chmodSync(path, 0o640);
+    expect(() => readConfig(path)).not.toThrow();
+    const without = text.replace(":hunter2@", "@").replace(/env = .*/, "");
+    writeFileSync(path, without);
+    chmodSync(path, 0o644);
+    expect(() => readConfig(path)).not.toThrow();
+  });
+
   test("that is not there is named", () => {
     expect(() => readConfig(join(folder, "none.toml"))).toThrow("none.toml: cannot be read (ENOENT)");
   });

@@ -4,6 +4,7 @@ import { join, resolve } from "node:path";
 import { z } from "zod";
 import { identityProblems } from "./config-identities.ts";
 import { brokenLine, configProblem } from "./config-problem.ts";
+import { secretSetting } from "./config-secret.ts";
 import { pluginApiVersions } from "./credential/plugin-answer.ts";
 import { parseImagePattern } from "./credential/plugin-match.ts";
 import {
@@ -317,6 +318,15 @@ export function readConfig(path: string): Config {
 /** The settings in a configuration file, for {@link makeConfig} to check. */
 export function readSettings(path: string): Settings {
   const text = readStrictly(path);
+  const settings = parseSettings(text, path);
+  const secret = secretSetting(settings);
+  if (secret === undefined || (statSync(path).mode & 0o004) === 0) return settings;
+  throw new ConfigError("loose_mode", `${path}: everybody can read it, and ${secret} holds a secret`, {
+    next: `Run: chmod o-r ${path}`,
+  });
+}
+
+function parseSettings(text: string, path: string): Settings {
   try {
     return Bun.TOML.parse(text) as Settings;
   } catch (cause) {

@@ -1,7 +1,8 @@
 import { assertionAudience, type EntraProof, entraApp, entraToken } from "./azure-entra.ts";
 import { type AcrVisitor, acrRefreshToken } from "./azure-exchange.ts";
 import { fingerprintOf } from "./fingerprint.ts";
-import { fetchOf, issuedOf, type ProviderDependencies } from "./issuer.ts";
+import { issuedProvider } from "./issued-provider.ts";
+import { fetchOf, type ProviderDependencies } from "./issuer.ts";
 import type { IssuedToken, IssuerCall } from "./issuer-answer.ts";
 import type { CredentialMap, CredentialProvider, RegistryCredential } from "./provider.ts";
 import { subjectToken } from "./workspace-token.ts";
@@ -65,12 +66,5 @@ export function acrIssuer({ credential, whose, visitor, make, dependencies }: Ac
   const fingerprint = fingerprintOf(credential, whose);
   const call = { send: fetchOf(dependencies), now: dependencies.now ?? Date.now };
   const issue = async () => acrRefreshToken(registry, (await make(call)).value, visitor, call);
-  return {
-    registry,
-    type,
-    fingerprint,
-    renewable: true,
-    authorization: (signal, options) =>
-      issuedOf(dependencies).get(fingerprint, keepRule, issue, { signal, refresh: options?.refresh }),
-  };
+  return issuedProvider({ registry, type, fingerprint }, keepRule, issue, dependencies);
 }

@@ -3,7 +3,8 @@ import { callLimit, clientSettings } from "./aws-client.ts";
 import { type AwsAsked, awsProblem } from "./aws-error.ts";
 import type { EcrRegistry } from "./ecr-host.ts";
 import { CredentialError } from "./error.ts";
-import { type AwsKeys, fetchOf, issuedOf, type ProviderDependencies } from "./issuer.ts";
+import { issuedProvider } from "./issued-provider.ts";
+import { type AwsKeys, fetchOf, type ProviderDependencies } from "./issuer.ts";
 import type { CredentialProvider, CredentialType, RegistryAuthorization } from "./provider.ts";
 
 /**
@@ -27,18 +28,7 @@ export interface EcrAccess {
 
 /** Amazon ECR and ECR Public: `GetAuthorizationToken` with the keys of the source. */
 export function ecrProvider(access: EcrAccess, dependencies: ProviderDependencies): CredentialProvider {
-  const { registry, type, fingerprint } = access;
-  return {
-    registry,
-    type,
-    fingerprint,
-    renewable: true,
-    authorization: (signal, options) =>
-      issuedOf(dependencies).get(fingerprint, keepRule, () => issueToken(access, dependencies), {
-        signal,
-        refresh: options?.refresh,
-      }),
-  };
+  return issuedProvider(access, keepRule, () => issueToken(access, dependencies), dependencies);
 }
 
 async function issueToken(

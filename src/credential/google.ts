@@ -5,7 +5,8 @@ import { googleFederatedToken, parseGooglePoolProvider } from "./google-federati
 import { type Impersonator, impersonate, parseServiceAccountEmail } from "./google-impersonation.ts";
 import { parseGoogleKey, tokenOfGoogleKey } from "./google-key.ts";
 import type { KeepRule } from "./issued.ts";
-import { fetchOf, issuedOf, type ProviderDependencies, type WorkspaceIdentity } from "./issuer.ts";
+import { issuedProvider } from "./issued-provider.ts";
+import { fetchOf, type ProviderDependencies, type WorkspaceIdentity } from "./issuer.ts";
 import { type IssuedToken, type IssuerCall, isToken } from "./issuer-answer.ts";
 import { googleKeyFileKey } from "./key.ts";
 import type {
@@ -76,14 +77,8 @@ export function googleIssuer(issuer: GoogleIssuer): CredentialProvider {
     if (serviceAccount === undefined) return authorizationOf(token);
     return authorizationOf(await impersonate(serviceAccount, token.value, by, call));
   };
-  return {
-    registry: credential.registry,
-    type: credential.type,
-    fingerprint,
-    renewable: true,
-    authorization: (signal, options) =>
-      issuedOf(dependencies).get(fingerprint, issuer.keepRule, issue, { signal, refresh: options?.refresh }),
-  };
+  const { registry, type } = credential;
+  return issuedProvider({ registry, type, fingerprint }, issuer.keepRule, issue, dependencies);
 }
 
 function makerOf(

@@ -6,7 +6,7 @@ import { waitFor } from "../std/wait.ts";
 import { isPassing, type Where } from "./error.ts";
 import { grantedBy } from "./grant.ts";
 import type { Clock } from "./retry.ts";
-import type { Carried, Session } from "./session.ts";
+import { type Carried, newForMs, type Session } from "./session.ts";
 
 /** What somebody else needs to pull one repository for a while, in place of the credential. */
 export interface MintedPull {
@@ -43,8 +43,6 @@ interface Kept {
   readonly renewAtMs: number;
 }
 
-/** One that is so new was not refused for its age, and whoever says so speaks of the one before it. */
-const newForMs = 5_000;
 /** An issuer's clock that is behind ours makes authorizations that have ended; they are good for as long as nothing is said. */
 const unsaidLifeMs = 60_000;
 

@@ -89,8 +89,8 @@ export function expiredCredential(
       : ` (it ended at ${isoSeconds(end.endedAtMs)}, now it is ${isoSeconds(end.nowMs)})`;
   return new RegistryError("expired", `the credential for ${name} has expired${ended}`, where, {
     next:
-      `Make a new one for ${where.registry} and give that` +
-      `${end === undefined ? "" : ", and check this machine's clock"}; keys from which we make such tokens ourselves do not end so.`,
+      `Make a new one for ${where.registry} and give that${end === undefined ? "" : ", and check this machine's clock"}. ` +
+      "Tokens that are made from keys here are renewed in time: then it is a clock that is wrong.",
   });
 }
 

@@ -42,7 +42,7 @@ interface KeptToken extends BearerToken {
 }
 
 /** What was made for a request is not refused for its age until then, whatever life was said. */
-const newForMs = 5_000;
+export const newForMs = 5_000;
 
 export interface SessionOptions {
   readonly provider: CredentialProvider;

@@ -18,6 +18,7 @@ import { ImageStore } from "../image/store.ts";
 import { RegistryClient } from "../registry/client.ts";
 import { mediaTypes } from "../registry/descriptor.ts";
 import { type DockerRegistry, startDockerRegistry } from "../registry/docker-registry.test-kit.ts";
+import { RegistryError } from "../registry/error.ts";
 import { makeImage, pushImage } from "../registry/image.test-kit.ts";
 import { startRawServer } from "../registry/raw-server.test-kit.ts";
 import { startTokenService, type TokenService } from "../registry/token-service.test-kit.ts";
@@ -214,6 +215,16 @@ describe("a registry that cannot be asked from the control plane", () => {
     expect(attached.credential).toMatchObject({ delivery: "sealed" });
     expect(attached.credential.sealedReason).toMatch(`nothing was minted: ${away} `);
     expect(Number(attached.credential.renewAt)).toBeGreaterThan(Date.now());
+  });
+
+  test("gets no more logins when it limits them: what is held back here is not tried from the worker", async () => {
+    const where = { registry: away, repository: "team/app" };
+    const limited = new RegistryError("rate_limited", "too many logins", where, {});
+    dependencies = {
+      ...dependencies,
+      registry: { mintPull: () => Promise.reject(limited), mintedPull: () => undefined },
+    };
+    expect(await failure(attach(await scene(away, basicAt(away, password))))).toBe(limited);
   });
 
   test("brings a worker with something good no more than that: it asks again", async () => {

@@ -132,6 +132,8 @@ const answers: ReadonlySet<RegistryErrorCode> = new Set<RegistryErrorCode>([
   "expired",
   "denied",
   "not_found",
+  // With the credential itself a worker would log in once more, where it is that which is held back.
+  "rate_limited",
 ]);
 
 /** Whether nobody said no: then a worker that asks may hear something else. */

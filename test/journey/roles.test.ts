@@ -1,6 +1,5 @@
 import { expect, test } from "bun:test";
-import { rename, writeFile } from "node:fs/promises";
-import { createServer } from "node:net";
+import { rename } from "node:fs/promises";
 import { join } from "node:path";
 import { busyboxImage } from "../kit/busybox-image.ts";
 import { leftovers } from "../kit/leftovers.ts";
@@ -9,31 +8,8 @@ import { product } from "../kit/product.ts";
 import { Program } from "../kit/program.ts";
 import { push } from "../kit/push.ts";
 import { TestRegistry } from "../kit/registry.ts";
+import { writeRolesConfig } from "../kit/roles.ts";
 import { credentialVariables, inScratch, refusal, withCredentials } from "../kit/world.ts";
-
-/** A port that nobody listens on now. */
-async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-  const { port } = server.address() as { port: number };
-  await new Promise((resolve) => server.close(resolve));
-  return port;
-}
-
-async function writeConfig(dir: string, registry: TestRegistry): Promise<string> {
-  const path = join(dir, "config.toml");
-  const scheduler = await freePort();
-  const text = `
-    data_dir = "${join(dir, "data")}"
-    gateway.listen = "127.0.0.1:0"
-    scheduler.listen = "127.0.0.1:${scheduler}"
-    worker.scheduler_url = "http://127.0.0.1:${scheduler}"
-    worker.cache_on_build = true
-    registry.insecure = ["${registry.host}"]
-  `;
-  await writeFile(path, text, { mode: 0o600 });
-  return path;
-}
 
 test("roles in processes of their own: a container outlives a restart of gateway and scheduler", async () => {
   await using registry = await TestRegistry.start({ auth: "htpasswd" });
@@ -41,7 +17,7 @@ test("roles in processes of their own: a container outlives a restart of gateway
   const command = await product();
   await inScratch(async (dir) => {
     const env = { XDG_CONFIG_HOME: join(dir, "xdg"), ...credentialVariables(registry) };
-    const config = await writeConfig(dir, registry);
+    const config = await writeRolesConfig(dir, registry, ["worker.cache_on_build = true"]);
     const start = (roles: string) =>
       new Program([...command, `--role=${roles}`, "--config", config], { env });
     const cli = async (...args: string[]) => (await runCli(command, args, { env })).stdout.trim();

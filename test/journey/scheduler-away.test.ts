@@ -1,7 +1,5 @@
 import { expect, test } from "bun:test";
 import { createHash } from "node:crypto";
-import { writeFile } from "node:fs/promises";
-import { createServer } from "node:net";
 import { join } from "node:path";
 import { busyboxImage } from "../kit/busybox-image.ts";
 import { says, tell } from "../kit/inside.ts";
@@ -11,10 +9,14 @@ import { product } from "../kit/product.ts";
 import { Program } from "../kit/program.ts";
 import { push } from "../kit/push.ts";
 import { TestRegistry } from "../kit/registry.ts";
+import { writeRolesConfig } from "../kit/roles.ts";
 import { type Container, credentialVariables, inScratch, withCredentials } from "../kit/world.ts";
 
 /** Of tokens: the worker has the second half of that left when it finds nobody to ask. */
 const lifeSeconds = 8;
+const settings = ["background_fetch = false", "traces = false", 'read_deadline = "3s"'].map(
+  (line) => `worker.${line}`,
+);
 /** Each far enough from the others that it is not there before it is read. */
 const names = ["here", ...Array.from({ length: 30 }, (_, at) => `f${at}`)];
 
@@ -26,7 +28,7 @@ test("a scheduler that is away is not noticed for half of a token's life; then w
   const command = await product();
   await inScratch(async (dir) => {
     const env = { XDG_CONFIG_HOME: join(dir, "xdg"), ...credentialVariables(registry) };
-    const config = await writeConfig(dir, registry);
+    const config = await writeRolesConfig(dir, registry, settings);
     const start = (roles: string) =>
       new Program([...command, `--role=${roles}`, "--config", config], { env });
     const cli = async (...args: string[]) => (await runCli(command, args, { env })).stdout.trim();
@@ -71,32 +73,6 @@ test("a scheduler that is away is not noticed for half of a token's life; then w
 
 async function until(holds: () => Promise<boolean>): Promise<void> {
   while (!(await holds()));
-}
-
-async function writeConfig(dir: string, registry: TestRegistry): Promise<string> {
-  const path = join(dir, "config.toml");
-  const port = await freePort();
-  const text = `
-    data_dir = "${join(dir, "data")}"
-    gateway.listen = "127.0.0.1:0"
-    scheduler.listen = "127.0.0.1:${port}"
-    worker.scheduler_url = "http://127.0.0.1:${port}"
-    worker.background_fetch = false
-    worker.traces = false
-    worker.read_deadline = "3s"
-    registry.insecure = ${JSON.stringify(registry.insecureHosts)}
-  `;
-  await writeFile(path, text, { mode: 0o600 });
-  return path;
-}
-
-/** A port that nobody listens on now. */
-async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-  const { port } = server.address() as { port: number };
-  await new Promise((resolve) => server.close(resolve));
-  return port;
 }
 
 /** Mebibytes that do not compress, the same each time. */
