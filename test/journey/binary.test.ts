@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { copyFile, mkdir, readdir, writeFile } from "node:fs/promises";
+import { copyFile, mkdir, readdir, rename, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { tryRun } from "../../src/std/spawn.ts";
 import { runCli } from "../kit/node.ts";
@@ -24,6 +24,24 @@ test("the executable does the main job from an empty folder, with nothing of the
       expect(await world.node.ok(["run", image.id])).toBe("hello from the image");
       expect((await world.node.cli(["run", image.id, "--", "exit-with", "3"])).code).toBe(3);
       expect((await world.node.cli(["doctor"])).code).toBe(0);
+    } finally {
+      await world.stop();
+    }
+  });
+});
+
+test("a node whose file another version has taken the place of goes on as what it is", async () => {
+  await inScratch(async (dir) => {
+    const [path, real] = [join(dir, "oci-node"), await executable()];
+    await copyFile(real, path);
+    const world = await World.start({ node: { command: [path] } });
+    try {
+      // Commands go on to the same version; processes that a node starts for itself would end at once.
+      const other = `#!/bin/sh\n[ "$1" = internal ] && exit 9\nexec ${real} "$@"\n`;
+      await writeFile(join(dir, "new"), other, { mode: 0o755 });
+      await rename(join(dir, "new"), path);
+      const image = await world.build("team/app:1");
+      expect(await world.node.ok(["run", image.id])).toBe("hello from the image");
     } finally {
       await world.stop();
     }
