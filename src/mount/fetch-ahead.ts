@@ -1,4 +1,5 @@
 import type { Trace } from "../index/trace.ts";
+import { waitFor } from "../std/wait.ts";
 import type { BackgroundBudget } from "./background-budget.ts";
 import { Completion } from "./completion.ts";
 import type { Fetcher } from "./fetcher.ts";
@@ -42,12 +43,12 @@ export class FetchAhead {
   replay(trace: Trace): void {
     const { fetcher, layers, limits } = this.#options;
     const replay = new TraceReplay(fetcher, layers, trace, limits);
-    this.#start = Promise.all([this.#start, replay.run(this.#leaving.signal)]);
+    this.#start = Promise.all([this.#start, this.#begin(replay)]);
   }
 
   /** Fetches all of it from now on, beside what is read. */
   bringAll(): void {
-    this.#start = new FirstStart(this.#options).run(this.#leaving.signal);
+    this.#start = this.#begin(new FirstStart(this.#options));
   }
 
   /** Fetches the rest while it is quiet, once what a start needs is there. Does nothing when that is under way. */
@@ -58,6 +59,14 @@ export class FetchAhead {
       this.#completion.fetchQuietly(this.#options.mayKeepMore, stop.signal),
     );
     this.#background = { stop, ended };
+  }
+
+  /** Not before somebody has a source: the requests' deadlines would pass while nobody can answer them. */
+  async #begin(fetching: Pick<FirstStart, "run">): Promise<void> {
+    const { signal } = this.#leaving;
+    const { supplied } = this.#options.fetcher;
+    if (supplied !== undefined) await waitFor(supplied, signal).catch(() => undefined);
+    if (!signal.aborted) await fetching.run(signal);
   }
 
   /** Ends all of it; resolves when nothing of it runs any more. The background may be started again. */

@@ -80,6 +80,11 @@ export class Fetcher {
     this.#requests.withdrawSource(source);
   }
 
+  /** Resolves when some user's source serves; `undefined`: one does. */
+  get supplied(): Promise<void> | undefined {
+    return this.#requests.supplied;
+  }
+
   /** Compressed bytes received for this mount, and the requests that it took. */
   stats(): { readonly fetchedBytes: number; readonly requests: number } {
     return { fetchedBytes: this.#requests.bytes, requests: this.#requests.count };

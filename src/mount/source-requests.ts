@@ -36,6 +36,11 @@ export class SourceRequests {
     this.#sources.withdraw(source);
   }
 
+  /** Resolves when some user's source serves; `undefined`: one does. */
+  get supplied(): Promise<void> | undefined {
+    return this.#sources.supplied;
+  }
+
   get bytes(): number {
     return this.#bytes;
   }
@@ -86,7 +91,11 @@ export class SourceRequests {
     const next = (source: BlobSource): Promise<IteratorResult<Uint8Array>> => {
       if (source !== from) chunks = source.stream(layer, at, ended.signal)[Symbol.asyncIterator]();
       from = source;
-      return chunks.next();
+      return chunks.next().catch((thrown: unknown) => {
+        // It has ended: whoever asks this source again begins again.
+        from = undefined;
+        throw thrown;
+      });
     };
     try {
       for (;;) {

@@ -15,6 +15,7 @@ import {
   type TestImage,
   TestRoom,
   TestSource,
+  until,
 } from "./mount.test-kit.ts";
 import { SourceRequests } from "./source-requests.ts";
 
@@ -36,6 +37,11 @@ async function two(): Promise<[LazyImage, LazyImage]> {
   const second = await acquire(mounts, { ...made, source: others });
   second.replaceSource(others);
   return [first, second];
+}
+
+function firstLayer() {
+  const [digest = "", blob = new Uint8Array()] = [...made.source.blobs.entries()][0] ?? [];
+  return { layer: { mediaType: "m", digest, size: blob.length }, blob };
 }
 
 const refusal = () =>
@@ -89,6 +95,59 @@ test("a user whose source is yet to come keeps nobody waiting who has one, nor t
   await second.release();
 });
 
+test("what waited goes on with its own user's source, also when another's served meanwhile and left", async () => {
+  const { layer, blob } = firstLayer();
+  const own = new AwaitedSource();
+  const requests = new SourceRequests(own, { ...defaultFetchLimits, deadlineMs: 5_000 });
+  const first = requests.read(layer, 0, 10);
+  requests.replaceSource(others);
+  expect(await first).toEqual(blob.slice(0, 10));
+  requests.withdrawSource(others);
+  others.beforeRead = () => Promise.reject(new CredentialError("expired", "its container has ended"));
+  const second = requests.read(layer, 10, 20);
+  own.provide(made.source);
+  expect(await second).toEqual(blob.slice(10, 20));
+});
+
+test("whoever joined one who gave up before he had a source is served by his own", async () => {
+  const { layer, blob } = firstLayer();
+  const abandoned = new AwaitedSource();
+  const requests = new SourceRequests(abandoned, { ...defaultFetchLimits, deadlineMs: 5_000 });
+  const joined = new AwaitedSource();
+  requests.replaceSource(joined);
+  const early = requests.read(layer, 0, 10);
+  // His attempt was given up while it was being mounted: it never was his to leave.
+  abandoned.withdraw(new MountError("cancelled", "nobody brought a credential"));
+  const late = requests.read(layer, 10, 20);
+  requests.replaceSource(others, joined);
+  expect(await early).toEqual(blob.slice(0, 10));
+  expect(await late).toEqual(blob.slice(10, 20));
+
+  const given = new AwaitedSource();
+  given.withdraw(new MountError("cancelled", "nobody brought a credential"));
+  const again = new SourceRequests(given, { ...defaultFetchLimits, deadlineMs: 5_000 });
+  again.replaceSource(others);
+  expect(await again.read(layer, 0, 10)).toEqual(blob.slice(0, 10));
+});
+
+test("a user who is refused hears so at once, whoever is yet to get a credential", async () => {
+  const { layer } = firstLayer();
+  const requests = new SourceRequests(made.source, { ...defaultFetchLimits, deadlineMs: 5_000 });
+  requests.replaceSource(new AwaitedSource());
+  made.source.beforeRead = () => Promise.reject(refusal());
+  await expect(requests.read(layer, 0, 10)).rejects.toThrow("the credential is refused");
+});
+
+test("nothing is fetched ahead before there is a source: no request's time passes while nobody can answer", async () => {
+  const mounts = await room.mounts({ limits: { deadlineMs: 300 } });
+  const source = new AwaitedSource();
+  const first = await acquire(mounts, made, { source, bringAll: true });
+  expect(first.stats().requests).toBe(0);
+  source.provide(made.source);
+  await until(() => first.stats().complete);
+  await first.release();
+});
+
 test("what waits for a source that will not come is told so", async () => {
   const mounts = await room.mounts();
   const source = new AwaitedSource();
@@ -100,8 +159,7 @@ test("what waits for a source that will not come is told so", async () => {
 });
 
 test("what is under way when its user leaves goes on from where it was with another's source", async () => {
-  const [digest = "", blob = new Uint8Array()] = [...made.source.blobs.entries()][0] ?? [];
-  const layer = { mediaType: "m", digest, size: blob.length };
+  const { layer, blob } = firstLayer();
   const requests = new SourceRequests(made.source, { ...defaultFetchLimits, deadlineMs: 5_000 });
   requests.replaceSource(others);
   const received: Uint8Array[] = [];

@@ -1,7 +1,7 @@
 import { CredentialError } from "../credential/error.ts";
 import type { BlobSource } from "../registry/blob-source.ts";
 import { RegistryError, type RegistryErrorCode } from "../registry/error.ts";
-import { AwaitedSource } from "./awaited-source.ts";
+import { AwaitedSource, GivenWay } from "./awaited-source.ts";
 
 const refusals: ReadonlySet<RegistryErrorCode> = new Set<RegistryErrorCode>([
   "unauthorized",
@@ -12,33 +12,39 @@ const refusals: ReadonlySet<RegistryErrorCode> = new Set<RegistryErrorCode>([
 
 /**
  * The sources of those who share a mount, each with its own credential. One serves until its user leaves or it is refused;
- * then the next does.
+ * then the next does. Nobody waits for a user whose source is yet to come while another has one.
  */
 export class UserSources {
   readonly #sources: BlobSource[];
+  readonly #supplied = Promise.withResolvers<void>();
 
   constructor(first: BlobSource) {
     this.#sources = [first];
+    this.#watch(first);
   }
 
-  /** The one that serves. */
+  /** The one that serves; when there is none, one that is yet to come. */
   get current(): BlobSource {
-    return this.#sources[0] as BlobSource;
+    const waiting = (source: BlobSource) => source instanceof AwaitedSource && source.state === "pending";
+    return this.#ready ?? this.#sources.find(waiting) ?? (this.#sources[0] as BlobSource);
   }
 
   get all(): readonly BlobSource[] {
     return this.#sources;
   }
 
-  /**
-   * Puts a user's source in the place of the one that he had; a new user's behind those of the others. Nobody waits for a
-   * user whose source is yet to come while another has one.
-   */
+  /** Resolves when there is one that serves; `undefined`: there is. */
+  get supplied(): Promise<void> | undefined {
+    return this.#ready === undefined ? this.#supplied.promise : undefined;
+  }
+
+  /** Puts a user's source in the place of the one that he had; a new user's behind those of the others. */
   put(source: BlobSource, before?: BlobSource): void {
-    for (const other of this.#sources) if (other instanceof AwaitedSource) other.provide(source);
     const at = before === undefined ? -1 : this.#sources.indexOf(before);
     if (at < 0) this.#sources.push(source);
     else this.#sources[at] = source;
+    if (before instanceof AwaitedSource && before !== source) before.provide(source);
+    this.#watch(source);
   }
 
   /** Has a source, which may be a new user's, serve before the others. */
@@ -46,6 +52,7 @@ export class UserSources {
     const at = this.#sources.indexOf(source);
     if (at >= 0) this.#sources.splice(at, 1);
     this.#sources.unshift(source);
+    this.#watch(source);
   }
 
   /** A user has left. The last one's source stays: whatever still asks must hear something. */
@@ -63,16 +70,37 @@ export class UserSources {
       try {
         return await call(source);
       } catch (thrown) {
-        if (!this.#giveWay(source, thrown) || tried.has(this.current)) throw thrown;
+        if (thrown instanceof GivenWay) tried.delete(source);
+        else if (!this.#passOn(source, thrown) || tried.has(this.current)) throw thrown;
       }
     }
   }
 
+  get #ready(): BlobSource | undefined {
+    return this.#sources.find((source) => !(source instanceof AwaitedSource) || source.state === "provided");
+  }
+
+  #watch(source: BlobSource): void {
+    this.#wake();
+    if (source instanceof AwaitedSource && source.state === "pending")
+      void source.settled.then(() => this.#wake());
+  }
+
+  /** Where somebody serves, nobody waits for what is yet to come. */
+  #wake(): void {
+    if (this.#ready === undefined) return;
+    this.#supplied.resolve();
+    for (const source of this.#sources)
+      if (source instanceof AwaitedSource && source.state === "pending") source.giveWay();
+  }
+
   /** Whether another source serves after this failure. */
-  #giveWay(source: BlobSource, thrown: unknown): boolean {
-    if (!this.#sources.includes(source)) return true;
-    if (!isRefusal(thrown)) return false;
-    if (source === this.current) this.#sources.push(this.#sources.shift() as BlobSource);
+  #passOn(source: BlobSource, thrown: unknown): boolean {
+    const at = this.#sources.indexOf(source);
+    if (at < 0) return true;
+    const withdrawn = source instanceof AwaitedSource && source.state === "withdrawn";
+    if (!withdrawn && !isRefusal(thrown)) return false;
+    if (source === this.current) this.#sources.push(...this.#sources.splice(at, 1));
     return this.current !== source;
   }
 }

@@ -58,6 +58,7 @@ export function beginMounting(dependencies: MountDependencies, request: MountReq
     async abandon() {
       abandoned.abort();
       const { image } = await mounting.catch(() => ({ image: undefined }));
+      image?.endNotes();
       const released = image?.release().catch((error: unknown) => {
         log.error("an image that nobody uses could not be unmounted", { error: messageOf(error) });
       });
@@ -71,13 +72,17 @@ export function beginMounting(dependencies: MountDependencies, request: MountReq
 async function mount(
   { index: store, mounts, backgroundFetch, traces }: MountDependencies,
   request: MountRequest,
-  source: BlobSource,
+  source: AwaitedSource,
   signal: AbortSignal,
 ): Promise<MountedContainerImage> {
   const [index, trace] = await Promise.all([
     store.openImage(request.manifestDigest, request.indexSha256),
     traces ? store.traces.read(traceKey(request)) : undefined,
   ]);
+  // Before there is a mount to give back.
+  const config = parseImageConfig(JSON.parse(index.index.imageConfig));
+  // It begins with its bytes: who joined it before there is a credential would wait for that.
+  if (request.eager) await waitFor(source.settled, signal);
   const image = await mounts.acquire({
     workspace: request.workspaceId,
     index,
@@ -89,7 +94,9 @@ async function mount(
     eager: request.eager,
     signal,
   });
-  return { image, config: parseImageConfig(JSON.parse(index.index.imageConfig)) };
+  // Also where it joined: the one who opened the mount may give it up first.
+  image.replaceSource(source);
+  return { image, config };
 }
 
 /** Under which traces of a request's starts are kept. */
