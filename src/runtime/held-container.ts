@@ -169,7 +169,10 @@ export class HeldContainer {
 
   async #run(request: WorkerContainerRequest): Promise<void> {
     const { signal } = this.#abort;
-    if (!(await this.#report({ state: "preparing" }))) return;
+    if (!(await this.#report({ state: "preparing" }))) {
+      this.#dependencies.prepared.drop(request);
+      return;
+    }
     try {
       const pulled = await pullLazy(this.#dependencies, request, (...event) => this.#tell(...event), signal);
       this.#image = pulled.image;

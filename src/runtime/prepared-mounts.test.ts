@@ -38,7 +38,7 @@ describe("a mount that is prepared", () => {
     prepared.prepare(request("a"));
     prepared.prepare(request("a"));
     expect(begun).toEqual(["a/1"]);
-    expect(prepared.take({ containerId: "a", attempt: 2 })).toBeUndefined();
+    expect(prepared.take({ containerId: "a", attempt: 0 })).toBeUndefined();
     expect(prepared.take({ containerId: "b", attempt: 1 })).toBeUndefined();
     expect(prepared.take({ containerId: "a", attempt: 1 })).toBeDefined();
     expect(prepared.take({ containerId: "a", attempt: 1 })).toBeUndefined();
@@ -60,6 +60,36 @@ describe("a mount that is prepared", () => {
     await gone;
     expect(abandoned).toEqual(["a/1"]);
     expect(prepared.take({ containerId: "a", attempt: 1 })).toBeUndefined();
+  });
+
+  test("is undone when it is said that no hand-over will follow, or one for a later attempt does", () => {
+    const { abandoned, prepared } = scene();
+    for (const id of ["a", "b", "c"]) prepared.prepare(request(id, 2));
+    prepared.drop({ containerId: "a", attempt: 1 });
+    expect(abandoned).toEqual([]);
+    prepared.drop({ containerId: "a", attempt: 2 });
+    expect(prepared.take({ containerId: "b", attempt: 3 })).toBeUndefined();
+    expect(prepared.take({ containerId: "c", attempt: 1 })).toBeUndefined();
+    expect(abandoned).toEqual(["a/2", "b/2"]);
+    expect(prepared.take({ containerId: "c", attempt: 2 })).toBeDefined();
+  });
+
+  test("is waited for by the worker that ends, also when it was given up just before", async () => {
+    const undone = Promise.withResolvers<void>();
+    const prepared = new PreparedMounts(() => ({
+      provide: (_: BlobSource) => undefined,
+      mounted: () => Promise.reject(new Error("nothing is mounted here")),
+      abandon: () => undone.promise,
+    }));
+    prepared.prepare(request("a"));
+    prepared.drop({ containerId: "a", attempt: 1 });
+    const order: string[] = [];
+    const closed = prepared.close().then(() => order.push("closed"));
+    await new Promise((resolve) => setImmediate(resolve));
+    order.push("undone");
+    undone.resolve();
+    await closed;
+    expect(order).toEqual(["undone", "closed"]);
   });
 
   test("is undone when the worker ends, unless somebody has taken it", async () => {

@@ -5,6 +5,8 @@ import type { ImageMounting, MountRequest } from "./image-mounting.ts";
 const handOverWithinMs = 15_000;
 const preparedMax = 64;
 
+type Attempt = Pick<ImageUser, "containerId" | "attempt">;
+
 interface Prepared {
   readonly attempt: number;
   readonly mounting: ImageMounting;
@@ -16,6 +18,7 @@ export class PreparedMounts {
   readonly #begin: (request: MountRequest) => ImageMounting;
   readonly #withinMs: number;
   readonly #prepared = new Map<string, Prepared>();
+  readonly #undoing = new Set<Promise<void>>();
 
   /** @param withinMs when no hand-over has followed by then, it is undone */
   constructor(begin: (request: MountRequest) => ImageMounting, withinMs = handOverWithinMs) {
@@ -24,36 +27,49 @@ export class PreparedMounts {
   }
 
   /** Begins to mount; does nothing when that was done, or when too many are waited for. */
-  prepare(request: MountRequest & Pick<ImageUser, "containerId" | "attempt">): void {
+  prepare(request: MountRequest & Attempt): void {
     const { containerId, attempt } = request;
     const known = this.#prepared.get(containerId);
     if (known !== undefined && known.attempt >= attempt) return;
     if (known === undefined && this.#prepared.size >= preparedMax) return;
-    this.#drop(containerId);
+    this.#undo(containerId);
     const mounting = this.#begin(request);
-    const timer = setTimeout(() => this.#drop(containerId), this.#withinMs);
+    const timer = setTimeout(() => this.#undo(containerId), this.#withinMs);
     this.#prepared.set(containerId, { attempt, mounting, timer });
   }
 
-  /** What was begun for a container, now the caller's. */
-  take({ containerId, attempt }: Pick<ImageUser, "containerId" | "attempt">): ImageMounting | undefined {
+  /** What was begun for a container, now the caller's. What was begun for an attempt before is undone. */
+  take({ containerId, attempt }: Attempt): ImageMounting | undefined {
     const known = this.#prepared.get(containerId);
-    if (known?.attempt !== attempt) return undefined;
+    if (known === undefined || known.attempt > attempt) return undefined;
+    if (known.attempt < attempt) {
+      this.#undo(containerId);
+      return undefined;
+    }
     clearTimeout(known.timer);
     this.#prepared.delete(containerId);
     return known.mounting;
   }
 
-  /** Undoes what nobody took. Resolves when it is undone. */
-  async close(): Promise<void> {
-    await Promise.all([...this.#prepared.keys()].map((containerId) => this.#drop(containerId)));
+  /** No hand-over will follow: undoes what was begun for this attempt, or for one before it. */
+  drop({ containerId, attempt }: Attempt): void {
+    if ((this.#prepared.get(containerId)?.attempt ?? Number.POSITIVE_INFINITY) <= attempt)
+      this.#undo(containerId);
   }
 
-  async #drop(containerId: string): Promise<void> {
+  /** Undoes what nobody took. Resolves when all is undone, also what was given up before. */
+  async close(): Promise<void> {
+    for (const containerId of [...this.#prepared.keys()]) this.#undo(containerId);
+    await Promise.all(this.#undoing);
+  }
+
+  #undo(containerId: string): void {
     const known = this.#prepared.get(containerId);
     if (known === undefined) return;
     clearTimeout(known.timer);
     this.#prepared.delete(containerId);
-    await known.mounting.abandon();
+    const undoing = known.mounting.abandon();
+    this.#undoing.add(undoing);
+    void undoing.then(() => this.#undoing.delete(undoing));
   }
 }

@@ -16,7 +16,8 @@ export function workerService(
   return {
     async prepareContainer(request) {
       const { containerId, attempt, workspaceId, manifestDigest, indexSha256, command, eager } = request;
-      worker.prepare({ containerId, attempt, workspaceId, manifestDigest, indexSha256, command, eager });
+      if (request.withdrawn) worker.dropPrepared(request);
+      else worker.prepare({ containerId, attempt, workspaceId, manifestDigest, indexSha256, command, eager });
       return {};
     },
     async startContainer({ request }) {

@@ -100,12 +100,20 @@ export class Worker {
     this.#dependencies.prepared.prepare(request);
   }
 
+  /** No hand-over follows what was prepared. */
+  dropPrepared(container: Pick<ImageUser, "containerId" | "attempt">): void {
+    this.#dependencies.prepared.drop(container);
+  }
+
   /** Takes a container up. Repeating it changes nothing; a later attempt replaces an earlier one. */
   async start(request: WorkerContainerRequest): Promise<void> {
+    const { containerId, attempt } = request;
+    // Seen again after each wait: a repeat of this request may have come first.
+    for (let held = this.#held.get(containerId); held !== undefined; held = this.#held.get(containerId)) {
+      if (held.attempt >= attempt) return;
+      await held.stop(1);
+    }
     if (this.#closed) throw new RuntimeError("cancelled", "this worker is shutting down");
-    const held = this.#held.get(request.containerId);
-    if (held !== undefined && held.attempt >= request.attempt) return;
-    if (held !== undefined) await held.stop(1);
     this.#keep(HeldContainer.start(this.#dependencies, request));
   }
 

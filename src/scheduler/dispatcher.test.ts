@@ -43,6 +43,7 @@ let made: Record<string, MintedPull | "over">;
 let taken: ContainerRequest[];
 let announced: string[];
 let heard: PromiseWithResolvers<void>;
+let retracted: PromiseWithResolvers<void>;
 
 beforeAll(async () => {
   postgres = await startTestPostgres();
@@ -58,8 +59,9 @@ beforeAll(async () => {
     interceptors: [],
     routes: (router) => {
       router.service(WorkerService, {
-        prepareContainer({ containerId }) {
-          announced.push(containerId);
+        prepareContainer({ containerId, withdrawn }) {
+          announced.push(withdrawn ? `not ${containerId}` : containerId);
+          if (withdrawn) retracted.resolve();
           heard.resolve();
           return {};
         },
@@ -103,6 +105,7 @@ beforeEach(() => {
   taken = [];
   announced = [];
   heard = Promise.withResolvers();
+  retracted = Promise.withResolvers();
   registries = {};
   made = {};
 });
@@ -215,6 +218,19 @@ test("a worker is told of a container while its authorization is asked for, and 
     [slow, false],
     [quick, true],
   ]);
+});
+
+test("a worker that was told of a container hears that it is not coming when nothing can be minted", async () => {
+  const gate = Promise.withResolvers<MintedPull>();
+  registries = { slow: () => gate.promise };
+  const slow = await queued("slow");
+  await dispatcher.round();
+  await heard.promise;
+  gate.reject(new RegistryError("denied", "ghcr.io refuses", where));
+  await dispatcher.idle();
+  await retracted.promise;
+  expect(announced).toEqual([slow, `not ${slow}`]);
+  expect(taken).toEqual([]);
 });
 
 test("a workspace whose registry is silent keeps no other waiting, however many containers it queues", async () => {

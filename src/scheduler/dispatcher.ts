@@ -10,7 +10,7 @@ import { RegistryError } from "../registry/error.ts";
 import { type CodedError, messageOf } from "../std/error.ts";
 import { logger } from "../std/log.ts";
 import { type AttachDependencies, type AttachedCredentials, attachCredentials } from "./attach.ts";
-import { announce, type HandOverFailure, handOver } from "./hand-over-client.ts";
+import { announce, type HandOverFailure, handOver, retract } from "./hand-over-client.ts";
 import { place } from "./place.ts";
 import type { SchedulerStore } from "./store.ts";
 import type { Worker } from "./worker.ts";
@@ -159,13 +159,18 @@ export class Dispatcher {
     let attached: AttachedCredentials;
     // What is at hand is there by then. Else its worker mounts the image while somebody is asked.
     const client = this.#dependencies.workers.to(worker);
-    const hint = setTimeout(() => void announce(client, container, image), announcedAfterMs);
+    let announced: Promise<void> | undefined;
+    const hint = setTimeout(() => {
+      announced = announce(client, container, image);
+    }, announcedAfterMs);
     try {
       const { signal } = this.#closing;
       const known = this.#warm.get(bootOf(worker))?.has(image.manifestDigest) === true;
       attached = await attachCredentials(this.#dependencies, container, image, worker, { known, signal });
     } catch (error) {
       if (!(error instanceof RegistryError || error instanceof CredentialError)) throw error;
+      // Not before it was heard: else what is taken back might be begun after that.
+      void announced?.then(() => retract(client, container));
       await this.#leave(container, "failed", reasonOf(error));
       return;
     } finally {

@@ -28,6 +28,16 @@ export async function announce(
     .catch(() => undefined);
 }
 
+/** Says that a container which was announced is not coming. Only a hint as well. */
+export async function retract(
+  client: ReturnType<WorkerClients["to"]>,
+  { id: containerId, attempt }: Container,
+): Promise<void> {
+  await client
+    .prepareContainer({ containerId, attempt, withdrawn: true }, { timeoutMs: handOverTimeoutMs })
+    .catch(() => undefined);
+}
+
 /** Gives a container to a worker. `undefined`: it has it. */
 export async function handOver(
   client: ReturnType<WorkerClients["to"]>,
