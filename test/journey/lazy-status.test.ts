@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, expect, test } from "bun:test";
-import { chmod, mkdtemp, rm } from "node:fs/promises";
+import { chmod, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { lazyStatusShape } from "../../src/cli/lazy-status.ts";
@@ -15,12 +15,17 @@ const command = ["--", "python3", "-c", "import json, decimal; print(decimal.Dec
 let dir: string;
 let world: World;
 let image: Image;
+let args: readonly string[];
 
 beforeAll(async () => {
   dir = await mkdtemp(join(tmpdir(), "oci-node-lazy-"));
   // The database runs as a user of its own, who has to pass through.
   await chmod(dir, 0o755);
-  world = await World.start({ node: { dataDir: join(dir, "data") } });
+  // What is read is all that is fetched: however fast the registry is, a start does not complete the image.
+  const config = join(dir, "config.toml");
+  await writeFile(config, "[worker]\nbackground_fetch = false\n", { mode: 0o600 });
+  args = ["--config", config];
+  world = await World.start({ node: { dataDir: join(dir, "data"), args } });
   const reference = await world.push("team/python:1", { image: await pythonImage() });
   const build = ["image", "build", "--index-only", reference, ...withCredentials];
   image = await world.node.json<Image>(build, { env: world.env });
@@ -80,7 +85,7 @@ test("an image's lazy status tells what is cached, fetched and traced, and the n
   await world.node.stopProcess();
   await rm(join(dir, "data/cache"), { recursive: true });
   const insecureRegistries = [...world.registry.insecureHosts];
-  const next = await TestNode.start({ dataDir: join(dir, "data"), insecureRegistries });
+  const next = await TestNode.start({ dataDir: join(dir, "data"), insecureRegistries, args });
   try {
     expect((await statusOf(next)).workers[0]?.layers.every(({ spansCached }) => spansCached === 0)).toBe(
       true,
