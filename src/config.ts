@@ -317,10 +317,10 @@ export function readConfig(path: string): Config {
 
 /** The settings in a configuration file, for {@link makeConfig} to check. */
 export function readSettings(path: string): Settings {
-  const text = readStrictly(path);
+  const { text, mode } = readStrictly(path);
   const settings = parseSettings(text, path);
   const secret = secretSetting(settings);
-  if (secret === undefined || (statSync(path).mode & 0o004) === 0) return settings;
+  if (secret === undefined || (mode & 0o004) === 0) return settings;
   throw new ConfigError("loose_mode", `${path}: everybody can read it, and ${secret} holds a secret`, {
     next: `Run: chmod o-r ${path}`,
   });
@@ -377,7 +377,7 @@ function indexLimits(set: Readonly<Record<string, number | undefined>>): IndexLi
   return { ...defaultIndexLimits, ...Object.fromEntries(named) };
 }
 
-function readStrictly(path: string): string {
+function readStrictly(path: string): { readonly text: string; readonly mode: number } {
   try {
     const { mode } = statSync(path);
     if ((mode & 0o022) !== 0) {
@@ -385,7 +385,7 @@ function readStrictly(path: string): string {
         next: `Run: chmod go-w ${path}`,
       });
     }
-    return readFileSync(path, "utf8");
+    return { text: readFileSync(path, "utf8"), mode };
   } catch (error) {
     if (error instanceof ConfigError) throw error;
     throw new ConfigError("unreadable", `${path}: cannot be read (${errnoOf(error) ?? messageOf(error)})`, {

@@ -4,6 +4,7 @@ import { acrIssuer } from "./azure.ts";
 import { acrResource, assertClientId, entraApp, entraToken } from "./azure-entra.ts";
 import { CredentialError } from "./error.ts";
 import { isAzure } from "./family.ts";
+import { identityOfAnother } from "./identity.ts";
 import type { Identity, IdentityDependencies } from "./issuer.ts";
 import {
   askForJson,
@@ -47,15 +48,7 @@ export function azureIdentity(
   return {
     name,
     provider(registry) {
-      if (!isAzure(registry)) {
-        throw new CredentialError(
-          "registry_mismatch",
-          `identity ${name} is Azure's, and ${registry} is not`,
-          {
-            next: `Give a credential for ${registry}.`,
-          },
-        );
-      }
+      if (!isAzure(registry)) throw identityOfAnother(name, "Azure", registry);
       return acrIssuer({
         credential: { registry, type: "identity", credentials: {} },
         whose: name,

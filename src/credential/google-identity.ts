@@ -3,6 +3,7 @@ import { isGoogle } from "./family.ts";
 import { googleIssuer, googleKeepRule } from "./google.ts";
 import { parseServiceAccountEmail } from "./google-impersonation.ts";
 import { googleAccessScope } from "./google-key.ts";
+import { identityOfAnother } from "./identity.ts";
 import type { Identity, IdentityDependencies } from "./issuer.ts";
 import { askForJson, type IssuedToken, type IssuerCall, readToken } from "./issuer-answer.ts";
 
@@ -45,15 +46,7 @@ export function googleIdentity(
   return {
     name,
     provider(registry) {
-      if (!isGoogle(registry)) {
-        throw new CredentialError(
-          "registry_mismatch",
-          `identity ${name} is Google's, and ${registry} is not`,
-          {
-            next: `Give a credential for ${registry}.`,
-          },
-        );
-      }
+      if (!isGoogle(registry)) throw identityOfAnother(name, "Google", registry);
       return googleIssuer({
         credential: { registry, type: "identity", credentials: {} },
         whose: name,

@@ -78,3 +78,10 @@ export function canBeSealed({ registry, credentials }: RegistryCredential): bool
   if (keys.some((key) => keysOfWorkspace.has(key))) return false;
   return family.type !== "azure" || keys.includes("AZURE_CLIENT_SECRET");
 }
+
+/** A registry is not of the cloud at which an identity of the operator's is something. */
+export function identityOfAnother(name: string, cloud: string, registry: string): CredentialError {
+  return new CredentialError("registry_mismatch", `identity ${name} is ${cloud}'s, and ${registry} is not`, {
+    next: `Give a credential for ${registry}.`,
+  });
+}

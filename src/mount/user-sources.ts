@@ -1,14 +1,7 @@
 import { CredentialError } from "../credential/error.ts";
 import type { BlobSource } from "../registry/blob-source.ts";
-import { RegistryError, type RegistryErrorCode } from "../registry/error.ts";
+import { isRefusal, RegistryError } from "../registry/error.ts";
 import { AwaitedSource, GivenWay } from "./awaited-source.ts";
-
-const refusals: ReadonlySet<RegistryErrorCode> = new Set<RegistryErrorCode>([
-  "unauthorized",
-  "expired",
-  "denied",
-  "not_found",
-]);
 
 /**
  * The sources of those who share a mount, each with its own credential. One serves until its user leaves or it is refused;
@@ -99,13 +92,14 @@ export class UserSources {
     const at = this.#sources.indexOf(source);
     if (at < 0) return true;
     const withdrawn = source instanceof AwaitedSource && source.state === "withdrawn";
-    if (!withdrawn && !isRefusal(thrown)) return false;
+    if (!withdrawn && !isOfCredential(thrown)) return false;
     if (source === this.current) this.#sources.push(...this.#sources.splice(at, 1));
     return this.current !== source;
   }
 }
 
-/** The credential is at fault: another user's may be better. */
-function isRefusal(thrown: unknown): boolean {
-  return thrown instanceof CredentialError || (thrown instanceof RegistryError && refusals.has(thrown.code));
+/** Another user's credential may be better: some registries say of what it must not see that it is not there. */
+function isOfCredential(thrown: unknown): boolean {
+  if (thrown instanceof CredentialError || isRefusal(thrown)) return true;
+  return thrown instanceof RegistryError && thrown.code === "not_found";
 }

@@ -50,6 +50,13 @@ export class RegistryError extends CodedError<RegistryErrorCode> {
 
 const passing: ReadonlySet<string> = new Set<RegistryErrorCode>(["unreachable", "timeout", "rate_limited"]);
 
+const refusals: ReadonlySet<string> = new Set<RegistryErrorCode>(["unauthorized", "expired", "denied"]);
+
+/** Whether the credential is at fault: another one may be better. */
+export function isRefusal(error: unknown): error is RegistryError {
+  return error instanceof RegistryError && refusals.has(error.code);
+}
+
 /** Whether trying again later can help. */
 export function isPassing(error: unknown): error is RegistryError {
   return error instanceof RegistryError && passing.has(error.code);

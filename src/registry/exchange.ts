@@ -3,7 +3,7 @@ import { CodedError } from "../std/error.ts";
 import type { Redacted } from "../std/redacted.ts";
 import type { BoundProvider } from "./bound-provider.ts";
 import type { Egress } from "./egress.ts";
-import { RegistryError } from "./error.ts";
+import { isRefusal, RegistryError } from "./error.ts";
 import { type FailedLogins, loginOf } from "./failed-logins.ts";
 import { echoes } from "./grant.ts";
 import { badCredential, type Subject, unlessUnchanged } from "./problem.ts";
@@ -48,7 +48,7 @@ export class Exchanger {
         return this.#made(request, token);
       } catch (error) {
         // Revoked, expired, or good for nothing: the credential decides. What passes is the caller's to see.
-        if (!isRefusal(error)) throw error;
+        if (!isNo(error)) throw error;
         this.#refreshToken = undefined;
         if (!this.#refreshWorked) this.#offline = false;
       }
@@ -58,7 +58,7 @@ export class Exchanger {
     try {
       return this.#made(request, await this.#send(request, undefined));
     } catch (error) {
-      if (!isRefusal(error) || error.code === "denied" || madeAnew || !provider.renewable) throw error;
+      if (!isNo(error) || error.code === "denied" || madeAnew || !provider.renewable) throw error;
       // What the issuer gave has ended, it may be. One that is made anew is not refused for its age.
       provider.refuse();
       return this.#made(request, await this.#send(request, undefined).catch(unlessUnchanged(error)));
@@ -122,8 +122,8 @@ export class Exchanger {
       const known = await attempt({ ...request, scopes: [] }).then(
         () => true,
         (refusal: unknown) => {
-          if (isRefusal(refusal) && refusal.code === "denied") failedLogins.refused(login, clock.now());
-          return !isRefusal(refusal);
+          if (isNo(refusal) && refusal.code === "denied") failedLogins.refused(login, clock.now());
+          return !isNo(refusal);
         },
       );
       throw known ? error : badCredential(subject);
@@ -131,10 +131,9 @@ export class Exchanger {
   }
 }
 
-function isRefusal(error: unknown): error is RegistryError {
-  return (
-    error instanceof RegistryError && ["unauthorized", "expired", "denied", "protocol"].includes(error.code)
-  );
+/** The token service has said no, or what is no answer of one. */
+function isNo(error: unknown): error is RegistryError {
+  return isRefusal(error) || (error instanceof RegistryError && error.code === "protocol");
 }
 
 /** A provider that gave a password before may give a token now (a lease): there is nothing to exchange. */

@@ -7,7 +7,7 @@ import { basicHeader } from "./authorization.ts";
 import { BoundProvider } from "./bound-provider.ts";
 import { type Challenge, parseChallenges } from "./challenge.ts";
 import type { Egress } from "./egress.ts";
-import { RegistryError } from "./error.ts";
+import { isRefusal, RegistryError } from "./error.ts";
 import { Exchanger } from "./exchange.ts";
 import { type FailedLogins, type Login, loginOf } from "./failed-logins.ts";
 import { grantedLess } from "./grant.ts";
@@ -322,11 +322,6 @@ export class Session {
     this.#refusal.keep(error);
     return error;
   }
-}
-
-/** The credential is at fault. */
-function isRefusal(error: unknown): error is RegistryError {
-  return error instanceof RegistryError && ["unauthorized", "expired", "denied"].includes(error.code);
 }
 
 /** What answers where the token service was is none any more, or points to another place. */

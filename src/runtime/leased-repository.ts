@@ -1,14 +1,8 @@
 import type { Lease, LeaseTerm } from "../credential/lease.ts";
 import type { BlobSource, BlobSourceStats, ReadOptions } from "../registry/blob-source.ts";
 import type { Descriptor } from "../registry/descriptor.ts";
-import { RegistryError, type RegistryErrorCode } from "../registry/error.ts";
+import { isRefusal } from "../registry/error.ts";
 import type { Repository } from "../registry/repository.ts";
-
-const refusals: ReadonlySet<RegistryErrorCode> = new Set<RegistryErrorCode>([
-  "unauthorized",
-  "expired",
-  "denied",
-]);
 
 /**
  * A registry's repository, by a lease. What the registry does not take any more is renewed where it is sent; a refusal that
@@ -112,8 +106,4 @@ export class LeasedRepository implements BlobSource {
     if (this.#lease.term === term) throw thrown;
     if (this.#current === repository) this.reopen();
   }
-}
-
-function isRefusal(thrown: unknown): boolean {
-  return thrown instanceof RegistryError && refusals.has(thrown.code);
 }
