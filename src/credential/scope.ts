@@ -20,3 +20,8 @@ export function issuedScope(registry: string): string | undefined {
   if (isGoogle(registry)) return googleScope(registry);
   return isAzure(registry) ? azureScope(registry) : undefined;
 }
+
+/** What is opened by an authorization that no token service narrowed, in words. */
+export function openedBy(registry: string): string {
+  return issuedScope(registry) ?? `every repository on ${registry} that its account may pull`;
+}

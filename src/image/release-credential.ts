@@ -8,7 +8,7 @@ import type {
   RegistryAuthorization,
   RegistryCredential,
 } from "../credential/provider.ts";
-import { issuedScope } from "../credential/scope.ts";
+import { openedBy } from "../credential/scope.ts";
 import type { Vault } from "../secret/vault.ts";
 import { logger } from "../std/log.ts";
 import { chooseSecret, type SecretWanted, secretMismatch } from "./choose-secret.ts";
@@ -72,7 +72,7 @@ export async function releaseCredential(
   return {
     authorization,
     secretName: source.secret,
-    scope: issuedScope(registry) ?? `every repository on ${registry} that its account may pull`,
+    scope: openedBy(registry),
     repository: candidate.ofRepository || credential.type === "identity" ? repository : undefined,
   };
 }

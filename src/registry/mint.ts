@@ -1,6 +1,6 @@
 import { CredentialError } from "../credential/error.ts";
 import type { RegistryAuthorization } from "../credential/provider.ts";
-import { issuedScope } from "../credential/scope.ts";
+import { openedBy } from "../credential/scope.ts";
 import { SingleFlight } from "../std/single-flight.ts";
 import { waitFor } from "../std/wait.ts";
 import { isPassing, type Where } from "./error.ts";
@@ -130,10 +130,6 @@ export class Minter {
     this.#kept = undefined;
     return undefined;
   }
-}
-
-function openedBy(registry: string): string {
-  return issuedScope(registry) ?? `every repository on ${registry} that its account may pull`;
 }
 
 /** Whoever should make the next cannot be reached; refusing it is something else. */
