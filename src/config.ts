@@ -2,11 +2,11 @@ import { readFileSync, statSync } from "node:fs";
 import { hostname } from "node:os";
 import { join, resolve } from "node:path";
 import { z } from "zod";
+import { address, limit, mirrorList, patience, proxySetting, size } from "./config-fields.ts";
 import { identityProblems } from "./config-identities.ts";
+import { encryptionKey, identity, identityName, keyName, registryHost, workspace } from "./config-kinds.ts";
 import { brokenLine, configProblem } from "./config-problem.ts";
 import { secretSetting } from "./config-secret.ts";
-import { pluginApiVersions } from "./credential/plugin-answer.ts";
-import { parseImagePattern } from "./credential/plugin-match.ts";
 import {
   defaultIndexLimits,
   type IndexLimits,
@@ -14,9 +14,7 @@ import {
   limitName,
   settableLimits,
 } from "./index/limits.ts";
-import { parseDuration } from "./std/duration.ts";
 import { CodedError, errnoOf, messageOf } from "./std/error.ts";
-import { parseSize } from "./std/size.ts";
 
 export type ConfigErrorCode = "unreadable" | "loose_mode" | "syntax" | "invalid";
 
@@ -24,155 +22,6 @@ export type ConfigErrorCode = "unreadable" | "loose_mode" | "syntax" | "invalid"
 export class ConfigError extends CodedError<ConfigErrorCode> {
   override readonly name = "ConfigError";
 }
-
-/** Where a server listens: `HOST:PORT`, `[::1]:PORT`; port 0 takes any free one. */
-const address = z
-  .string()
-  .regex(/^(\[[0-9a-fA-F:]+\]|[^:\s]+):\d{1,5}$/, "must be HOST:PORT")
-  .transform((text) => {
-    const at = text.lastIndexOf(":");
-    return { host: text.slice(0, at).replace(/^\[|\]$/g, ""), port: Number(text.slice(at + 1)) };
-  });
-
-const size = z.string().transform((text, context) => {
-  const bytes = parseSize(text);
-  if (bytes === undefined)
-    context.addIssue({ code: "custom", message: "must be a size such as 512Mi or 20G" });
-  return bytes ?? 0;
-});
-
-/** Of `[index.limits]`: a size, or a whole number. */
-const limit = (ceiling: number) =>
-  z
-    .union([z.number(), z.string()])
-    .transform((value) => (typeof value === "number" ? value : (parseSize(value) ?? Number.NaN)))
-    .refine((value) => Number.isInteger(value) && value > 0 && value <= ceiling, {
-      message: `must be a whole number or a size, from 1 to ${ceiling}`,
-    });
-
-/** A span of time for which something may wait: not 0, and no more than a timer can count. */
-const patience = z.string().transform((text, context) => {
-  const ms = parseDuration(text);
-  if (ms === undefined || ms === 0 || ms > 24 * 3_600_000)
-    context.addIssue({ code: "custom", message: "must be a time such as 30s or 2m, up to 24h" });
-  return ms ?? 0;
-});
-
-/** Of a mirror: `https://HOST[:PORT][/PATH]`, or `http:` for one that is spoken to in the clear. */
-const mirrorUrl = z.string().refine((text) => {
-  const url = URL.parse(text);
-  return url !== null && /^https?:$/.test(url.protocol) && url.username + url.search + url.hash === "";
-}, "must be a URL such as https://mirror.lan:5000");
-
-const mirrorList = z.array(
-  z.union([mirrorUrl, z.strictObject({ url: mirrorUrl, ns: z.boolean().default(false) })]),
-);
-
-/** Scheme, host and port and nothing else. */
-const origin = z
-  .string()
-  .refine(
-    (text) => /^https?:$/.test(URL.parse(text)?.protocol ?? "") && URL.parse(text)?.origin === text,
-    "must be an origin such as http://127.0.0.1:5000",
-  );
-
-/** `http://HOST:PORT`; user name and password of the proxy may be in it. */
-const proxyUrl = z
-  .string()
-  .refine(
-    (text) => /^https?:$/.test(URL.parse(text)?.protocol ?? ""),
-    "must be a URL such as http://proxy.lan:3128",
-  );
-
-const proxySetting = z.union([z.literal("none"), proxyUrl], {
-  error: 'must be "none", or a URL such as http://proxy.lan:3128',
-});
-
-/** What the operator says of one host, by its name as it stands in references and realms. */
-const registryHost = z.strictObject({
-  /** Plain HTTP, at whatever address. */
-  insecure: z.boolean().default(false),
-  /** HTTPS with a private address. */
-  private: z.boolean().default(false),
-  /** Where the host really is; requests keep its name (`Host`, TLS server name). */
-  connect: origin.optional(),
-  /** PEM file with authorities for this host, in addition to the others. */
-  ca_file: z.string().optional(),
-  /** A proxy for this host alone, or `none`. */
-  proxy: proxySetting.optional(),
-  mirrors: mirrorList.default([]),
-  /** Hosts of its token service. */
-  realms: z.array(z.string()).default([]),
-  connections: z.number().int().positive().max(256).optional(),
-});
-
-const identityName = z.string().regex(/^[a-z0-9][a-z0-9_-]{0,62}$/, "must be a short name such as prod-ecr");
-
-/** The operator's own identities at clouds: what the hosts of this node are, there. */
-const identityKinds = [
-  z.strictObject({
-    type: z.literal("aws"),
-    /** EC2 instance profile (IMDSv2), ECS or EKS container credentials, or a web identity token (IRSA). */
-    source: z.enum(["instance", "container", "web_identity"]),
-    /** Container credentials: what ECS or EKS put into the environment of the node. */
-    container_credentials_uri: z.url().optional(),
-    container_token_file: z.string().optional(),
-    web_identity_token_file: z.string().optional(),
-    /** Of `web_identity`: that role; of the others: a role to go on to. */
-    role_arn: z.string().optional(),
-  }),
-  z.strictObject({
-    type: z.literal("gcp"),
-    /** The metadata server's default service account. */
-    source: z.enum(["metadata"]),
-    /** Goes on to this service account. */
-    service_account: z.string().optional(),
-  }),
-  z.strictObject({
-    type: z.literal("azure"),
-    /** Managed identity (IMDS), or a federated token in a file (workload identity). */
-    source: z.enum(["managed", "workload"]),
-    client_id: z.string().optional(),
-    tenant_id: z.string().optional(),
-    token_file: z.string().optional(),
-  }),
-  z.strictObject({
-    type: z.literal("plugin"),
-    /** A kubelet credential provider: asked with a CredentialProviderRequest on its standard input. */
-    command: z.array(z.string()).nonempty(),
-    env: z.record(z.string(), z.string()).default({}),
-    /** As in the kubelet's CredentialProviderConfig. */
-    match_images: z
-      .array(
-        z
-          .string()
-          .refine((text) => parseImagePattern(text) !== undefined, "must be a pattern such as *.acme.test"),
-      )
-      .nonempty(),
-    api_version: z.enum(pluginApiVersions).default(pluginApiVersions[0]),
-    timeout: patience.default(30_000),
-  }),
-] as const;
-
-const identity = z.discriminatedUnion("type", identityKinds, {
-  error: 'must be "aws", "gcp", "azure" or "plugin"',
-});
-
-const workspace = z.strictObject({
-  /** Whether its containers may use the host's network. */
-  host_network: z.boolean().default(false),
-  /** Identities of `[identities]` that its credentials may name. */
-  identities: z.array(identityName).default([]),
-  /** The one that is used where a build or a run has no credential. */
-  default_identity: identityName.optional(),
-  /**
-   * What workers get: `minted`, a short-lived authorization where one can be had, renewed with the scheduler; or
-   * `sealed`, the credential itself, which needs no scheduler later on.
-   */
-  credential_delivery: z.enum(["minted", "sealed"]).default("minted"),
-  /** Whether `credential get` may give out a stored password where nothing short-lived can be had. */
-  release_credentials: z.boolean().default(false),
-});
 
 const server = z.strictObject({
   listen: address.optional(),
@@ -187,9 +36,27 @@ const schema = z
     log_level: z.enum(["debug", "info", "warning", "error"]).default("info"),
     /** Wraps the keys of all workspaces. Made at the first start; later it must be there. */
     key_file: z.string().optional(),
+    /** Further key-encryption keys, by name. Which one wraps what is new is decided by `oci-node key rotate`. */
+    keys: z.record(keyName, encryptionKey).default({}),
+    /** The one of `[keys]` to begin with, where nothing is encrypted yet; absent: `key_file`. */
+    first_key: keyName.optional(),
     database: z
       .strictObject({ /** Absent: the PostgreSQL inside the executable. */ url: z.string().optional() })
       .default({}),
+    cluster: z
+      .strictObject({
+        /** Of a worker's certificate, which renews itself after half of that. */
+        certificate_life: patience.default(24 * 3_600_000),
+      })
+      .default({ certificate_life: 24 * 3_600_000 }),
+    health: z
+      .strictObject({
+        /** How often a credential that is well is tried at its registry. */
+        check_interval: patience.default(6 * 3_600_000),
+        /** Whether a credential's right to push is tried, by beginning an upload and cancelling it, where nothing says it. */
+        probe_push: z.boolean().default(false),
+      })
+      .default({ check_interval: 6 * 3_600_000, probe_push: false }),
     gateway: server.default({}),
     scheduler: server.default({}),
     worker: server

@@ -43,7 +43,7 @@ async function migrations(scratch: string): Promise<string | undefined> {
   await cp(join(root, "drizzle"), out, { recursive: true });
   // drizzle-kit takes the output folder relative to the working directory only.
   const relative = out.slice(root.length + 1);
-  const schema = ["--dialect", "postgresql", "--schema", "./src/db/schema.ts", "--out", `./${relative}`];
+  const schema = ["--dialect", "postgresql", "--schema", "./src/db/schema*.ts", "--out", `./${relative}`];
   const failed = await succeeds([bin("drizzle-kit"), "generate", "--name", "check", ...schema]);
   return failed ?? succeeds(["diff", "-r", "drizzle", out]);
 }

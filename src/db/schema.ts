@@ -1,8 +1,6 @@
 import {
-  bigint,
   bigserial,
   boolean,
-  customType,
   foreignKey,
   index,
   integer,
@@ -10,34 +8,17 @@ import {
   pgTable,
   primaryKey,
   text,
-  timestamp,
   unique,
   uuid,
   varchar,
 } from "drizzle-orm/pg-core";
-
-/** Raw bytes; the driver gives a Buffer. */
-const bytea = customType<{ data: Uint8Array; driverData: Uint8Array }>({ dataType: () => "bytea" });
-
-const at = (name: string) => timestamp(name, { withTimezone: true, precision: 3 });
-const createdAt = () => at("created_at").notNull().defaultNow();
-const bytes = (name: string) => bigint(name, { mode: "number" });
+import { at, bytea, bytes, createdAt } from "./columns.ts";
 
 /** Tenants. `wrapped_key` is the workspace key under the key-encryption key `key_id`, which the database never holds. */
 export const workspaces = pgTable("workspaces", {
   id: uuid("id").primaryKey(),
   name: text("name").notNull().unique(),
   wrappedKey: bytea("wrapped_key").notNull(),
-  keyId: text("key_id").notNull(),
-  createdAt: createdAt(),
-});
-
-/** Keys that sign the workspaces' OpenID Connect tokens; the private half under the key-encryption key `key_id`. */
-export const identityKeys = pgTable("identity_keys", {
-  /** `kid` of the JSON Web Key. */
-  id: text("id").primaryKey(),
-  publicJwk: jsonb("public_jwk").notNull(),
-  wrappedPrivateKey: bytea("wrapped_private_key").notNull(),
   keyId: text("key_id").notNull(),
   createdAt: createdAt(),
 });
@@ -51,6 +32,10 @@ export const tokens = pgTable("tokens", {
   sha256: bytea("sha256").notNull().unique(),
   expiresAt: at("expires_at"),
   revokedAt: at("revoked_at"),
+  /** To the minute. */
+  lastUsedAt: at("last_used_at"),
+  /** The token that made it; absent: the node itself. */
+  createdBy: uuid("created_by"),
   createdAt: createdAt(),
 });
 
@@ -66,6 +51,10 @@ export const secrets = pgTable(
     credentialType: text("credential_type").notNull(),
     principal: text("principal").notNull(),
     currentVersion: integer("current_version").notNull(),
+    /** Of the registry: where its health is checked. Absent: at an image's that uses it, else at the registry alone. */
+    repository: text("repository"),
+    /** When the credential ends, as its owner said. */
+    declaredExpiry: at("declared_expiry"),
     createdAt: createdAt(),
     updatedAt: at("updated_at").notNull().defaultNow(),
   },
@@ -162,8 +151,29 @@ export const layers = pgTable("layers", {
   entries: bytes("entries").notNull(),
   spanSha256: text("span_sha256").notNull(),
   spanSizeBytes: bytes("span_size_bytes").notNull(),
+  /** SHA-256 (hex) of the layer's facts in the index store, so that whoever can write there changes no build. */
+  factsSha256: text("facts_sha256"),
   createdAt: createdAt(),
 });
+
+/** Registries from which a layer came byte by byte: there, and only there, a registry's word stands for the bytes. */
+export const layerOrigins = pgTable(
+  "layer_origins",
+  {
+    digest: text("digest").notNull(),
+    /** Host of the registry. */
+    registry: text("registry").notNull(),
+    createdAt: createdAt(),
+  },
+  (table) => [
+    primaryKey({ name: "layer_origins_pk", columns: [table.digest, table.registry] }),
+    foreignKey({
+      name: "layer_origins_layer",
+      columns: [table.digest],
+      foreignColumns: [layers.digest],
+    }).onDelete("cascade"),
+  ],
+);
 
 /** The layers of an image, the base at position 0. */
 export const imageLayers = pgTable(

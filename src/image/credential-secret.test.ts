@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { credentialMap } from "../credential/value.ts";
 import { startTestPostgres, type TestPostgres } from "../db/postgres.test-kit.ts";
 import { KeyFile } from "../secret/kek.ts";
+import { singleKey } from "../secret/keyring.ts";
 import { SecretStore } from "../secret/store.ts";
 import { Vault } from "../secret/vault.ts";
 import { WorkspaceStore } from "../secret/workspace-store.ts";
@@ -17,7 +18,10 @@ let workspaceId: string;
 
 beforeAll(async () => {
   postgres = await startTestPostgres();
-  const workspaces = new WorkspaceStore(postgres.database, await KeyFile.open(keyPath, { create: true }));
+  const workspaces = new WorkspaceStore(
+    postgres.database,
+    singleKey(await KeyFile.open(keyPath, { create: true })),
+  );
   vault = new Vault({ store: new SecretStore(postgres.database), workspaces });
   workspaceId = (await workspaces.ensure("w")).id;
 }, 60_000);

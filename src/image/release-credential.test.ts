@@ -14,6 +14,7 @@ import { credentialMap } from "../credential/value.ts";
 import { authorizationToWire } from "../credential/wire.ts";
 import { startTestPostgres, type TestPostgres } from "../db/postgres.test-kit.ts";
 import { KeyFile } from "../secret/kek.ts";
+import { singleKey } from "../secret/keyring.ts";
 import { SecretStore } from "../secret/store.ts";
 import { Vault } from "../secret/vault.ts";
 import { WorkspaceStore } from "../secret/workspace-store.ts";
@@ -38,7 +39,7 @@ let records: LogRecord[] = [];
 
 beforeAll(async () => {
   server = await startTestPostgres();
-  workspaces = new WorkspaceStore(server.database, await KeyFile.open(keyPath, { create: true }));
+  workspaces = new WorkspaceStore(server.database, singleKey(await KeyFile.open(keyPath, { create: true })));
   images = new ImageStore(server.database);
   vault = new Vault({ store: new SecretStore(server.database), workspaces });
   await configure({

@@ -13,6 +13,7 @@ import { IdentityKeyStore } from "../secret/identity-key-store.ts";
 import { IdentityKeys } from "../secret/identity-keys.ts";
 import type { DescribeIdentity } from "../secret/identity-service.ts";
 import { type KeyEncryptionKey, KeyFile } from "../secret/kek.ts";
+import { singleKey } from "../secret/keyring.ts";
 import { SecretStore } from "../secret/store.ts";
 import { TokenStore } from "../secret/token-store.ts";
 import { Vault } from "../secret/vault.ts";
@@ -57,7 +58,7 @@ export async function openControlPlane(config: Config, signal: AbortSignal): Pro
     const database = await Database.connect(url ?? (embedded as EmbeddedPostgres).url);
     await database.migrate();
     const key = await KeyFile.open(config.keyFile, { create: !(await hasWorkspaces(database)) });
-    const workspaces = new WorkspaceStore(database, key);
+    const workspaces = new WorkspaceStore(database, singleKey(key));
     const callToken = (workerId: string, bootNonce: string) => workerCallToken(key, workerId, bootNonce);
     const registry = createRegistryClient(config);
     const policies = workspacePolicies(config, workspaces);
@@ -93,5 +94,5 @@ export async function openControlPlane(config: Config, signal: AbortSignal): Pro
 function createIssuer(config: Config, database: Database, key: KeyEncryptionKey): IdentityIssuer | undefined {
   const { issuer } = config.identity;
   if (issuer === undefined) return undefined;
-  return new IdentityIssuer(issuer, new IdentityKeys(new IdentityKeyStore(database), key));
+  return new IdentityIssuer(issuer, new IdentityKeys(new IdentityKeyStore(database), singleKey(key)));
 }

@@ -66,6 +66,7 @@ describe("a workspace's policy", () => {
         identities: [],
         credential_delivery: "minted",
         release_credentials: false,
+        grant_life: 900_000,
       });
     }
   });

@@ -23,6 +23,7 @@ import { makeImage, pushImage } from "../registry/image.test-kit.ts";
 import { startRawServer } from "../registry/raw-server.test-kit.ts";
 import { startTokenService, type TokenService } from "../registry/token-service.test-kit.ts";
 import { KeyFile } from "../secret/kek.ts";
+import { singleKey } from "../secret/keyring.ts";
 import { type BootKey, generateBootKey } from "../secret/seal.ts";
 import { SecretStore } from "../secret/store.ts";
 import { Vault } from "../secret/vault.ts";
@@ -47,7 +48,10 @@ let dependencies: AttachDependencies;
 
 beforeAll(async () => {
   postgres = await startTestPostgres();
-  const workspaces = new WorkspaceStore(postgres.database, await KeyFile.open(keyPath, { create: true }));
+  const workspaces = new WorkspaceStore(
+    postgres.database,
+    singleKey(await KeyFile.open(keyPath, { create: true })),
+  );
   vault = new Vault({ store: new SecretStore(postgres.database), workspaces });
   store = new ImageStore(postgres.database);
   workspaceId = (await workspaces.ensure("w")).id;

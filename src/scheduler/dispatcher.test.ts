@@ -19,6 +19,7 @@ import { RegistryError } from "../registry/error.ts";
 import type { MintedPull } from "../registry/mint.ts";
 import { type Server, serve } from "../rpc/server.ts";
 import { KeyFile } from "../secret/kek.ts";
+import { singleKey } from "../secret/keyring.ts";
 import { generateBootKey } from "../secret/seal.ts";
 import { SecretStore } from "../secret/store.ts";
 import { Vault } from "../secret/vault.ts";
@@ -48,7 +49,7 @@ let retracted: PromiseWithResolvers<void>;
 beforeAll(async () => {
   postgres = await startTestPostgres();
   const { database } = postgres;
-  const workspaces = new WorkspaceStore(database, await KeyFile.open(keyPath, { create: true }));
+  const workspaces = new WorkspaceStore(database, singleKey(await KeyFile.open(keyPath, { create: true })));
   vault = new Vault({ store: new SecretStore(database), workspaces });
   containers = new ContainerStore(database);
   workspaceId = (await workspaces.ensure("w")).id;

@@ -15,6 +15,7 @@ import type { RefreshImageCredentialsResponse } from "../gen/oci_node/v1/schedul
 import { ImageStore } from "../image/store.ts";
 import type { MintedPull } from "../registry/mint.ts";
 import { KeyFile } from "../secret/kek.ts";
+import { singleKey } from "../secret/keyring.ts";
 import { type BootKey, generateBootKey } from "../secret/seal.ts";
 import { SecretStore } from "../secret/store.ts";
 import { Vault } from "../secret/vault.ts";
@@ -39,7 +40,7 @@ const bootNonce = "boot 2";
 beforeAll(async () => {
   server = await startTestPostgres();
   const { database } = server;
-  const workspaces = new WorkspaceStore(database, await KeyFile.open(keyPath, { create: true }));
+  const workspaces = new WorkspaceStore(database, singleKey(await KeyFile.open(keyPath, { create: true })));
   vault = new Vault({ store: new SecretStore(database), workspaces });
   store = new SchedulerStore(database);
   containers = new ContainerStore(database);

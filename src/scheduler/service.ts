@@ -124,6 +124,9 @@ export function clusterService(store: SchedulerStore): ServiceImpl<typeof Cluste
         ),
       };
     },
+    async revokeWorker() {
+      throw new SchedulerError("unknown_worker", "workers cannot be revoked yet");
+    },
   };
 }
 

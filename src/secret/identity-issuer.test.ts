@@ -5,11 +5,12 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { eq } from "drizzle-orm";
 import { startTestPostgres, type TestPostgres } from "../db/postgres.test-kit.ts";
-import { identityKeys } from "../db/schema.ts";
+import { identityKeys } from "../db/schema-cluster.ts";
 import { IdentityIssuer } from "./identity-issuer.ts";
 import { IdentityKeyStore } from "./identity-key-store.ts";
 import { IdentityKeys, planKeys } from "./identity-keys.ts";
 import { type KeyEncryptionKey, KeyFile } from "./kek.ts";
+import { singleKey } from "./keyring.ts";
 
 const dayMs = 24 * 3_600_000;
 /** A process looks at the rows once a minute. */
@@ -37,7 +38,11 @@ beforeEach(async () => {
 /** An issuer as one process has it, on the test's clock. */
 function issuer(): IdentityIssuer {
   const now = () => nowMs;
-  return new IdentityIssuer(url, new IdentityKeys(new IdentityKeyStore(server.database), kek, now), now);
+  return new IdentityIssuer(
+    url,
+    new IdentityKeys(new IdentityKeyStore(server.database), singleKey(kek), now),
+    now,
+  );
 }
 
 type Json = Record<string, unknown>;
@@ -184,7 +189,7 @@ describe("the signing key", () => {
     const otherPath = `${keyPath}-other`;
     try {
       const other = await KeyFile.open(otherPath, { create: true });
-      const keys = new IdentityKeys(new IdentityKeyStore(server.database), other, () => nowMs);
+      const keys = new IdentityKeys(new IdentityKeyStore(server.database), singleKey(other), () => nowMs);
       const error = await new IdentityIssuer(url, keys).token(workspace, "x").catch((thrown) => thrown);
       expect(error).toMatchObject({ code: "undecryptable" });
       expect(error.message).toContain(`the key file holds ${other.id}`);

@@ -1,7 +1,7 @@
 import { asc, inArray, sql } from "drizzle-orm";
 import type { JWK } from "jose";
 import type { Database } from "../db/database.ts";
-import { identityKeys } from "../db/schema.ts";
+import { identityKeys } from "../db/schema-cluster.ts";
 
 /** A key that signs tokens of workspaces: its public half, and the private one sealed. */
 export interface IdentityKeyRow {

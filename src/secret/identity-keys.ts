@@ -1,10 +1,8 @@
-import { randomBytes } from "node:crypto";
 import { calculateJwkThumbprint, exportJWK, exportPKCS8, generateKeyPair, importPKCS8, type JWK } from "jose";
 import { SingleFlight } from "../std/single-flight.ts";
-import { boundTo, decrypt, encrypt, keyBytes } from "./envelope.ts";
 import { SecretError } from "./error.ts";
 import type { IdentityKeyRow, IdentityKeyStore } from "./identity-key-store.ts";
-import type { KeyEncryptionKey } from "./kek.ts";
+import { type Keyring, openUnder, type SealPlace, sealUnder } from "./keyring.ts";
 
 const dayMs = 24 * 3_600_000;
 /** A key of this age gets a successor. */
@@ -15,7 +13,6 @@ const publishedBeforeMs = dayMs;
 const publishedAfterMs = dayMs;
 /** How old what this process knows of the rows may be. */
 const knownForMs = 60_000;
-const nonceBytes = 12;
 
 /** What is to be done with keys of these ages at a moment. The oldest come first. */
 export function planKeys(keys: readonly Pick<IdentityKeyRow, "id" | "createdAt">[], nowMs: number) {
@@ -42,15 +39,15 @@ export function planKeys(keys: readonly Pick<IdentityKeyRow, "id" | "createdAt">
  */
 export class IdentityKeys {
   readonly #store: IdentityKeyStore;
-  readonly #kek: KeyEncryptionKey;
+  readonly #ring: Keyring;
   readonly #now: () => number;
   readonly #flight = new SingleFlight<readonly IdentityKeyRow[]>();
   #known: { readonly rows: readonly IdentityKeyRow[]; readonly atMs: number } | undefined;
   #opened: { readonly kid: string; readonly key: CryptoKey } | undefined;
 
-  constructor(store: IdentityKeyStore, kek: KeyEncryptionKey, now: () => number = Date.now) {
+  constructor(store: IdentityKeyStore, ring: Keyring, now: () => number = Date.now) {
     this.#store = store;
-    this.#kek = kek;
+    this.#ring = ring;
     this.#now = now;
   }
 
@@ -96,38 +93,19 @@ export class IdentityKeys {
     const publicJwk = await exportJWK(pair.publicKey);
     const id = await calculateJwkThumbprint(publicJwk);
     const pem = Buffer.from(await exportPKCS8(pair.privateKey), "utf8");
-    const dataKey = randomBytes(keyBytes);
-    const wrapped = await this.#kek.wrap(dataKey, aad("data key", id, this.#kek.id));
-    const { nonce, ciphertext } = encrypt(dataKey, pem, aad("private key", id, this.#kek.id));
-    dataKey.fill(0);
+    const { sealed, keyId } = await sealUnder(this.#ring, placeOf(id), pem);
     pem.fill(0);
-    const length = Buffer.alloc(2);
-    length.writeUInt16BE(wrapped.length);
-    const wrappedPrivateKey = Buffer.concat([length, wrapped, nonce, ciphertext]);
-    return { id, publicJwk, wrappedPrivateKey, keyId: this.#kek.id, createdAt: new Date(this.#now()) };
+    return { id, publicJwk, wrappedPrivateKey: sealed, keyId, createdAt: new Date(this.#now()) };
   }
 
   async #open({ id, keyId, wrappedPrivateKey }: IdentityKeyRow): Promise<CryptoKey> {
-    if (keyId !== this.#kek.id) {
-      throw new SecretError(
-        "undecryptable",
-        `the identity key ${id} is under key ${keyId}, but the key file holds ${this.#kek.id}`,
-        { next: "Start with the key file that belongs to this database." },
-      );
-    }
-    const sealed = Buffer.from(wrappedPrivateKey);
-    const wrappedEnd = 2 + (sealed.length < 2 ? 0 : sealed.readUInt16BE());
-    const dataKey = await this.#kek.unwrap(sealed.subarray(2, wrappedEnd), aad("data key", id, keyId));
-    const nonce = sealed.subarray(wrappedEnd, wrappedEnd + nonceBytes);
-    const ciphertext = sealed.subarray(wrappedEnd + nonceBytes);
-    const pem = decrypt(dataKey, { nonce, ciphertext }, aad("private key", id, keyId));
-    dataKey.fill(0);
+    const pem = await openUnder(this.#ring, placeOf(id), { sealed: wrappedPrivateKey, keyId });
     const key = await importPKCS8(pem.toString("utf8"), "RS256");
     pem.fill(0);
     return key;
   }
 }
 
-function aad(what: "data key" | "private key", id: string, keyId: string): Uint8Array {
-  return boundTo("oci-node", "v1", "identity key", what, id, keyId);
+function placeOf(id: string): SealPlace {
+  return { kind: "identity key", id, part: "private key" };
 }

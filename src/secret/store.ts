@@ -15,7 +15,11 @@ export interface SealedVersion {
   readonly ciphertext: Uint8Array;
 }
 
-export type NewSecretRow = Omit<SecretRow, "createdAt" | "updatedAt" | "currentVersion">;
+export type NewSecretRow = Omit<
+  SecretRow,
+  "createdAt" | "updatedAt" | "currentVersion" | "repository" | "declaredExpiry"
+> &
+  Partial<Pick<SecretRow, "repository" | "declaredExpiry">>;
 
 /** Versions that are kept, the current one among them. */
 const versionsKept = 10;

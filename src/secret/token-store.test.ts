@@ -6,6 +6,7 @@ import { startTestPostgres, type TestPostgres } from "../db/postgres.test-kit.ts
 import { tokens } from "../db/schema.ts";
 import { SecretError } from "./error.ts";
 import { KeyFile } from "./kek.ts";
+import { singleKey } from "./keyring.ts";
 import { TokenStore } from "./token-store.ts";
 import { WorkspaceStore } from "./workspace-store.ts";
 
@@ -19,7 +20,7 @@ beforeAll(async () => {
   const keyPath = join(tmpdir(), `oci-node-token-${process.pid}-${Date.now()}`);
   const kek = await KeyFile.open(keyPath, { create: true });
   await rm(keyPath);
-  workspaceId = (await new WorkspaceStore(server.database, kek).ensure("tokens")).id;
+  workspaceId = (await new WorkspaceStore(server.database, singleKey(kek)).ensure("tokens")).id;
 }, 60_000);
 afterAll(() => server.end(), 60_000);
 

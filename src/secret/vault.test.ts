@@ -9,6 +9,7 @@ import { images, secrets, secretVersions, workspaces } from "../db/schema.ts";
 import { Redacted } from "../std/redacted.ts";
 import { SecretError, type SecretErrorCode } from "./error.ts";
 import { KeyFile } from "./kek.ts";
+import { singleKey } from "./keyring.ts";
 import { SecretStore } from "./store.ts";
 import { Vault } from "./vault.ts";
 import { WorkspaceStore } from "./workspace-store.ts";
@@ -21,7 +22,10 @@ const keyPath = join(tmpdir(), `oci-node-vault-${process.pid}-${Date.now()}`);
 
 beforeAll(async () => {
   server = await startTestPostgres();
-  workspaceStore = new WorkspaceStore(server.database, await KeyFile.open(keyPath, { create: true }));
+  workspaceStore = new WorkspaceStore(
+    server.database,
+    singleKey(await KeyFile.open(keyPath, { create: true })),
+  );
   vault = new Vault({ store: new SecretStore(server.database), workspaces: workspaceStore });
 }, 60_000);
 beforeEach(async () => {
@@ -193,7 +197,7 @@ test("another key file is named, and opens nothing", async () => {
   try {
     const kek = await KeyFile.open(otherPath, { create: true });
     const store = new SecretStore(server.database);
-    const other = new Vault({ store, workspaces: new WorkspaceStore(server.database, kek) });
+    const other = new Vault({ store, workspaces: new WorkspaceStore(server.database, singleKey(kek)) });
     const error = await refused("undecryptable", other.read(workspaceId, "s"));
     expect(error.message).toContain(`the key file holds ${kek.id}`);
   } finally {

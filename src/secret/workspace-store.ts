@@ -4,7 +4,7 @@ import type { Database } from "../db/database.ts";
 import { workspaces } from "../db/schema.ts";
 import { boundTo, keyBytes } from "./envelope.ts";
 import { SecretError } from "./error.ts";
-import type { KeyEncryptionKey } from "./kek.ts";
+import type { Keyring } from "./keyring.ts";
 
 export interface Workspace {
   readonly id: string;
@@ -21,11 +21,11 @@ export async function hasWorkspaces(database: Database): Promise<boolean> {
 /** Workspaces and their keys. A workspace's key is made with it and stored only wrapped by the key-encryption key. */
 export class WorkspaceStore {
   readonly #database: Database;
-  readonly #kek: KeyEncryptionKey;
+  readonly #ring: Keyring;
 
-  constructor(database: Database, kek: KeyEncryptionKey) {
+  constructor(database: Database, ring: Keyring) {
     this.#database = database;
-    this.#kek = kek;
+    this.#ring = ring;
   }
 
   /** The workspace of a name, made when there is none; of several that make it at once one wins. Throws `bad_name`. */
@@ -39,10 +39,11 @@ export class WorkspaceStore {
     if (known !== undefined) return known;
     const id = randomUUID();
     const key = randomBytes(keyBytes);
-    const wrappedKey = await this.#kek.wrap(key, workspaceKeyAad(id, this.#kek.id));
+    const kek = await this.#ring.primary();
+    const wrappedKey = await kek.wrap(key, workspaceKeyAad(id, kek.id));
     key.fill(0);
     await this.#database.query((db) =>
-      db.insert(workspaces).values({ id, name, wrappedKey, keyId: this.#kek.id }).onConflictDoNothing(),
+      db.insert(workspaces).values({ id, name, wrappedKey, keyId: kek.id }).onConflictDoNothing(),
     );
     const made = await this.find(name);
     if (made === undefined) throw unknownWorkspace(name);
@@ -86,14 +87,8 @@ export class WorkspaceStore {
       db.select().from(workspaces).where(eq(workspaces.id, workspaceId)),
     );
     if (row === undefined) throw unknownWorkspace(workspaceId);
-    if (row.keyId !== this.#kek.id) {
-      throw new SecretError(
-        "undecryptable",
-        `the secrets of workspace ${row.name} are under key ${row.keyId}, but the key file holds ${this.#kek.id}`,
-        { next: "Start with the key file that belongs to this database." },
-      );
-    }
-    return this.#kek.unwrap(row.wrappedKey, workspaceKeyAad(row.id, row.keyId));
+    const kek = await this.#ring.key(row.keyId, `the secrets of workspace ${row.name}`);
+    return kek.unwrap(row.wrappedKey, workspaceKeyAad(row.id, row.keyId));
   }
 }
 

@@ -16,7 +16,144 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file oci_node/v1/scheduler_service.proto.
  */
 export const file_oci_node_v1_scheduler_service: GenFile = /*@__PURE__*/
-  fileDesc("CiNvY2lfbm9kZS92MS9zY2hlZHVsZXJfc2VydmljZS5wcm90bxILb2NpX25vZGUudjEi2gEKFVJlZ2lzdGVyV29ya2VyUmVxdWVzdBIRCgl3b3JrZXJfaWQYASABKAkSDAoEbmFtZRgCIAEoCRIPCgdhZGRyZXNzGAMgASgJEhcKD2Jvb3RfcHVibGljX2tleRgEIAEoDBISCgpib290X25vbmNlGAUgASgJEhIKCmNwdV9taWxsaXMYBiABKAUSFAoMbWVtb3J5X2J5dGVzGAcgASgDEhAKCHBsYXRmb3JtGAggASgJEg8KB3ZlcnNpb24YCSABKAkSFQoNY29udGFpbmVyX2lkcxgKIAMoCSJLChZSZWdpc3RlcldvcmtlclJlc3BvbnNlEhIKCmNhbGxfdG9rZW4YASABKAkSHQoVaGVhcnRiZWF0X2ludGVydmFsX21zGAIgASgFIoQBChBIZWFydGJlYXRSZXF1ZXN0EhEKCXdvcmtlcl9pZBgBIAEoCRISCgpib290X25vbmNlGAIgASgJEhcKD2NwdV9taWxsaXNfdXNlZBgDIAEoBRIZChFtZW1vcnlfYnl0ZXNfdXNlZBgEIAEoAxIVCg1jb250YWluZXJfaWRzGAUgAygJIkkKEUhlYXJ0YmVhdFJlc3BvbnNlEhwKFHJlbW92ZV9jb250YWluZXJfaWRzGAEgAygJEhYKDnJlZ2lzdGVyX2FnYWluGAIgASgIIpwDChZSZXBvcnRDb250YWluZXJSZXF1ZXN0EhEKCXdvcmtlcl9pZBgBIAEoCRISCgpib290X25vbmNlGAIgASgJEhQKDGNvbnRhaW5lcl9pZBgDIAEoCRIPCgdhdHRlbXB0GAQgASgFEioKBXN0YXRlGAUgASgOMhsub2NpX25vZGUudjEuQ29udGFpbmVyU3RhdGUSFgoJZXhpdF9jb2RlGAYgASgFSACIAQESDgoGc2lnbmFsGAcgASgJEhIKCm9vbV9raWxsZWQYCCABKAgSDgoGcmVhc29uGAkgASgJEiYKAmF0GAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIrCgZwaGFzZXMYCyADKAsyGy5vY2lfbm9kZS52MS5Db250YWluZXJQaGFzZRIrCgZldmVudHMYDCADKAsyGy5vY2lfbm9kZS52MS5Db250YWluZXJFdmVudBIsCgh0cmFuc2ZlchgNIAEoCzIaLm9jaV9ub2RlLnYxLkltYWdlVHJhbnNmZXJCDAoKX2V4aXRfY29kZSIZChdSZXBvcnRDb250YWluZXJSZXNwb25zZSJ/Ch5SZWZyZXNoSW1hZ2VDcmVkZW50aWFsc1JlcXVlc3QSEQoJd29ya2VyX2lkGAEgASgJEhIKCmJvb3Rfbm9uY2UYAiABKAkSFAoMY29udGFpbmVyX2lkGAMgASgJEg8KB2F0dGVtcHQYBCABKAUSDwoHcmVmdXNlZBgFIAEoCCKYAgofUmVmcmVzaEltYWdlQ3JlZGVudGlhbHNSZXNwb25zZRIXCg9pbWFnZV9yZWZlcmVuY2UYASABKAkSFwoPbWFuaWZlc3RfZGlnZXN0GAIgASgJEhkKEWltYWdlX2NyZWRlbnRpYWxzGAMgASgJEhIKCnJlcXVlc3RfaWQYBCABKAkSOQoVY3JlZGVudGlhbHNfZXhwaXJlX2F0GAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIhChljcmVkZW50aWFsc19hYnNlbnRfcmVhc29uGAYgASgJEjYKEGltYWdlX2NyZWRlbnRpYWwYByABKAsyHC5vY2lfbm9kZS52MS5JbWFnZUNyZWRlbnRpYWwiFAoSTGlzdFdvcmtlcnNSZXF1ZXN0IjsKE0xpc3RXb3JrZXJzUmVzcG9uc2USJAoHd29ya2VycxgBIAMoCzITLm9jaV9ub2RlLnYxLldvcmtlciKOAgoGV29ya2VyEgoKAmlkGAEgASgJEgwKBG5hbWUYAiABKAkSDwoHYWRkcmVzcxgDIAEoCRINCgVzdGF0ZRgEIAEoCRIQCghwbGF0Zm9ybRgFIAEoCRIPCgd2ZXJzaW9uGAYgASgJEhIKCmNwdV9taWxsaXMYByABKAUSFAoMbWVtb3J5X2J5dGVzGAggASgDEhcKD2NwdV9taWxsaXNfdXNlZBgJIAEoBRIZChFtZW1vcnlfYnl0ZXNfdXNlZBgKIAEoAxISCgpjb250YWluZXJzGAsgASgFEjUKEWxhc3RfaGVhcnRiZWF0X2F0GAwgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcDKNAwoQU2NoZWR1bGVyU2VydmljZRJZCg5SZWdpc3RlcldvcmtlchIiLm9jaV9ub2RlLnYxLlJlZ2lzdGVyV29ya2VyUmVxdWVzdBojLm9jaV9ub2RlLnYxLlJlZ2lzdGVyV29ya2VyUmVzcG9uc2USSgoJSGVhcnRiZWF0Eh0ub2NpX25vZGUudjEuSGVhcnRiZWF0UmVxdWVzdBoeLm9jaV9ub2RlLnYxLkhlYXJ0YmVhdFJlc3BvbnNlElwKD1JlcG9ydENvbnRhaW5lchIjLm9jaV9ub2RlLnYxLlJlcG9ydENvbnRhaW5lclJlcXVlc3QaJC5vY2lfbm9kZS52MS5SZXBvcnRDb250YWluZXJSZXNwb25zZRJ0ChdSZWZyZXNoSW1hZ2VDcmVkZW50aWFscxIrLm9jaV9ub2RlLnYxLlJlZnJlc2hJbWFnZUNyZWRlbnRpYWxzUmVxdWVzdBosLm9jaV9ub2RlLnYxLlJlZnJlc2hJbWFnZUNyZWRlbnRpYWxzUmVzcG9uc2UyYgoOQ2x1c3RlclNlcnZpY2USUAoLTGlzdFdvcmtlcnMSHy5vY2lfbm9kZS52MS5MaXN0V29ya2Vyc1JlcXVlc3QaIC5vY2lfbm9kZS52MS5MaXN0V29ya2Vyc1Jlc3BvbnNlYgZwcm90bzM", [file_google_protobuf_timestamp, file_oci_node_v1_container_service, file_oci_node_v1_image_credential]);
+  fileDesc("CiNvY2lfbm9kZS92MS9zY2hlZHVsZXJfc2VydmljZS5wcm90bxILb2NpX25vZGUudjEiPwoSSm9pbkNsdXN0ZXJSZXF1ZXN0EhsKE2NlcnRpZmljYXRlX3JlcXVlc3QYASABKAkSDAoEbmFtZRgCIAEoCSJSChNKb2luQ2x1c3RlclJlc3BvbnNlEhEKCXdvcmtlcl9pZBgBIAEoCRITCgtjZXJ0aWZpY2F0ZRgCIAEoCRITCgthdXRob3JpdGllcxgDIAEoCSI2ChdSZW5ld0NlcnRpZmljYXRlUmVxdWVzdBIbChNjZXJ0aWZpY2F0ZV9yZXF1ZXN0GAEgASgJIkQKGFJlbmV3Q2VydGlmaWNhdGVSZXNwb25zZRITCgtjZXJ0aWZpY2F0ZRgBIAEoCRITCgthdXRob3JpdGllcxgCIAEoCSIlChNSZXZva2VXb3JrZXJSZXF1ZXN0Eg4KBndvcmtlchgBIAEoCSJSChRSZXZva2VXb3JrZXJSZXNwb25zZRIjCgZ3b3JrZXIYASABKAsyEy5vY2lfbm9kZS52MS5Xb3JrZXISFQoNY29udGFpbmVyX2lkcxgCIAMoCSLaAQoVUmVnaXN0ZXJXb3JrZXJSZXF1ZXN0EhEKCXdvcmtlcl9pZBgBIAEoCRIMCgRuYW1lGAIgASgJEg8KB2FkZHJlc3MYAyABKAkSFwoPYm9vdF9wdWJsaWNfa2V5GAQgASgMEhIKCmJvb3Rfbm9uY2UYBSABKAkSEgoKY3B1X21pbGxpcxgGIAEoBRIUCgxtZW1vcnlfYnl0ZXMYByABKAMSEAoIcGxhdGZvcm0YCCABKAkSDwoHdmVyc2lvbhgJIAEoCRIVCg1jb250YWluZXJfaWRzGAogAygJIksKFlJlZ2lzdGVyV29ya2VyUmVzcG9uc2USEgoKY2FsbF90b2tlbhgBIAEoCRIdChVoZWFydGJlYXRfaW50ZXJ2YWxfbXMYAiABKAUihAEKEEhlYXJ0YmVhdFJlcXVlc3QSEQoJd29ya2VyX2lkGAEgASgJEhIKCmJvb3Rfbm9uY2UYAiABKAkSFwoPY3B1X21pbGxpc191c2VkGAMgASgFEhkKEW1lbW9yeV9ieXRlc191c2VkGAQgASgDEhUKDWNvbnRhaW5lcl9pZHMYBSADKAkiSQoRSGVhcnRiZWF0UmVzcG9uc2USHAoUcmVtb3ZlX2NvbnRhaW5lcl9pZHMYASADKAkSFgoOcmVnaXN0ZXJfYWdhaW4YAiABKAginAMKFlJlcG9ydENvbnRhaW5lclJlcXVlc3QSEQoJd29ya2VyX2lkGAEgASgJEhIKCmJvb3Rfbm9uY2UYAiABKAkSFAoMY29udGFpbmVyX2lkGAMgASgJEg8KB2F0dGVtcHQYBCABKAUSKgoFc3RhdGUYBSABKA4yGy5vY2lfbm9kZS52MS5Db250YWluZXJTdGF0ZRIWCglleGl0X2NvZGUYBiABKAVIAIgBARIOCgZzaWduYWwYByABKAkSEgoKb29tX2tpbGxlZBgIIAEoCBIOCgZyZWFzb24YCSABKAkSJgoCYXQYCiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEisKBnBoYXNlcxgLIAMoCzIbLm9jaV9ub2RlLnYxLkNvbnRhaW5lclBoYXNlEisKBmV2ZW50cxgMIAMoCzIbLm9jaV9ub2RlLnYxLkNvbnRhaW5lckV2ZW50EiwKCHRyYW5zZmVyGA0gASgLMhoub2NpX25vZGUudjEuSW1hZ2VUcmFuc2ZlckIMCgpfZXhpdF9jb2RlIhkKF1JlcG9ydENvbnRhaW5lclJlc3BvbnNlIn8KHlJlZnJlc2hJbWFnZUNyZWRlbnRpYWxzUmVxdWVzdBIRCgl3b3JrZXJfaWQYASABKAkSEgoKYm9vdF9ub25jZRgCIAEoCRIUCgxjb250YWluZXJfaWQYAyABKAkSDwoHYXR0ZW1wdBgEIAEoBRIPCgdyZWZ1c2VkGAUgASgIIpgCCh9SZWZyZXNoSW1hZ2VDcmVkZW50aWFsc1Jlc3BvbnNlEhcKD2ltYWdlX3JlZmVyZW5jZRgBIAEoCRIXCg9tYW5pZmVzdF9kaWdlc3QYAiABKAkSGQoRaW1hZ2VfY3JlZGVudGlhbHMYAyABKAkSEgoKcmVxdWVzdF9pZBgEIAEoCRI5ChVjcmVkZW50aWFsc19leHBpcmVfYXQYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEiEKGWNyZWRlbnRpYWxzX2Fic2VudF9yZWFzb24YBiABKAkSNgoQaW1hZ2VfY3JlZGVudGlhbBgHIAEoCzIcLm9jaV9ub2RlLnYxLkltYWdlQ3JlZGVudGlhbCIUChJMaXN0V29ya2Vyc1JlcXVlc3QiOwoTTGlzdFdvcmtlcnNSZXNwb25zZRIkCgd3b3JrZXJzGAEgAygLMhMub2NpX25vZGUudjEuV29ya2VyIsoCCgZXb3JrZXISCgoCaWQYASABKAkSDAoEbmFtZRgCIAEoCRIPCgdhZGRyZXNzGAMgASgJEg0KBXN0YXRlGAQgASgJEhAKCHBsYXRmb3JtGAUgASgJEg8KB3ZlcnNpb24YBiABKAkSEgoKY3B1X21pbGxpcxgHIAEoBRIUCgxtZW1vcnlfYnl0ZXMYCCABKAMSFwoPY3B1X21pbGxpc191c2VkGAkgASgFEhkKEW1lbW9yeV9ieXRlc191c2VkGAogASgDEhIKCmNvbnRhaW5lcnMYCyABKAUSNQoRbGFzdF9oZWFydGJlYXRfYXQYDCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjoKFmNlcnRpZmljYXRlX2V4cGlyZXNfYXQYDSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wMsABCgtKb2luU2VydmljZRJQCgtKb2luQ2x1c3RlchIfLm9jaV9ub2RlLnYxLkpvaW5DbHVzdGVyUmVxdWVzdBogLm9jaV9ub2RlLnYxLkpvaW5DbHVzdGVyUmVzcG9uc2USXwoQUmVuZXdDZXJ0aWZpY2F0ZRIkLm9jaV9ub2RlLnYxLlJlbmV3Q2VydGlmaWNhdGVSZXF1ZXN0GiUub2NpX25vZGUudjEuUmVuZXdDZXJ0aWZpY2F0ZVJlc3BvbnNlMo0DChBTY2hlZHVsZXJTZXJ2aWNlElkKDlJlZ2lzdGVyV29ya2VyEiIub2NpX25vZGUudjEuUmVnaXN0ZXJXb3JrZXJSZXF1ZXN0GiMub2NpX25vZGUudjEuUmVnaXN0ZXJXb3JrZXJSZXNwb25zZRJKCglIZWFydGJlYXQSHS5vY2lfbm9kZS52MS5IZWFydGJlYXRSZXF1ZXN0Gh4ub2NpX25vZGUudjEuSGVhcnRiZWF0UmVzcG9uc2USXAoPUmVwb3J0Q29udGFpbmVyEiMub2NpX25vZGUudjEuUmVwb3J0Q29udGFpbmVyUmVxdWVzdBokLm9jaV9ub2RlLnYxLlJlcG9ydENvbnRhaW5lclJlc3BvbnNlEnQKF1JlZnJlc2hJbWFnZUNyZWRlbnRpYWxzEisub2NpX25vZGUudjEuUmVmcmVzaEltYWdlQ3JlZGVudGlhbHNSZXF1ZXN0Giwub2NpX25vZGUudjEuUmVmcmVzaEltYWdlQ3JlZGVudGlhbHNSZXNwb25zZTK3AQoOQ2x1c3RlclNlcnZpY2USUAoLTGlzdFdvcmtlcnMSHy5vY2lfbm9kZS52MS5MaXN0V29ya2Vyc1JlcXVlc3QaIC5vY2lfbm9kZS52MS5MaXN0V29ya2Vyc1Jlc3BvbnNlElMKDFJldm9rZVdvcmtlchIgLm9jaV9ub2RlLnYxLlJldm9rZVdvcmtlclJlcXVlc3QaIS5vY2lfbm9kZS52MS5SZXZva2VXb3JrZXJSZXNwb25zZWIGcHJvdG8z", [file_google_protobuf_timestamp, file_oci_node_v1_container_service, file_oci_node_v1_image_credential]);
+
+/**
+ * @generated from message oci_node.v1.JoinClusterRequest
+ */
+export type JoinClusterRequest = Message<"oci_node.v1.JoinClusterRequest"> & {
+  /**
+   * PKCS #10, PEM, signed with the worker's key.
+   *
+   * @generated from field: string certificate_request = 1;
+   */
+  certificateRequest: string;
+
+  /**
+   * @generated from field: string name = 2;
+   */
+  name: string;
+};
+
+/**
+ * Describes the message oci_node.v1.JoinClusterRequest.
+ * Use `create(JoinClusterRequestSchema)` to create a new message.
+ */
+export const JoinClusterRequestSchema: GenMessage<JoinClusterRequest> = /*@__PURE__*/
+  messageDesc(file_oci_node_v1_scheduler_service, 0);
+
+/**
+ * @generated from message oci_node.v1.JoinClusterResponse
+ */
+export type JoinClusterResponse = Message<"oci_node.v1.JoinClusterResponse"> & {
+  /**
+   * @generated from field: string worker_id = 1;
+   */
+  workerId: string;
+
+  /**
+   * PEM.
+   *
+   * @generated from field: string certificate = 2;
+   */
+  certificate: string;
+
+  /**
+   * PEM of the cluster's authorities.
+   *
+   * @generated from field: string authorities = 3;
+   */
+  authorities: string;
+};
+
+/**
+ * Describes the message oci_node.v1.JoinClusterResponse.
+ * Use `create(JoinClusterResponseSchema)` to create a new message.
+ */
+export const JoinClusterResponseSchema: GenMessage<JoinClusterResponse> = /*@__PURE__*/
+  messageDesc(file_oci_node_v1_scheduler_service, 1);
+
+/**
+ * @generated from message oci_node.v1.RenewCertificateRequest
+ */
+export type RenewCertificateRequest = Message<"oci_node.v1.RenewCertificateRequest"> & {
+  /**
+   * @generated from field: string certificate_request = 1;
+   */
+  certificateRequest: string;
+};
+
+/**
+ * Describes the message oci_node.v1.RenewCertificateRequest.
+ * Use `create(RenewCertificateRequestSchema)` to create a new message.
+ */
+export const RenewCertificateRequestSchema: GenMessage<RenewCertificateRequest> = /*@__PURE__*/
+  messageDesc(file_oci_node_v1_scheduler_service, 2);
+
+/**
+ * @generated from message oci_node.v1.RenewCertificateResponse
+ */
+export type RenewCertificateResponse = Message<"oci_node.v1.RenewCertificateResponse"> & {
+  /**
+   * @generated from field: string certificate = 1;
+   */
+  certificate: string;
+
+  /**
+   * @generated from field: string authorities = 2;
+   */
+  authorities: string;
+};
+
+/**
+ * Describes the message oci_node.v1.RenewCertificateResponse.
+ * Use `create(RenewCertificateResponseSchema)` to create a new message.
+ */
+export const RenewCertificateResponseSchema: GenMessage<RenewCertificateResponse> = /*@__PURE__*/
+  messageDesc(file_oci_node_v1_scheduler_service, 3);
+
+/**
+ * @generated from message oci_node.v1.RevokeWorkerRequest
+ */
+export type RevokeWorkerRequest = Message<"oci_node.v1.RevokeWorkerRequest"> & {
+  /**
+   * Id or name.
+   *
+   * @generated from field: string worker = 1;
+   */
+  worker: string;
+};
+
+/**
+ * Describes the message oci_node.v1.RevokeWorkerRequest.
+ * Use `create(RevokeWorkerRequestSchema)` to create a new message.
+ */
+export const RevokeWorkerRequestSchema: GenMessage<RevokeWorkerRequest> = /*@__PURE__*/
+  messageDesc(file_oci_node_v1_scheduler_service, 4);
+
+/**
+ * @generated from message oci_node.v1.RevokeWorkerResponse
+ */
+export type RevokeWorkerResponse = Message<"oci_node.v1.RevokeWorkerResponse"> & {
+  /**
+   * @generated from field: oci_node.v1.Worker worker = 1;
+   */
+  worker?: Worker | undefined;
+
+  /**
+   * Containers that were taken from it.
+   *
+   * @generated from field: repeated string container_ids = 2;
+   */
+  containerIds: string[];
+};
+
+/**
+ * Describes the message oci_node.v1.RevokeWorkerResponse.
+ * Use `create(RevokeWorkerResponseSchema)` to create a new message.
+ */
+export const RevokeWorkerResponseSchema: GenMessage<RevokeWorkerResponse> = /*@__PURE__*/
+  messageDesc(file_oci_node_v1_scheduler_service, 5);
 
 /**
  * @generated from message oci_node.v1.RegisterWorkerRequest
@@ -82,7 +219,7 @@ export type RegisterWorkerRequest = Message<"oci_node.v1.RegisterWorkerRequest">
  * Use `create(RegisterWorkerRequestSchema)` to create a new message.
  */
 export const RegisterWorkerRequestSchema: GenMessage<RegisterWorkerRequest> = /*@__PURE__*/
-  messageDesc(file_oci_node_v1_scheduler_service, 0);
+  messageDesc(file_oci_node_v1_scheduler_service, 6);
 
 /**
  * @generated from message oci_node.v1.RegisterWorkerResponse
@@ -106,7 +243,7 @@ export type RegisterWorkerResponse = Message<"oci_node.v1.RegisterWorkerResponse
  * Use `create(RegisterWorkerResponseSchema)` to create a new message.
  */
 export const RegisterWorkerResponseSchema: GenMessage<RegisterWorkerResponse> = /*@__PURE__*/
-  messageDesc(file_oci_node_v1_scheduler_service, 1);
+  messageDesc(file_oci_node_v1_scheduler_service, 7);
 
 /**
  * @generated from message oci_node.v1.HeartbeatRequest
@@ -143,7 +280,7 @@ export type HeartbeatRequest = Message<"oci_node.v1.HeartbeatRequest"> & {
  * Use `create(HeartbeatRequestSchema)` to create a new message.
  */
 export const HeartbeatRequestSchema: GenMessage<HeartbeatRequest> = /*@__PURE__*/
-  messageDesc(file_oci_node_v1_scheduler_service, 2);
+  messageDesc(file_oci_node_v1_scheduler_service, 8);
 
 /**
  * @generated from message oci_node.v1.HeartbeatResponse
@@ -169,7 +306,7 @@ export type HeartbeatResponse = Message<"oci_node.v1.HeartbeatResponse"> & {
  * Use `create(HeartbeatResponseSchema)` to create a new message.
  */
 export const HeartbeatResponseSchema: GenMessage<HeartbeatResponse> = /*@__PURE__*/
-  messageDesc(file_oci_node_v1_scheduler_service, 3);
+  messageDesc(file_oci_node_v1_scheduler_service, 9);
 
 /**
  * @generated from message oci_node.v1.ReportContainerRequest
@@ -248,7 +385,7 @@ export type ReportContainerRequest = Message<"oci_node.v1.ReportContainerRequest
  * Use `create(ReportContainerRequestSchema)` to create a new message.
  */
 export const ReportContainerRequestSchema: GenMessage<ReportContainerRequest> = /*@__PURE__*/
-  messageDesc(file_oci_node_v1_scheduler_service, 4);
+  messageDesc(file_oci_node_v1_scheduler_service, 10);
 
 /**
  * @generated from message oci_node.v1.ReportContainerResponse
@@ -261,7 +398,7 @@ export type ReportContainerResponse = Message<"oci_node.v1.ReportContainerRespon
  * Use `create(ReportContainerResponseSchema)` to create a new message.
  */
 export const ReportContainerResponseSchema: GenMessage<ReportContainerResponse> = /*@__PURE__*/
-  messageDesc(file_oci_node_v1_scheduler_service, 5);
+  messageDesc(file_oci_node_v1_scheduler_service, 11);
 
 /**
  * @generated from message oci_node.v1.RefreshImageCredentialsRequest
@@ -300,7 +437,7 @@ export type RefreshImageCredentialsRequest = Message<"oci_node.v1.RefreshImageCr
  * Use `create(RefreshImageCredentialsRequestSchema)` to create a new message.
  */
 export const RefreshImageCredentialsRequestSchema: GenMessage<RefreshImageCredentialsRequest> = /*@__PURE__*/
-  messageDesc(file_oci_node_v1_scheduler_service, 6);
+  messageDesc(file_oci_node_v1_scheduler_service, 12);
 
 /**
  * The fields mean what those of ContainerRequest do.
@@ -349,7 +486,7 @@ export type RefreshImageCredentialsResponse = Message<"oci_node.v1.RefreshImageC
  * Use `create(RefreshImageCredentialsResponseSchema)` to create a new message.
  */
 export const RefreshImageCredentialsResponseSchema: GenMessage<RefreshImageCredentialsResponse> = /*@__PURE__*/
-  messageDesc(file_oci_node_v1_scheduler_service, 7);
+  messageDesc(file_oci_node_v1_scheduler_service, 13);
 
 /**
  * @generated from message oci_node.v1.ListWorkersRequest
@@ -362,7 +499,7 @@ export type ListWorkersRequest = Message<"oci_node.v1.ListWorkersRequest"> & {
  * Use `create(ListWorkersRequestSchema)` to create a new message.
  */
 export const ListWorkersRequestSchema: GenMessage<ListWorkersRequest> = /*@__PURE__*/
-  messageDesc(file_oci_node_v1_scheduler_service, 8);
+  messageDesc(file_oci_node_v1_scheduler_service, 14);
 
 /**
  * @generated from message oci_node.v1.ListWorkersResponse
@@ -379,7 +516,7 @@ export type ListWorkersResponse = Message<"oci_node.v1.ListWorkersResponse"> & {
  * Use `create(ListWorkersResponseSchema)` to create a new message.
  */
 export const ListWorkersResponseSchema: GenMessage<ListWorkersResponse> = /*@__PURE__*/
-  messageDesc(file_oci_node_v1_scheduler_service, 9);
+  messageDesc(file_oci_node_v1_scheduler_service, 15);
 
 /**
  * @generated from message oci_node.v1.Worker
@@ -401,7 +538,7 @@ export type Worker = Message<"oci_node.v1.Worker"> & {
   address: string;
 
   /**
-   * `ready` or `lost`.
+   * `ready`, `lost` or `revoked`.
    *
    * @generated from field: string state = 4;
    */
@@ -446,6 +583,13 @@ export type Worker = Message<"oci_node.v1.Worker"> & {
    * @generated from field: google.protobuf.Timestamp last_heartbeat_at = 12;
    */
   lastHeartbeatAt?: Timestamp | undefined;
+
+  /**
+   * Of its latest certificate.
+   *
+   * @generated from field: google.protobuf.Timestamp certificate_expires_at = 13;
+   */
+  certificateExpiresAt?: Timestamp | undefined;
 };
 
 /**
@@ -453,10 +597,39 @@ export type Worker = Message<"oci_node.v1.Worker"> & {
  * Use `create(WorkerSchema)` to create a new message.
  */
 export const WorkerSchema: GenMessage<Worker> = /*@__PURE__*/
-  messageDesc(file_oci_node_v1_scheduler_service, 10);
+  messageDesc(file_oci_node_v1_scheduler_service, 16);
 
 /**
- * What workers say to the scheduler.
+ * How a host becomes a worker. Its certificate is what every call of SchedulerService is made with.
+ *
+ * @generated from service oci_node.v1.JoinService
+ */
+export const JoinService: GenService<{
+  /**
+   * With a join token: signs the first certificate, for the id that is this key's and no other's.
+   *
+   * @generated from rpc oci_node.v1.JoinService.JoinCluster
+   */
+  joinCluster: {
+    methodKind: "unary";
+    input: typeof JoinClusterRequestSchema;
+    output: typeof JoinClusterResponseSchema;
+  },
+  /**
+   * With the certificate that there is: signs the next.
+   *
+   * @generated from rpc oci_node.v1.JoinService.RenewCertificate
+   */
+  renewCertificate: {
+    methodKind: "unary";
+    input: typeof RenewCertificateRequestSchema;
+    output: typeof RenewCertificateResponseSchema;
+  },
+}> = /*@__PURE__*/
+  serviceDesc(file_oci_node_v1_scheduler_service, 0);
+
+/**
+ * What workers say to the scheduler, each under its certificate: the worker that it names is the one that calls.
  *
  * @generated from service oci_node.v1.SchedulerService
  */
@@ -503,7 +676,7 @@ export const SchedulerService: GenService<{
     output: typeof RefreshImageCredentialsResponseSchema;
   },
 }> = /*@__PURE__*/
-  serviceDesc(file_oci_node_v1_scheduler_service, 0);
+  serviceDesc(file_oci_node_v1_scheduler_service, 1);
 
 /**
  * What operators and users see of the cluster.
@@ -519,6 +692,16 @@ export const ClusterService: GenService<{
     input: typeof ListWorkersRequestSchema;
     output: typeof ListWorkersResponseSchema;
   },
+  /**
+   * Its certificate counts no more, at once and for good; what it ran is taken for lost.
+   *
+   * @generated from rpc oci_node.v1.ClusterService.RevokeWorker
+   */
+  revokeWorker: {
+    methodKind: "unary";
+    input: typeof RevokeWorkerRequestSchema;
+    output: typeof RevokeWorkerResponseSchema;
+  },
 }> = /*@__PURE__*/
-  serviceDesc(file_oci_node_v1_scheduler_service, 1);
+  serviceDesc(file_oci_node_v1_scheduler_service, 2);
 

@@ -6,13 +6,15 @@ import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegen
 import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
 import type { Timestamp } from "@bufbuild/protobuf/wkt";
 import { file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
+import type { SecretHealth } from "./health_service_pb.ts";
+import { file_oci_node_v1_health_service } from "./health_service_pb.ts";
 import type { Message } from "@bufbuild/protobuf";
 
 /**
  * Describes the file oci_node/v1/secret_service.proto.
  */
 export const file_oci_node_v1_secret_service: GenFile = /*@__PURE__*/
-  fileDesc("CiBvY2lfbm9kZS92MS9zZWNyZXRfc2VydmljZS5wcm90bxILb2NpX25vZGUudjEi2QEKBlNlY3JldBIKCgJpZBgBIAEoCRIMCgRuYW1lGAIgASgJEhAKCHJlZ2lzdHJ5GAMgASgJEgwKBHR5cGUYBCABKAkSEQoJcHJpbmNpcGFsGAUgASgJEg8KB3ZlcnNpb24YBiABKAUSLgoKY3JlYXRlZF9hdBgHIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLgoKdXBkYXRlZF9hdBgIIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEQoJaW1hZ2VfaWRzGAkgAygJIrEBChNDcmVhdGVTZWNyZXRSZXF1ZXN0EgwKBG5hbWUYASABKAkSEAoIcmVnaXN0cnkYAiABKAkSRgoLY3JlZGVudGlhbHMYAyADKAsyMS5vY2lfbm9kZS52MS5DcmVhdGVTZWNyZXRSZXF1ZXN0LkNyZWRlbnRpYWxzRW50cnkaMgoQQ3JlZGVudGlhbHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIjsKFENyZWF0ZVNlY3JldFJlc3BvbnNlEiMKBnNlY3JldBgBIAEoCzITLm9jaV9ub2RlLnYxLlNlY3JldCIgChBHZXRTZWNyZXRSZXF1ZXN0EgwKBG5hbWUYASABKAkiOAoRR2V0U2VjcmV0UmVzcG9uc2USIwoGc2VjcmV0GAEgASgLMhMub2NpX25vZGUudjEuU2VjcmV0IhQKEkxpc3RTZWNyZXRzUmVxdWVzdCI7ChNMaXN0U2VjcmV0c1Jlc3BvbnNlEiQKB3NlY3JldHMYASADKAsyEy5vY2lfbm9kZS52MS5TZWNyZXQinwEKE1VwZGF0ZVNlY3JldFJlcXVlc3QSDAoEbmFtZRgBIAEoCRJGCgtjcmVkZW50aWFscxgCIAMoCzIxLm9jaV9ub2RlLnYxLlVwZGF0ZVNlY3JldFJlcXVlc3QuQ3JlZGVudGlhbHNFbnRyeRoyChBDcmVkZW50aWFsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiTAoUVXBkYXRlU2VjcmV0UmVzcG9uc2USIwoGc2VjcmV0GAEgASgLMhMub2NpX25vZGUudjEuU2VjcmV0Eg8KB2NoYW5nZWQYAiABKAgiMgoTRGVsZXRlU2VjcmV0UmVxdWVzdBIMCgRuYW1lGAEgASgJEg0KBWZvcmNlGAIgASgIIhYKFERlbGV0ZVNlY3JldFJlc3BvbnNlMqwDCg1TZWNyZXRTZXJ2aWNlElMKDENyZWF0ZVNlY3JldBIgLm9jaV9ub2RlLnYxLkNyZWF0ZVNlY3JldFJlcXVlc3QaIS5vY2lfbm9kZS52MS5DcmVhdGVTZWNyZXRSZXNwb25zZRJKCglHZXRTZWNyZXQSHS5vY2lfbm9kZS52MS5HZXRTZWNyZXRSZXF1ZXN0Gh4ub2NpX25vZGUudjEuR2V0U2VjcmV0UmVzcG9uc2USUAoLTGlzdFNlY3JldHMSHy5vY2lfbm9kZS52MS5MaXN0U2VjcmV0c1JlcXVlc3QaIC5vY2lfbm9kZS52MS5MaXN0U2VjcmV0c1Jlc3BvbnNlElMKDFVwZGF0ZVNlY3JldBIgLm9jaV9ub2RlLnYxLlVwZGF0ZVNlY3JldFJlcXVlc3QaIS5vY2lfbm9kZS52MS5VcGRhdGVTZWNyZXRSZXNwb25zZRJTCgxEZWxldGVTZWNyZXQSIC5vY2lfbm9kZS52MS5EZWxldGVTZWNyZXRSZXF1ZXN0GiEub2NpX25vZGUudjEuRGVsZXRlU2VjcmV0UmVzcG9uc2ViBnByb3RvMw", [file_google_protobuf_timestamp]);
+  fileDesc("CiBvY2lfbm9kZS92MS9zZWNyZXRfc2VydmljZS5wcm90bxILb2NpX25vZGUudjEi5AIKBlNlY3JldBIKCgJpZBgBIAEoCRIMCgRuYW1lGAIgASgJEhAKCHJlZ2lzdHJ5GAMgASgJEgwKBHR5cGUYBCABKAkSEQoJcHJpbmNpcGFsGAUgASgJEg8KB3ZlcnNpb24YBiABKAUSLgoKY3JlYXRlZF9hdBgHIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLgoKdXBkYXRlZF9hdBgIIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEQoJaW1hZ2VfaWRzGAkgAygJEhUKDWNvbnRhaW5lcl9pZHMYCiADKAkSEgoKcmVwb3NpdG9yeRgLIAEoCRIzCg9kZWNsYXJlZF9leHBpcnkYDCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEikKBmhlYWx0aBgNIAEoCzIZLm9jaV9ub2RlLnYxLlNlY3JldEhlYWx0aCKIAgoTQ3JlYXRlU2VjcmV0UmVxdWVzdBIMCgRuYW1lGAEgASgJEhAKCHJlZ2lzdHJ5GAIgASgJEkYKC2NyZWRlbnRpYWxzGAMgAygLMjEub2NpX25vZGUudjEuQ3JlYXRlU2VjcmV0UmVxdWVzdC5DcmVkZW50aWFsc0VudHJ5EhIKCnJlcG9zaXRvcnkYBCABKAkSLgoKZXhwaXJlc19hdBgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEQoJdW5jaGVja2VkGAYgASgIGjIKEENyZWRlbnRpYWxzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASI7ChRDcmVhdGVTZWNyZXRSZXNwb25zZRIjCgZzZWNyZXQYASABKAsyEy5vY2lfbm9kZS52MS5TZWNyZXQiIAoQR2V0U2VjcmV0UmVxdWVzdBIMCgRuYW1lGAEgASgJIjgKEUdldFNlY3JldFJlc3BvbnNlEiMKBnNlY3JldBgBIAEoCzITLm9jaV9ub2RlLnYxLlNlY3JldCIUChJMaXN0U2VjcmV0c1JlcXVlc3QiOwoTTGlzdFNlY3JldHNSZXNwb25zZRIkCgdzZWNyZXRzGAEgAygLMhMub2NpX25vZGUudjEuU2VjcmV0IuIBChNVcGRhdGVTZWNyZXRSZXF1ZXN0EgwKBG5hbWUYASABKAkSRgoLY3JlZGVudGlhbHMYAiADKAsyMS5vY2lfbm9kZS52MS5VcGRhdGVTZWNyZXRSZXF1ZXN0LkNyZWRlbnRpYWxzRW50cnkSLgoKZXhwaXJlc19hdBgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEQoJdW5jaGVja2VkGAQgASgIGjIKEENyZWRlbnRpYWxzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASJMChRVcGRhdGVTZWNyZXRSZXNwb25zZRIjCgZzZWNyZXQYASABKAsyEy5vY2lfbm9kZS52MS5TZWNyZXQSDwoHY2hhbmdlZBgCIAEoCCIyChNEZWxldGVTZWNyZXRSZXF1ZXN0EgwKBG5hbWUYASABKAkSDQoFZm9yY2UYAiABKAgiFgoURGVsZXRlU2VjcmV0UmVzcG9uc2UyrAMKDVNlY3JldFNlcnZpY2USUwoMQ3JlYXRlU2VjcmV0EiAub2NpX25vZGUudjEuQ3JlYXRlU2VjcmV0UmVxdWVzdBohLm9jaV9ub2RlLnYxLkNyZWF0ZVNlY3JldFJlc3BvbnNlEkoKCUdldFNlY3JldBIdLm9jaV9ub2RlLnYxLkdldFNlY3JldFJlcXVlc3QaHi5vY2lfbm9kZS52MS5HZXRTZWNyZXRSZXNwb25zZRJQCgtMaXN0U2VjcmV0cxIfLm9jaV9ub2RlLnYxLkxpc3RTZWNyZXRzUmVxdWVzdBogLm9jaV9ub2RlLnYxLkxpc3RTZWNyZXRzUmVzcG9uc2USUwoMVXBkYXRlU2VjcmV0EiAub2NpX25vZGUudjEuVXBkYXRlU2VjcmV0UmVxdWVzdBohLm9jaV9ub2RlLnYxLlVwZGF0ZVNlY3JldFJlc3BvbnNlElMKDERlbGV0ZVNlY3JldBIgLm9jaV9ub2RlLnYxLkRlbGV0ZVNlY3JldFJlcXVlc3QaIS5vY2lfbm9kZS52MS5EZWxldGVTZWNyZXRSZXNwb25zZWIGcHJvdG8z", [file_google_protobuf_timestamp, file_oci_node_v1_health_service]);
 
 /**
  * What is known of a secret; never its value.
@@ -70,6 +72,34 @@ export type Secret = Message<"oci_node.v1.Secret"> & {
    * @generated from field: repeated string image_ids = 9;
    */
   imageIds: string[];
+
+  /**
+   * Ids of their containers that have not ended; only in GetSecretResponse.
+   *
+   * @generated from field: repeated string container_ids = 10;
+   */
+  containerIds: string[];
+
+  /**
+   * Of the registry: where it is checked. Empty: where an image is that uses it.
+   *
+   * @generated from field: string repository = 11;
+   */
+  repository: string;
+
+  /**
+   * When the credential ends, as its owner said.
+   *
+   * @generated from field: google.protobuf.Timestamp declared_expiry = 12;
+   */
+  declaredExpiry?: Timestamp | undefined;
+
+  /**
+   * Absent: not checked yet.
+   *
+   * @generated from field: oci_node.v1.SecretHealth health = 13;
+   */
+  health?: SecretHealth | undefined;
 };
 
 /**
@@ -99,6 +129,27 @@ export type CreateSecretRequest = Message<"oci_node.v1.CreateSecretRequest"> & {
    * @generated from field: map<string, string> credentials = 3;
    */
   credentials: { [key: string]: string };
+
+  /**
+   * Of the registry: where the credential is checked. Empty: at the registry alone.
+   *
+   * @generated from field: string repository = 4;
+   */
+  repository: string;
+
+  /**
+   * When the credential ends, where its owner knows.
+   *
+   * @generated from field: google.protobuf.Timestamp expires_at = 5;
+   */
+  expiresAt?: Timestamp | undefined;
+
+  /**
+   * Keep it although the registry refuses it, or without asking.
+   *
+   * @generated from field: bool unchecked = 6;
+   */
+  unchecked: boolean;
 };
 
 /**
@@ -202,6 +253,16 @@ export type UpdateSecretRequest = Message<"oci_node.v1.UpdateSecretRequest"> & {
    * @generated from field: map<string, string> credentials = 2;
    */
   credentials: { [key: string]: string };
+
+  /**
+   * @generated from field: google.protobuf.Timestamp expires_at = 3;
+   */
+  expiresAt?: Timestamp | undefined;
+
+  /**
+   * @generated from field: bool unchecked = 4;
+   */
+  unchecked: boolean;
 };
 
 /**
@@ -277,6 +338,8 @@ export const DeleteSecretResponseSchema: GenMessage<DeleteSecretResponse> = /*@_
  */
 export const SecretService: GenService<{
   /**
+   * Refused when the registry refuses the credential, unless it is to be kept unchecked.
+   *
    * @generated from rpc oci_node.v1.SecretService.CreateSecret
    */
   createSecret: {
@@ -311,7 +374,7 @@ export const SecretService: GenService<{
     output: typeof UpdateSecretResponseSchema;
   },
   /**
-   * Refused while images use it, unless forced.
+   * Refused while images or containers use it, unless forced.
    *
    * @generated from rpc oci_node.v1.SecretService.DeleteSecret
    */
