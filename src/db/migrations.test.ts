@@ -23,7 +23,14 @@ test("the migrations say all that the schema says", async () => {
   const copy = await mkdtemp(join(tmpdir(), "oci-node-drizzle-"));
   try {
     await cp(join(top, "drizzle"), copy, { recursive: true });
-    const options = ["--dialect", "postgresql", "--schema", "src/db/schema*.ts", "--out", relative(top, copy)];
+    const options = [
+      "--dialect",
+      "postgresql",
+      "--schema",
+      "src/db/schema*.ts",
+      "--out",
+      relative(top, copy),
+    ];
     const { stdout } = await run(["node", "node_modules/drizzle-kit/bin.cjs", "generate", ...options], {
       cwd: top,
     });

@@ -3,6 +3,7 @@ import type { MigrationMeta } from "drizzle-orm/migrator";
 import initial from "../../drizzle/0000_initial.sql" with { type: "text" };
 import imageCredential from "../../drizzle/0001_image-credential.sql" with { type: "text" };
 import tenantsKeysHealthAudit from "../../drizzle/0002_tenants-keys-health-audit.sql" with { type: "text" };
+import webhookDisabled from "../../drizzle/0003_webhook-disabled.sql" with { type: "text" };
 import journal from "../../drizzle/meta/_journal.json" with { type: "json" };
 
 /** Every migration's text by its tag in the journal. A compiled executable has no folder to read: add a line here. */
@@ -10,6 +11,7 @@ const texts: Readonly<Record<string, string>> = {
   "0000_initial": initial,
   "0001_image-credential": imageCredential,
   "0002_tenants-keys-health-audit": tenantsKeysHealthAudit,
+  "0003_webhook-disabled": webhookDisabled,
 };
 
 /** The migrations in the journal's order, shaped as drizzle-orm 0.45 makes them from a folder. */

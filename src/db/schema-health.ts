@@ -70,7 +70,10 @@ export const alerts = pgTable(
     body: jsonb("body").notNull(),
     createdAt: createdAt(),
   },
-  (table) => [index("alerts_workspace").on(table.workspaceId, table.createdAt)],
+  (table) => [
+    index("alerts_workspace").on(table.workspaceId, table.createdAt),
+    index("alerts_secret").on(table.secretId, table.createdAt),
+  ],
 );
 
 /** Where a workspace's alerts go. Address and signing secret are sealed like a secret's value: addresses carry tokens. */
@@ -90,6 +93,8 @@ export const webhooks = pgTable(
     ciphertext: bytea("ciphertext").notNull(),
     lastDeliveredAt: at("last_delivered_at"),
     lastError: text("last_error"),
+    /** Its receiver wants nothing more (410). */
+    disabledAt: at("disabled_at"),
     createdAt: createdAt(),
   },
   (table) => [index("webhooks_workspace").on(table.workspaceId)],
