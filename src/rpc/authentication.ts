@@ -5,13 +5,15 @@ import {
   type HandlerContext,
   type Interceptor,
 } from "@connectrpc/connect";
+import { accessTo, type Role } from "./authorization.ts";
 
-/** What a token may do. `worker` and `admin` tokens belong to the cluster, the others to one workspace. */
-export type Role = "owner" | "developer" | "viewer" | "worker" | "admin";
+export type { Role } from "./authorization.ts";
 
 /** Who calls. */
 export interface Caller {
   readonly tokenId: string;
+  /** The token's, for people. */
+  readonly name: string;
   /** Absent for tokens of the cluster itself. */
   readonly workspaceId: string | undefined;
   readonly role: Role;
@@ -19,73 +21,56 @@ export interface Caller {
 
 const callerKey = createContextKey<Caller | undefined>(undefined, { description: "caller" });
 
-const read: readonly Role[] = ["owner", "developer", "viewer"];
-const write: readonly Role[] = ["owner", "developer"];
-
-/** Who may call what: every method of the API stands here; one that does not is refused to everybody. */
-export const authorization: Readonly<Record<string, readonly Role[]>> = {
-  "oci_node.v1.ImageService/BuildImage": write,
-  "oci_node.v1.ImageService/ListImages": read,
-  "oci_node.v1.ImageService/GetImage": read,
-  "oci_node.v1.ImageService/GetLazyStatus": read,
-  "oci_node.v1.ImageService/DeleteImage": write,
-  "oci_node.v1.SecretService/CreateSecret": write,
-  "oci_node.v1.SecretService/GetSecret": read,
-  "oci_node.v1.SecretService/ListSecrets": read,
-  "oci_node.v1.SecretService/UpdateSecret": write,
-  "oci_node.v1.SecretService/DeleteSecret": write,
-  "oci_node.v1.CredentialService/GetRegistryCredential": write,
-  "oci_node.v1.CredentialService/GetWorkspaceIdentity": read,
-  "oci_node.v1.ContainerService/RunContainer": write,
-  "oci_node.v1.ContainerService/GetContainer": read,
-  "oci_node.v1.ContainerService/ListContainers": read,
-  "oci_node.v1.ContainerService/StopContainer": write,
-  "oci_node.v1.ContainerService/WatchContainer": read,
-  "oci_node.v1.ContainerService/StreamLogs": read,
-  "oci_node.v1.WorkspaceService/CreateWorkspace": ["admin"],
-  "oci_node.v1.WorkspaceService/ListWorkspaces": ["admin", ...read],
-  "oci_node.v1.WorkspaceService/DeleteWorkspace": ["admin"],
-  "oci_node.v1.TokenService/CreateToken": ["admin", "owner"],
-  "oci_node.v1.TokenService/ListTokens": ["admin", "owner"],
-  "oci_node.v1.TokenService/RevokeToken": ["admin", "owner"],
-  "oci_node.v1.KeyService/ListKeys": ["admin"],
-  "oci_node.v1.KeyService/RotateKey": ["admin"],
-  "oci_node.v1.KeyService/RetireKey": ["admin"],
-  "oci_node.v1.AuditService/ListAuditEvents": ["admin", "owner"],
-  "oci_node.v1.HealthService/ListSecretHealth": read,
-  "oci_node.v1.HealthService/CheckSecret": write,
-  "oci_node.v1.HealthService/CreateWebhook": write,
-  "oci_node.v1.HealthService/ListWebhooks": read,
-  "oci_node.v1.HealthService/DeleteWebhook": write,
-  "oci_node.v1.HealthService/TestWebhook": write,
-  "oci_node.v1.HealthService/ListAlerts": read,
-  "oci_node.v1.ClusterService/ListWorkers": ["admin", ...read],
-  "oci_node.v1.ClusterService/RevokeWorker": ["admin"],
-  "oci_node.v1.JoinService/JoinCluster": ["worker"],
-  "oci_node.v1.JoinService/RenewCertificate": ["worker"],
-  "oci_node.v1.SchedulerService/RegisterWorker": ["worker"],
-  "oci_node.v1.SchedulerService/Heartbeat": ["worker"],
-  "oci_node.v1.SchedulerService/ReportContainer": ["worker"],
-  "oci_node.v1.SchedulerService/RefreshImageCredentials": ["worker"],
-};
-
 /** Looks a bearer token up: its caller, or `undefined` when it is unknown, expired or revoked. */
 export type VerifyToken = (token: string) => Promise<Caller | undefined>;
 
-/** Lets a call through only with a valid bearer token whose role the table above allows. */
-export function authenticate(verify: VerifyToken): Interceptor {
+/** How long a stream goes on without another look at its token. */
+const streamTrustMs = 1_000;
+
+/**
+ * Lets a call through only with a valid bearer token whose role the authorization table allows. A stream ends with the next
+ * thing that it would say once its token counts no more, at most a second later.
+ */
+export function authenticate(verify: VerifyToken, trustMs: number = streamTrustMs): Interceptor {
   return (next) => async (request) => {
-    const method = `${request.service.typeName}/${request.method.name}`;
-    const caller = await verifyHeader(request.header.get("authorization"), verify);
-    if (authorization[method]?.includes(caller.role) !== true) {
-      throw new ConnectError(
-        `a token with the role ${caller.role} may not call ${method}`,
-        Code.PermissionDenied,
-      );
-    }
+    const token = bearer(request.header.get("authorization"));
+    const caller = await verified(token, verify);
+    assertAllowed(request.service.typeName, request.method, caller.role);
     request.contextValues.set(callerKey, caller);
-    return next(request);
+    const response = await next(request);
+    if (!response.stream) return response;
+    const again = async () => void (await verified(token, verify));
+    return { ...response, message: whileTrue(response.message, again, trustMs) };
   };
+}
+
+function assertAllowed(
+  service: string,
+  method: { readonly name: string; readonly localName: string },
+  role: Role,
+): void {
+  const access = accessTo(service, method.localName);
+  if (access?.by === "token" && access.roles.includes(role)) return;
+  throw new ConnectError(
+    `a token with the role ${role} may not call ${service}/${method.name}`,
+    Code.PermissionDenied,
+  );
+}
+
+/** A stream's messages while `check` does not throw, which is asked again when its last answer is older than `trustMs`. */
+async function* whileTrue<T>(
+  messages: AsyncIterable<T>,
+  check: () => Promise<void>,
+  trustMs: number,
+): AsyncIterable<T> {
+  let checkedAt = performance.now();
+  for await (const message of messages) {
+    if (performance.now() - checkedAt >= trustMs) {
+      await check();
+      checkedAt = performance.now();
+    }
+    yield message;
+  }
 }
 
 /** Lets a call through only with exactly this token: how a worker knows its schedulers and gateways. */
@@ -114,8 +99,8 @@ export function workspaceOf(context: HandlerContext): string {
   return workspaceId;
 }
 
-async function verifyHeader(header: string | null, verify: VerifyToken): Promise<Caller> {
-  const caller = await verify(bearer(header));
+async function verified(token: string, verify: VerifyToken): Promise<Caller> {
+  const caller = await verify(token);
   if (caller === undefined) {
     throw new ConnectError("the token is unknown, expired or revoked", Code.Unauthenticated);
   }

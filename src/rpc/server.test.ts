@@ -1,14 +1,7 @@
 import { afterEach, describe, expect, test } from "bun:test";
 import { Code, ConnectError, createClient } from "@connectrpc/connect";
-import { file_oci_node_v1_container_service as containerFile } from "../gen/oci_node/v1/container_service_pb.ts";
-import { file_oci_node_v1_credential_service as credentialFile } from "../gen/oci_node/v1/credential_service_pb.ts";
-import {
-  ImageService,
-  file_oci_node_v1_image_service as imageFile,
-} from "../gen/oci_node/v1/image_service_pb.ts";
-import { file_oci_node_v1_scheduler_service as schedulerFile } from "../gen/oci_node/v1/scheduler_service_pb.ts";
-import { file_oci_node_v1_secret_service as secretFile } from "../gen/oci_node/v1/secret_service_pb.ts";
-import { authenticate, authorization, type Caller, type Role } from "./authentication.ts";
+import { ImageService } from "../gen/oci_node/v1/image_service_pb.ts";
+import { authenticate, type Caller, type Role } from "./authentication.ts";
 import { translateErrors } from "./error.ts";
 import { ListenError, type Server, serve } from "./server.ts";
 import { transportTo } from "./transport.ts";
@@ -24,7 +17,7 @@ const roles: readonly Role[] = ["owner", "developer", "viewer", "worker", "admin
 async function start(port = 0): Promise<Server> {
   const verify = async (token: string): Promise<Caller | undefined> => {
     const role = roles.find((name) => name === token);
-    return role === undefined ? undefined : { tokenId: "t", workspaceId: "w", role };
+    return role === undefined ? undefined : { tokenId: "t", name: "test", workspaceId: "w", role };
   };
   const server = await serve({
     host: "127.0.0.1",
@@ -83,16 +76,4 @@ describe("a call", () => {
     expect(await codeOf(images(url, "worker").listImages({}))).toBe(Code.PermissionDenied);
     expect(await codeOf(images(url, "viewer").deleteImage({ image: "img-1" }))).toBe(Code.PermissionDenied);
   });
-});
-
-test("credentials are given out to nobody who may only look, nor to the cluster's own tokens", () => {
-  const may = authorization["oci_node.v1.CredentialService/GetRegistryCredential"];
-  expect(may).toEqual(["owner", "developer"]);
-});
-
-test("every method of the API stands in the table of who may call it", () => {
-  const methods = [imageFile, secretFile, credentialFile, containerFile, schedulerFile].flatMap((file) =>
-    file.services.flatMap((service) => service.methods.map((method) => `${service.typeName}/${method.name}`)),
-  );
-  expect(Object.keys(authorization).sort()).toEqual(methods.sort());
 });

@@ -26,7 +26,12 @@ afterAll(() => server.end(), 60_000);
 
 test("a token speaks for its workspace and role; the database has its hash only", async () => {
   const made = await store.create({ workspaceId, role: "developer", name: "laptop" });
-  expect(await store.verify(made.token)).toEqual({ tokenId: made.tokenId, workspaceId, role: "developer" });
+  expect(await store.verify(made.token)).toEqual({
+    tokenId: made.tokenId,
+    name: "laptop",
+    workspaceId,
+    role: "developer",
+  });
   const rows = await server.database.query((db) => db.select().from(tokens));
   expect(JSON.stringify(rows)).not.toContain(made.token.slice(4));
   expect(rows[0]?.sha256).toHaveLength(32);
@@ -62,6 +67,7 @@ test("tokens of the cluster have no workspace, and all others have one", async (
   const worker = await store.create({ role: "worker", name: "join" });
   expect(await store.verify(worker.token)).toEqual({
     tokenId: worker.tokenId,
+    name: "join",
     workspaceId: undefined,
     role: "worker",
   });

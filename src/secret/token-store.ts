@@ -20,6 +20,7 @@ export interface NewToken {
 /** Who a token speaks for. */
 export interface VerifiedToken {
   readonly tokenId: string;
+  readonly name: string;
   readonly workspaceId: string | undefined;
   readonly role: Role;
 }
@@ -66,7 +67,8 @@ export class TokenStore {
         ),
     );
     if (row === undefined) return undefined;
-    return { tokenId: row.id, workspaceId: row.workspaceId ?? undefined, role: row.role as Role };
+    const { id: tokenId, name, role } = row;
+    return { tokenId, name, workspaceId: row.workspaceId ?? undefined, role: role as Role };
   }
 
   /** A revoked token stays revoked. Throws SecretError `not_found`. */
