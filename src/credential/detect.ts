@@ -1,3 +1,4 @@
+import { hasHiddenCharacter } from "../std/printable.ts";
 import { parseEcrHost } from "./ecr-host.ts";
 import { chooseFamily } from "./family.ts";
 import { identityName } from "./identity.ts";
@@ -61,7 +62,8 @@ function emailIn(json: string | undefined): string | undefined {
   if (json === undefined) return undefined;
   try {
     const email: unknown = (JSON.parse(json) as { client_email?: unknown }).client_email;
-    return typeof email === "string" && email.length <= 255 ? email : undefined;
+    const isName = typeof email === "string" && email.length <= 255 && !hasHiddenCharacter(email);
+    return isName ? email : undefined;
   } catch {
     return undefined;
   }

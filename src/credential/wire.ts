@@ -1,15 +1,19 @@
-import { Redacted } from "../std/redacted.ts";
 import { tokenUserName } from "./docker-helper.ts";
 import type { CredentialMap, RegistryAuthorization } from "./provider.ts";
+import { credentialMap } from "./value.ts";
 
 /** The values as an API message carries them (inside TLS or over loopback). The message must not be logged or kept. */
 export function credentialsToWire(credentials: CredentialMap): Record<string, string> {
   return Object.fromEntries(Object.entries(credentials).map(([key, value]) => [key, value.expose()]));
 }
 
-/** Takes the values of an API message under cover. */
+/**
+ * Takes the values of an API message under cover, each checked: whoever calls need not be our command line.
+ *
+ * @throws CredentialError `unknown_key`, `bad_value`, `missing_key`
+ */
 export function credentialsFromWire(values: Readonly<Record<string, string>>): CredentialMap {
-  return Object.fromEntries(Object.entries(values).map(([key, value]) => [key, new Redacted(value)]));
+  return credentialMap(values);
 }
 
 /** A user name and a secret, in the clear: what Docker's credential helpers and the kubelet pass on. */

@@ -143,6 +143,8 @@ export async function buildImage(
 function sayKept({ secret, outcome }: CredentialSecret, registry: string): string {
   if (outcome === "unproved")
     return `secret ${secret.name} left as it is: ${registry} did not ask for the credentials`;
+  if (outcome === "outdated")
+    return `secret ${secret.name} left as it is, at version ${secret.version}: the credentials given are those of an earlier version (to go back to them: oci-node secret update ${secret.name})`;
   return `credentials kept as secret ${secret.name} (${outcome})`;
 }
 

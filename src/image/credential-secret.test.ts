@@ -41,5 +41,6 @@ test("credentials of a build become a secret, and rotate it only when the regist
   expect(await keep("old", false)).toEqual(["created", 1]);
   expect(await keep("new", true)).toEqual(["rotated", 2]);
   expect(await keep("new", true)).toEqual(["unchanged", 2]);
-  expect(await keep("old", false)).toEqual(["unproved", 2]);
+  expect(await keep("other", false)).toEqual(["unproved", 2]);
+  expect(await keep("old", true)).toEqual(["outdated", 2]);
 });

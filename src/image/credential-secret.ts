@@ -2,8 +2,7 @@ import { principalOf } from "../credential/detect.ts";
 import { marshalCredentials } from "../credential/marshal.ts";
 import type { RegistryCredential } from "../credential/provider.ts";
 import { secretNameCandidates } from "../credential/secret-name.ts";
-import { createUnderFreeName } from "../secret/free-name.ts";
-import type { SecretMetadata, Vault } from "../secret/vault.ts";
+import type { KeepOutcome, SecretMetadata, Vault } from "../secret/vault.ts";
 import { logger } from "../std/log.ts";
 
 const log = logger("image");
@@ -11,13 +10,13 @@ const log = logger("image");
 /** What became of a build's credentials. */
 export interface CredentialSecret {
   readonly secret: SecretMetadata;
-  readonly outcome: "created" | "rotated" | "unchanged" | "unproved";
+  readonly outcome: KeepOutcome;
 }
 
 /**
- * Turns the credentials of a build into a workspace secret. Only those that were proved at the registry take the place of
- * others: that, and that an equal value makes no version, is why a stale laptop cannot undo a rotation. A registry that
- * gives a public image without asking proves nothing.
+ * Turns the credentials of a build into a workspace secret. A stale laptop cannot undo a rotation: an equal value makes no
+ * version, what an earlier version held is not taken again although the registry still takes it, and only what was proved at the
+ * registry takes the place of another. A registry that gives a public image without asking proves nothing.
  *
  * The same principal (account, user name, e-mail) on the same registry finds its secret again; another one gets a
  * secret of its own, whose name then carries a suffix.
@@ -31,15 +30,15 @@ export async function createCredentialSecretIfNeeded(
   const { registry, type, credentials } = credential;
   const value = marshalCredentials(registry, type, credentials);
   const principal = principalOf(registry, type, credentials);
-  const existing = await vault.findForPrincipal(workspaceId, registry, principal);
-  if (existing !== undefined && !proved) return { secret: existing, outcome: "unproved" };
-  if (existing !== undefined) {
-    const { secret, changed } = await vault.update(workspaceId, existing.name, value);
-    return { secret, outcome: changed ? "rotated" : "unchanged" };
+  const names = secretNameCandidates(registry, principal);
+  const kept = await vault.keep({ workspaceId, names, value, registry, type, principal, proved });
+  if (kept.outcome === "created") {
+    log.info("creating credential secret", {
+      workspace: workspaceId,
+      secret: kept.secret.name,
+      registry,
+      type,
+    });
   }
-  const secret = await createUnderFreeName(secretNameCandidates(registry, principal), (name) => {
-    log.info("creating credential secret", { workspace: workspaceId, secret: name, registry, type });
-    return vault.create({ workspaceId, name, value, registry, type, principal });
-  });
-  return { secret, outcome: "created" };
+  return kept;
 }

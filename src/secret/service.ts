@@ -16,8 +16,7 @@ import {
 import { normalizeRegistry } from "../reference/reference.ts";
 import { workspaceOf } from "../rpc/authentication.ts";
 import { SecretError } from "./error.ts";
-import { createUnderFreeName } from "./free-name.ts";
-import type { SecretMetadata, Vault } from "./vault.ts";
+import type { NewSecret, SecretMetadata, Vault } from "./vault.ts";
 
 /** Answers SecretService: values go in and never come back out. */
 export function secretService(vault: Vault, providersOf: ProvidersOf): ServiceImpl<typeof SecretService> {
@@ -30,10 +29,11 @@ export function secretService(vault: Vault, providersOf: ProvidersOf): ServiceIm
         request.credentials,
         await providersOf(workspaceId),
       );
-      const names = request.name === "" ? secretNameCandidates(registry, principal) : [request.name];
-      const secret = await createUnderFreeName(names, (name) =>
-        vault.create({ workspaceId, name, value, registry, type, principal }),
-      );
+      const about = { workspaceId, value, registry, type, principal };
+      const secret =
+        request.name === ""
+          ? await createForPrincipal(vault, about)
+          : await vault.create({ ...about, name: request.name });
       return { secret: await wireSecret(vault, secret) };
     },
     async getSecret({ name }, context) {
@@ -64,6 +64,24 @@ export function secretService(vault: Vault, providersOf: ProvidersOf): ServiceIm
       return {};
     },
   };
+}
+
+/** Without a name there is one secret of a principal at a registry: a second would leave open which of them is rotated. */
+async function createForPrincipal(
+  vault: Vault,
+  about: Required<Omit<NewSecret, "name">> & { registry: string; principal: string },
+): Promise<SecretMetadata> {
+  const names = secretNameCandidates(about.registry, about.principal);
+  const { secret, outcome } = await vault.keep({ ...about, names, proved: false });
+  if (outcome === "created") return secret;
+  const whose = about.principal === "default" ? "a token" : `the credential of ${about.principal}`;
+  throw new SecretError(
+    "exists",
+    `the workspace keeps ${whose} for ${about.registry} already, as ${secret.name}`,
+    {
+      next: `Rotate it with \`oci-node secret update ${secret.name}\`, or keep another one with --name NAME.`,
+    },
+  );
 }
 
 /** Whatever can be wrong with a credential before it is used is found here, an identity that is not allowed included. */

@@ -1,28 +1,16 @@
-import { and, asc, desc, eq, lte, sql } from "drizzle-orm";
+import { and, asc, desc, eq } from "drizzle-orm";
 import type { Database } from "../db/database.ts";
 import { DbError } from "../db/error.ts";
 import { images, secrets, secretVersions } from "../db/schema.ts";
 import { SecretError } from "./error.ts";
-
-export type SecretRow = typeof secrets.$inferSelect;
-
-/** A sealed version: everything that stands in its row. */
-export interface SealedVersion {
-  readonly version: number;
-  readonly keyId: string;
-  readonly wrappedDataKey: Uint8Array;
-  readonly nonce: Uint8Array;
-  readonly ciphertext: Uint8Array;
-}
+import { decideForPrincipal, type HeldSecret, type Keep, type Principal } from "./principal-store.ts";
+import { appendVersion, type SealedVersion, type SecretRow } from "./version-store.ts";
 
 export type NewSecretRow = Omit<
   SecretRow,
   "createdAt" | "updatedAt" | "currentVersion" | "repository" | "declaredExpiry"
 > &
   Partial<Pick<SecretRow, "repository" | "declaredExpiry">>;
-
-/** Versions that are kept, the current one among them. */
-const versionsKept = 10;
 
 /** The rows of secrets and their sealed versions; it sees ciphertext only. */
 export class SecretStore {
@@ -129,17 +117,16 @@ export class SecretStore {
         .where(and(ofRow, eq(secretVersions.version, row.currentVersion)));
       const sealed = await next(row, current);
       if (sealed === undefined) return { row, changed: false };
-      await tx.insert(secretVersions).values({ secretId: row.id, ...sealed });
-      await tx
-        .delete(secretVersions)
-        .where(and(ofRow, lte(secretVersions.version, sealed.version - versionsKept)));
-      const [updated] = await tx
-        .update(secrets)
-        .set({ currentVersion: sealed.version, updatedAt: sql`now()` })
-        .where(eq(secrets.id, row.id))
-        .returning();
-      return { row: updated ?? row, changed: true };
+      return { row: await appendVersion(tx, row, sealed), changed: true };
     });
+  }
+
+  /** {@link decideForPrincipal} */
+  async decideForPrincipal(
+    about: Principal,
+    decide: (held: readonly HeldSecret[]) => Keep,
+  ): Promise<SecretRow | undefined> {
+    return decideForPrincipal(this.#database, about, decide);
   }
 
   /** Removes a secret; throws SecretError `not_found`, or `in_use` (naming the images) unless forced. */

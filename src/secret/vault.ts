@@ -2,7 +2,9 @@ import { randomBytes, randomUUID, timingSafeEqual } from "node:crypto";
 import { Redacted } from "../std/redacted.ts";
 import { boundTo, decrypt, encrypt, keyBytes, keyIdOf, unwrapKey, wrapKey } from "./envelope.ts";
 import { SecretError } from "./error.ts";
-import { type SealedVersion, type SecretRow, type SecretStore, unknownSecret } from "./store.ts";
+import type { HeldSecret, Keep } from "./principal-store.ts";
+import { type SecretStore, unknownSecret } from "./store.ts";
+import type { SealedVersion, SecretRow } from "./version-store.ts";
 import type { WorkspaceStore } from "./workspace-store.ts";
 
 /** What is known of a secret; never its value. */
@@ -31,6 +33,9 @@ export interface NewSecret {
   readonly principal?: string | undefined;
 }
 
+/** What became of a credential that was to be kept. */
+export type KeepOutcome = "created" | "rotated" | "unchanged" | "outdated" | "unproved";
+
 const valueBytesMax = 64 * 1024;
 const uuid = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 
@@ -56,6 +61,46 @@ export class Vault {
     const sealed = await this.#withKey(workspaceId, (key) => seal(key, { workspaceId, id, name }, 1, value));
     const row = { id, workspaceId, name, registry, credentialType: type, principal };
     return toMetadata(await this.#store.insert(row, sealed));
+  }
+
+  /**
+   * Keeps a credential for its principal. The first one becomes a secret under the first of `names` that is free; what a
+   * secret of the principal holds already is left as it is; so is what one of its earlier versions held (`outdated`: the
+   * rotation stands), and, unless it was `proved`, everything else. Of several at once one makes the secret, the others find it.
+   * Throws SecretError `exists` when every name is taken, `bad_name`, `bad_value`, `too_large`.
+   */
+  async keep(
+    secret: Required<Omit<NewSecret, "name">> & {
+      readonly names: readonly string[];
+      readonly proved: boolean;
+    },
+  ): Promise<{ secret: SecretMetadata; outcome: KeepOutcome }> {
+    const { workspaceId, registry = "", principal = "default", type = "", names, proved } = secret;
+    for (const name of names) assertName(name);
+    const value = checkedValue(secret.value);
+    let outcome: KeepOutcome = "created";
+    const row = await this.#withKey(workspaceId, (key) =>
+      this.#store.decideForPrincipal({ workspaceId, registry, principal }, (held): Keep => {
+        const [latest] = held;
+        if (latest === undefined) {
+          const id = randomUUID();
+          const sealed = (name: string) => seal(key, { workspaceId, id, name }, 1, value);
+          return { id, type, names: names.map((name) => ({ name, sealed: sealed(name) })) };
+        }
+        const holder = held.find(
+          ({ row, versions: [current] }) => current && holds(key, row, current, value),
+        );
+        const earlier = ({ row, versions }: HeldSecret) =>
+          versions.some((version) => holds(key, row, version, value));
+        outcome = holder ? "unchanged" : held.some(earlier) ? "outdated" : proved ? "rotated" : "unproved";
+        if (outcome !== "rotated") return { leave: (holder ?? latest).row };
+        return { row: latest.row, next: seal(key, latest.row, latest.row.currentVersion + 1, value) };
+      }),
+    );
+    if (row !== undefined) return { secret: toMetadata(row), outcome };
+    throw new SecretError("exists", `the workspace has secrets of other accounts under ${names.join(", ")}`, {
+      next: "Remove one of them, or keep the credential under a name of its own: oci-node secret create --name NAME.",
+    });
   }
 
   /** Throws SecretError `not_found`. */
