@@ -10,7 +10,9 @@ import { index } from "./index-image.ts";
 import { mount, umount } from "./mount.ts";
 import { run } from "./run.ts";
 import { secretRoutes } from "./secret.ts";
+import { tokenRoutes } from "./token.ts";
 import { workerRoutes } from "./worker.ts";
+import { workspaceRoutes } from "./workspace.ts";
 
 /** `oci-node`, `oci-node --help`: there a line per command is of more use than every flag of each. */
 const overview = process.argv.slice(2).every((word) => word.startsWith("-"));
@@ -30,6 +32,8 @@ export const application = buildApplication<CommandContext>(
       credential: credentialRoutes,
       identity,
       worker: workerRoutes,
+      workspace: workspaceRoutes,
+      token: tokenRoutes,
       index,
       mount,
       umount,

@@ -1,10 +1,11 @@
 import { readFileSync } from "node:fs";
 import { homedir } from "node:os";
 import { join } from "node:path";
+import { rootCertificates } from "node:tls";
 import type { Transport } from "@connectrpc/connect";
 import { transportTo } from "../rpc/transport.ts";
 import { writeFileAtomic } from "../std/atomic-file.ts";
-import { CodedError } from "../std/error.ts";
+import { CodedError, errnoOf, messageOf } from "../std/error.ts";
 
 export type CliErrorCode = "no_context" | "bad_context" | "usage" | "failed";
 
@@ -13,41 +14,109 @@ export class CliError extends CodedError<CliErrorCode> {
   override readonly name = "CliError";
 }
 
-/** Where the gateway is and the token that opens it. */
+/** Where the gateway is and what opens it. */
 export interface Context {
   readonly url: string;
+  /** Of a workspace. */
   readonly token: string;
+  /** Of the cluster, where the node is one of this host's own. */
+  readonly adminToken?: string | undefined;
+  /** PEM file with the authorities that the gateway's certificate may come from, beside the system's. */
+  readonly caFile?: string | undefined;
 }
 
+/** Whom a command speaks as: somebody of a workspace, or of the cluster where there is a token for that. */
+export type SpeakAs = "tenant" | "administrator";
+
+type Environment = Record<string, string | undefined>;
+
 /** `$XDG_CONFIG_HOME/oci-node/context.json`, by default below `~/.config`. */
-export function contextPath(env: Record<string, string | undefined> = process.env): string {
+export function contextPath(env: Environment = process.env): string {
   return join(env["XDG_CONFIG_HOME"] || join(homedir(), ".config"), "oci-node", "context.json");
 }
 
+/** Writes the context file; what it says of authorities stays. */
 export async function writeContext(context: Context): Promise<string> {
   const path = contextPath();
-  await writeFileAtomic(path, `${JSON.stringify(context, undefined, 2)}\n`, 0o600);
+  const { url, token, adminToken: admin_token } = context;
+  const ca_file = context.caFile ?? keptCaFile();
+  await writeFileAtomic(
+    path,
+    `${JSON.stringify({ url, token, admin_token, ca_file }, undefined, 2)}\n`,
+    0o600,
+  );
   return path;
 }
 
-/** `OCI_NODE_URL` and `OCI_NODE_TOKEN`, each over what the context file says. */
-export function readContext(env: Record<string, string | undefined> = process.env): Context {
+function keptCaFile(): string | undefined {
+  try {
+    return readContextFile(process.env)?.caFile;
+  } catch {
+    return undefined;
+  }
+}
+
+/** `OCI_NODE_URL`, `OCI_NODE_TOKEN` and `OCI_NODE_CA_FILE`, each over what the context file says. */
+export function readContext(env: Environment = process.env): Context {
   const file = readContextFile(env);
   const url = env["OCI_NODE_URL"] || file?.url;
-  const token = env["OCI_NODE_TOKEN"] || file?.token;
+  const own = env["OCI_NODE_TOKEN"] || undefined;
+  const token = own ?? file?.token;
   if (url === undefined || token === undefined) {
     throw new CliError("no_context", `no node is known: ${contextPath(env)} is not there`, {
       next: "Start one with `oci-node dev`, or set OCI_NODE_URL and OCI_NODE_TOKEN.",
     });
   }
-  return { url, token };
+  assertSafe(url);
+  const adminToken = own ?? file?.adminToken;
+  return { url, token, adminToken, caFile: env["OCI_NODE_CA_FILE"] || file?.caFile };
 }
 
-export function connectTransport(): Transport {
-  return transportTo(readContext());
+/** @param as an administrator's commands use that token of the context file, unless OCI_NODE_TOKEN is set */
+export function connectTransport(as: SpeakAs = "tenant"): Transport {
+  const { url, token, adminToken, caFile } = readContext();
+  return transportTo({
+    url,
+    token: as === "administrator" ? (adminToken ?? token) : token,
+    ...(caFile === undefined ? {} : { ca: readAuthorities(caFile) }),
+  });
 }
 
-function readContextFile(env: Record<string, string | undefined>): Context | undefined {
+/** A token crosses no network in the clear. */
+function assertSafe(url: string): void {
+  const parsed = URL.parse(url);
+  const { protocol = "", hostname = "" } = parsed ?? {};
+  if (protocol === "https:") return;
+  if (protocol !== "http:") {
+    throw new CliError("usage", "the address of the node is no URL", {
+      next: "Set OCI_NODE_URL to one such as https://oci-node.example:7070.",
+    });
+  }
+  if (hostname === "localhost" || hostname === "[::1]" || /^127(\.\d{1,3}){3}$/.test(hostname)) return;
+  throw new CliError("usage", `the token would go to ${parsed?.host} in the clear`, {
+    next: "Use https:// in OCI_NODE_URL; plain http:// is for this machine itself (127.0.0.1).",
+  });
+}
+
+/** Those of the system stay: the file's are added. */
+function readAuthorities(path: string): string[] {
+  let text: string;
+  try {
+    text = readFileSync(path, "utf8");
+  } catch (error) {
+    throw new CliError("bad_context", `${path}: cannot be read (${errnoOf(error) ?? messageOf(error)})`, {
+      next: "Set OCI_NODE_CA_FILE to a PEM file with the certificate of the gateway's authority.",
+    });
+  }
+  if (!text.includes("-----BEGIN CERTIFICATE-----")) {
+    throw new CliError("bad_context", `${path} holds no certificate`, {
+      next: "Set OCI_NODE_CA_FILE to a PEM file with the certificate of the gateway's authority.",
+    });
+  }
+  return [...rootCertificates, text];
+}
+
+function readContextFile(env: Environment): Context | undefined {
   const path = contextPath(env);
   let text: string;
   try {
@@ -56,8 +125,12 @@ function readContextFile(env: Record<string, string | undefined>): Context | und
     return undefined;
   }
   try {
-    const { url, token } = JSON.parse(text) as Record<string, unknown>;
-    if (typeof url === "string" && typeof token === "string") return { url, token };
+    const said = JSON.parse(text) as Record<string, unknown>;
+    const { url, token } = said;
+    const optional = (value: unknown) => (typeof value === "string" ? value : undefined);
+    if (typeof url === "string" && typeof token === "string") {
+      return { url, token, adminToken: optional(said["admin_token"]), caFile: optional(said["ca_file"]) };
+    }
   } catch {
     // Told below, with the path.
   }

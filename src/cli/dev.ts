@@ -22,7 +22,7 @@ const allRoles: ReadonlySet<RoleName> = new Set(["gateway", "scheduler", "worker
 export const dev = command<DevFlags>({
   brief: "Run one node with every role in this process",
   fullDescription:
-    "Prints `ready URL` when it serves, and writes the URL and a token to $XDG_CONFIG_HOME/oci-node/context.json, which " +
+    "Prints `ready URL` when it serves, and writes the URL and its tokens to $XDG_CONFIG_HOME/oci-node/context.json, which " +
     "the other commands read. Ctrl-C stops the containers and leaves nothing mounted; SIGUSR2 leaves the containers " +
     "running for the next process.",
   flags: {
@@ -66,8 +66,9 @@ export const dev = command<DevFlags>({
     const config = withFlags(flags);
     await configureLog(config.log_level);
     const onReady = async (node: Node) => {
-      if (node.url === undefined || node.ownerToken === undefined) return;
-      const path = await writeContext({ url: node.url, token: node.ownerToken });
+      if (node.url === undefined || node.tokens === undefined) return;
+      const { owner: token, admin: adminToken } = node.tokens;
+      const path = await writeContext({ url: node.url, token, adminToken });
       if (flags.json) printJson({ ready: node.url, context: path });
       else printLine(`ready ${node.url}`);
     };

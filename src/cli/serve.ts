@@ -18,8 +18,9 @@ export async function runRoles(
   await configureLog(config.log_level);
   return await serveUntilSignal(config, roles, async (node) => {
     printLine(node.url === undefined ? `ready ${[...roles].join(",")}` : `ready ${node.url}`);
-    if (node.url !== undefined && node.ownerToken !== undefined) {
-      await writeContext({ url: node.url, token: node.ownerToken });
+    if (node.url !== undefined && node.tokens !== undefined) {
+      const { owner: token, admin: adminToken } = node.tokens;
+      await writeContext({ url: node.url, token, adminToken });
     }
   });
 }

@@ -27,7 +27,7 @@ export function dateOf(timestamp: Timestamp | undefined): Date | undefined {
   return timestamp === undefined ? undefined : timestampDate(timestamp);
 }
 
-function time(timestamp: Timestamp | undefined): string | null {
+export function time(timestamp: Timestamp | undefined): string | null {
   return dateOf(timestamp)?.toISOString() ?? null;
 }
 

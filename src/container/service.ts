@@ -8,25 +8,19 @@ import { findImage } from "../image/service.ts";
 import type { ImageStore } from "../image/store.ts";
 import { workspaceOf } from "../rpc/authentication.ts";
 import { logger } from "../std/log.ts";
-import type { ContainerChanges } from "./changes.ts";
 import type { Container } from "./container.ts";
 import { ContainerError } from "./error.ts";
 import { isEnded } from "./state.ts";
+import { type StopDependencies, stopContainer, stopTimeoutMs } from "./stop.ts";
 import type { ContainerStore } from "./store.ts";
 import { fromWireNetwork, fromWireTransfer, toWireContainer } from "./wire-service.ts";
-import type { WorkerBoot, WorkerClients } from "./worker-client.ts";
+import type { WorkerBoot } from "./worker-client.ts";
 
 const log = logger("container");
-const stopTimeoutMs = 10_000;
 const transferTimeoutMs = 2_000;
 
-export interface ContainerServiceDependencies {
+export interface ContainerServiceDependencies extends StopDependencies {
   readonly images: ImageStore;
-  readonly containers: ContainerStore;
-  readonly changes: ContainerChanges;
-  readonly workers: WorkerClients;
-  /** The boot of a worker that serves now. */
-  readonly findWorker: (id: string) => Promise<WorkerBoot | undefined>;
   /** Whether the operator allows a workspace's containers the host's network. */
   readonly hostNetworkAllowed: (workspaceId: string) => Promise<boolean>;
 }
@@ -54,7 +48,7 @@ export function containerService(
     },
     async stopContainer({ id, timeoutMs }, context) {
       const found = await find(workspaceOf(context), id);
-      const stopped = await stop(
+      const stopped = await stopContainer(
         dependencies,
         found,
         timeoutMs > 0 ? timeoutMs : stopTimeoutMs,
@@ -176,43 +170,4 @@ async function whenStarted(
     if (current.startedAt !== undefined || isEnded(current.state)) return current;
   }
   throw new ConnectError("the call was cancelled", Code.Canceled);
-}
-
-/** Stops a container wherever it is on its way, and waits until it has ended. Stopping one that has ended is no error. */
-async function stop(
-  dependencies: ContainerServiceDependencies,
-  container: Container,
-  timeoutMs: number,
-  signal: AbortSignal,
-): Promise<Container> {
-  const { containers, changes } = dependencies;
-  let asked: number | undefined;
-  for await (const _ of changes.of(container.id, signal)) {
-    const current = await containers.get(container.workspaceId, container.id);
-    if (isEnded(current.state)) return current;
-    if (current.state === "pending") {
-      const reason = "stopped before it was scheduled";
-      await tryTransition(() =>
-        containers.transition(current.id, { from: ["pending"] }, "stopped", { reason }),
-      );
-      continue;
-    }
-    if (asked === current.attempt) continue;
-    const worker = await workerOf(dependencies, current);
-    if (worker === undefined) continue;
-    asked = current.attempt;
-    await dependencies.workers.to(worker).stopContainer({ containerId: current.id, timeoutMs }, { signal });
-  }
-  throw new ConnectError("the call was cancelled", Code.Canceled);
-}
-
-/** Another one may have moved the container meanwhile: then the caller looks again. */
-async function tryTransition(step: () => Promise<unknown>): Promise<void> {
-  try {
-    await step();
-  } catch (error) {
-    if (error instanceof ContainerError && (error.code === "conflict" || error.code === "illegal_transition"))
-      return;
-    throw error;
-  }
 }

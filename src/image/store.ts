@@ -1,4 +1,4 @@
-import { and, asc, desc, eq, inArray, notExists, notInArray, sql } from "drizzle-orm";
+import { and, asc, desc, eq, notInArray, sql } from "drizzle-orm";
 import type { Database, Queries } from "../db/database.ts";
 import {
   containers,
@@ -9,6 +9,7 @@ import {
   layers,
   secrets,
 } from "../db/schema.ts";
+import { deleteUnusedLayers } from "../db/unused-layers.ts";
 import type { IndexedLayer } from "../index/types.ts";
 import { ImageError } from "./error.ts";
 import { type Image, type ImageCredentialSecret, type ImageStatus, imageId, type NewImage } from "./image.ts";
@@ -89,7 +90,10 @@ export class ImageStore {
       await refuseWhileUsed(tx, id);
       const layerRows = await tx.select().from(imageLayers).where(eq(imageLayers.imageId, id));
       await tx.delete(images).where(eq(images.id, id));
-      const unusedLayers = await deleteUnused(tx, [...new Set(layerRows.map((row) => row.digest))].sort());
+      const unusedLayers = await deleteUnusedLayers(
+        tx,
+        [...new Set(layerRows.map((row) => row.digest))].sort(),
+      );
       const others = await tx
         .select({ id: images.id })
         .from(images)
@@ -230,23 +234,6 @@ async function refuseWhileUsed(tx: Queries, id: string): Promise<void> {
   throw new ImageError("in_use", `image ${id} is used by ${users.map((user) => user.id).join(", ")}`, {
     next: "Stop these containers first.",
   });
-}
-
-/** Deletes those of the layers that no image has. Locked first: a build that takes one up meanwhile is waited for. */
-async function deleteUnused(tx: Queries, digests: readonly string[]): Promise<string[]> {
-  if (digests.length === 0) return [];
-  const these = inArray(layers.digest, [...digests]);
-  await tx
-    .select({ digest: layers.digest })
-    .from(layers)
-    .where(these)
-    .orderBy(asc(layers.digest))
-    .for("update");
-  const unused = await tx
-    .delete(layers)
-    .where(and(these, notExists(tx.select().from(imageLayers).where(eq(imageLayers.digest, layers.digest)))))
-    .returning({ digest: layers.digest });
-  return unused.map((layer) => layer.digest);
 }
 
 function unknownImage(id: string): ImageError {

@@ -70,6 +70,15 @@ export class TraceStore {
     for (const name of await namesOf(folder, hash(workspace))) await rm(join(folder, name), { force: true });
   }
 
+  /** Removes all traces of a workspace. */
+  async removeWorkspace(workspace: string): Promise<void> {
+    const own = hash(workspace);
+    for (const folder of await entriesOf(this.#dir)) {
+      const path = join(this.#dir, folder);
+      for (const name of await namesOf(path, own)) await rm(join(path, name), { force: true });
+    }
+  }
+
   async #removeSurplus({ workspace, manifestDigest }: TraceKey): Promise<void> {
     const folder = this.#folder(manifestDigest);
     const names = await namesOf(folder, hash(workspace));
@@ -110,11 +119,15 @@ async function readTrace(path: string): Promise<Trace | undefined> {
 }
 
 async function namesOf(folder: string, workspaceHash: string): Promise<string[]> {
-  const names = await readdir(folder).catch((error) => {
+  const names = await entriesOf(folder);
+  return names.filter((name) => namePattern.exec(name)?.[1] === workspaceHash);
+}
+
+async function entriesOf(folder: string): Promise<string[]> {
+  return await readdir(folder).catch((error) => {
     if (errnoOf(error) === "ENOENT") return [];
     throw error;
   });
-  return names.filter((name) => namePattern.exec(name)?.[1] === workspaceHash);
 }
 
 function hash(text: string): string {

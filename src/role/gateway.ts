@@ -23,6 +23,7 @@ import { secretService } from "../secret/service.ts";
 import type { ControlPlane } from "./control-plane.ts";
 import { listenSettings } from "./listening.ts";
 import { createIdentitiesFor } from "./providers.ts";
+import { serveTenants } from "./tenants.ts";
 import { answerWellKnown } from "./well-known.ts";
 
 export const gatewayPort = 7070;
@@ -47,6 +48,13 @@ export async function startGateway(
   );
   const { cache_quota: quotaBytes } = config.worker;
   const keeper = keepLayers ? await LayerIntake.open(config.cacheDir, quotaBytes) : undefined;
+  const index = await IndexStore.open(config.indexDir);
+  const stopping = {
+    containers,
+    changes,
+    workers: workerClients,
+    findWorker: (id: string) => scheduling.worker(id),
+  };
   const buildDependencies = {
     registry: plane.registry,
     providersOf: plane.providersOf,
@@ -54,7 +62,7 @@ export async function startGateway(
     identitiesFor: createIdentitiesFor(plane),
     vault,
     images,
-    index: await IndexStore.open(config.indexDir),
+    index,
     scratchDir: join(config.indexDir, "scratch"),
     keeper,
     limits: config.indexLimits,
@@ -83,14 +91,12 @@ export async function startGateway(
         }),
       });
       router.service(ClusterService, clusterService(scheduling));
+      serveTenants(router, { plane, index, stopping });
       router.service(
         ContainerService,
         containerService({
+          ...stopping,
           images,
-          containers,
-          changes,
-          workers: workerClients,
-          findWorker: (id) => scheduling.worker(id),
           hostNetworkAllowed: async (workspaceId) => (await plane.policies(workspaceId)).host_network,
         }),
       );

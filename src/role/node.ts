@@ -6,6 +6,7 @@ import type { Server } from "../rpc/server.ts";
 import { writeFileAtomic } from "../std/atomic-file.ts";
 import { errnoOf, messageOf } from "../std/error.ts";
 import { logger } from "../std/log.ts";
+import { type BootstrapTokens, bootstrapTokens } from "./bootstrap-tokens.ts";
 import type { ControlPlane } from "./control-plane.ts";
 import type { RoleName } from "./role-name.ts";
 import { openWorkerStores } from "./worker-stores.ts";
@@ -14,14 +15,12 @@ const log = logger("node");
 
 export type { RoleName } from "./role-name.ts";
 
-export const defaultWorkspace = "default";
-
 /** One process with the roles that it was given. */
 export interface Node {
   /** Of the gateway, when this process has one. */
   readonly url: string | undefined;
-  /** Opens the default workspace; only where this process has a gateway. */
-  readonly ownerToken: string | undefined;
+  /** Only where this process has a gateway. */
+  readonly tokens: BootstrapTokens | undefined;
   /** Ends the roles, the worker first, and the embedded database last. */
   close(): Promise<void>;
   /** As {@link close}, but containers and what they read stay, for the next process: this one is to exit now. */
@@ -60,7 +59,7 @@ export async function startNode(
     const stores = roles.has("worker") ? await openWorkerStores(config) : undefined;
     let plane: ControlPlane | undefined;
     let url: string | undefined;
-    let ownerToken: string | undefined;
+    let tokens: BootstrapTokens | undefined;
     let schedulerServer: Server | undefined;
     if (roles.has("gateway") || roles.has("scheduler")) {
       const { openControlPlane } = await import("./control-plane.ts");
@@ -72,7 +71,7 @@ export async function startNode(
       const gateway = await startGateway(config, plane, config.worker.cache_on_build ?? roles.has("worker"));
       closers.push(gateway);
       url = gateway.server.url;
-      ownerToken = await issueOwnerToken(plane);
+      tokens = await bootstrapTokens(config, plane);
       await tellOfUnknownWorkspaces(config, plane);
     }
     if (plane !== undefined && roles.has("scheduler")) {
@@ -91,7 +90,7 @@ export async function startNode(
       });
       closers.push(worker);
     }
-    return { url, ownerToken, close, leave };
+    return { url, tokens, close, leave };
   } catch (error) {
     await close();
     throw error;
@@ -109,18 +108,6 @@ function makeDataDir(path: string): void {
       next: "Choose another one with --data-dir, or run as root.",
     });
   }
-}
-
-/** Tokens of the node's own carry this name: a new start revokes what the one before gave out. */
-const issuedName = "issued at start";
-
-async function issueOwnerToken({ tokens, workspaces }: ControlPlane): Promise<string> {
-  const workspace = await workspaces.ensure(defaultWorkspace);
-  for (const token of await tokens.list(workspace.id)) {
-    if (token.name === issuedName && token.revokedAt === null) await tokens.revoke(token.tokenId);
-  }
-  const { token } = await tokens.create({ workspaceId: workspace.id, role: "owner", name: issuedName });
-  return token;
 }
 
 /** A name that is written wrong allows nothing to anybody, in silence. */

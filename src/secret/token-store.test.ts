@@ -58,7 +58,7 @@ test("an unknown, expired, revoked or misshapen token speaks for nobody", async 
   await store.revoke(valid.tokenId);
   await store.revoke(valid.tokenId);
   expect(await store.verify(valid.token)).toBeUndefined();
-  const listed = (await store.list(workspaceId)).find((each) => each.tokenId === valid.tokenId);
+  const listed = (await store.list({ workspaceId })).find((each) => each.tokenId === valid.tokenId);
   expect(listed?.revokedAt).toBeDate();
   await expect(store.revoke(crypto.randomUUID())).rejects.toBeInstanceOf(SecretError);
 });
@@ -71,7 +71,7 @@ test("tokens of the cluster have no workspace, and all others have one", async (
     workspaceId: undefined,
     role: "worker",
   });
-  expect((await store.list(undefined)).map((each) => each.tokenId)).toContain(worker.tokenId);
+  expect((await store.list("cluster")).map((each) => each.tokenId)).toContain(worker.tokenId);
   for (const wrong of [{ role: "owner" } as const, { role: "admin", workspaceId } as const]) {
     await expect(store.create({ ...wrong, name: "wrong" })).rejects.toBeInstanceOf(SecretError);
   }

@@ -5,12 +5,15 @@ import { workspaces } from "../db/schema.ts";
 import { boundTo, keyBytes } from "./envelope.ts";
 import { SecretError } from "./error.ts";
 import type { Keyring } from "./keyring.ts";
+import { type RemovedWorkspace, removeWorkspace } from "./workspace-removal-store.ts";
+import {
+  summarize,
+  unknownWorkspace,
+  type Workspace,
+  type WorkspaceSummary,
+} from "./workspace-summary-store.ts";
 
-export interface Workspace {
-  readonly id: string;
-  readonly name: string;
-  readonly createdAt: Date;
-}
+export type { Workspace } from "./workspace-summary-store.ts";
 
 /** Whether a database holds workspaces, whose keys only the present key file opens: a new one must not take its place. */
 export async function hasWorkspaces(database: Database): Promise<boolean> {
@@ -30,24 +33,40 @@ export class WorkspaceStore {
 
   /** The workspace of a name, made when there is none; of several that make it at once one wins. Throws `bad_name`. */
   async ensure(name: string): Promise<Workspace> {
-    if (!/^[a-z0-9][a-z0-9._-]{0,62}$/.test(name)) {
-      throw new SecretError("bad_name", "the name of a workspace is not one", {
-        next: "Use up to 63 of a–z, 0–9, `.`, `_` and `-`, beginning with a letter or digit.",
-      });
-    }
+    assertName(name);
     const known = await this.find(name);
     if (known !== undefined) return known;
+    await this.#insert(name);
+    const made = await this.find(name);
+    if (made === undefined) throw unknownWorkspace(name);
+    return made;
+  }
+
+  /** A workspace that there was not. Throws SecretError `bad_name`, `exists`. */
+  async create(name: string): Promise<Workspace> {
+    assertName(name);
+    const id = await this.#insert(name);
+    if (id !== undefined) return await this.get(id);
+    throw new SecretError("exists", `there is a workspace ${name} already`, {
+      next: "Choose another name, or see `oci-node workspace ls`.",
+    });
+  }
+
+  /** Its id; undefined when the name is taken. */
+  async #insert(name: string): Promise<string | undefined> {
     const id = randomUUID();
     const key = randomBytes(keyBytes);
     const kek = await this.#ring.primary();
     const wrappedKey = await kek.wrap(key, workspaceKeyAad(id, kek.id));
     key.fill(0);
-    await this.#database.query((db) =>
-      db.insert(workspaces).values({ id, name, wrappedKey, keyId: kek.id }).onConflictDoNothing(),
+    const made = await this.#database.query((db) =>
+      db
+        .insert(workspaces)
+        .values({ id, name, wrappedKey, keyId: kek.id })
+        .onConflictDoNothing()
+        .returning({ id: workspaces.id }),
     );
-    const made = await this.find(name);
-    if (made === undefined) throw unknownWorkspace(name);
-    return made;
+    return made[0]?.id;
   }
 
   async find(name: string): Promise<Workspace | undefined> {
@@ -67,6 +86,19 @@ export class WorkspaceStore {
     );
     if (row === undefined) throw unknownWorkspace(workspaceId);
     return row;
+  }
+
+  /** What is in workspaces, all or one. By name. */
+  async summaries(workspaceId?: string): Promise<WorkspaceSummary[]> {
+    return await summarize(this.#database, workspaceId);
+  }
+
+  /**
+   * Removes a workspace with all that is in it, all or nothing: see {@link removeWorkspace}. Throws SecretError
+   * `not_found`, or `in_use` (the message names them) while containers of it live.
+   */
+  async remove(name: string): Promise<RemovedWorkspace> {
+    return await removeWorkspace(this.#database, name);
   }
 
   async list(): Promise<Workspace[]> {
@@ -96,6 +128,9 @@ function workspaceKeyAad(workspaceId: string, keyId: string): Uint8Array {
   return boundTo("oci-node", "v1", "workspace key", workspaceId, keyId);
 }
 
-function unknownWorkspace(name: string): SecretError {
-  return new SecretError("not_found", `no workspace ${name}`);
+function assertName(name: string): void {
+  if (/^[a-z0-9][a-z0-9._-]{0,62}$/.test(name)) return;
+  throw new SecretError("bad_name", "a workspace cannot have this name", {
+    next: "Use up to 63 of a–z, 0–9, `.`, `_` and `-`, beginning with a letter or digit.",
+  });
 }

@@ -1,0 +1,53 @@
+import type { ConnectRouter } from "@connectrpc/connect";
+import { type StopDependencies, stopContainersOf } from "../container/stop.ts";
+import { TokenService } from "../gen/oci_node/v1/token_service_pb.ts";
+import { WorkspaceService } from "../gen/oci_node/v1/workspace_service_pb.ts";
+import type { IndexStore } from "../index/store.ts";
+import { tokenService } from "../secret/token-service.ts";
+import type { RemovedWorkspace } from "../secret/workspace-removal-store.ts";
+import { workspaceService } from "../secret/workspace-service.ts";
+import { messageOf } from "../std/error.ts";
+import { logger } from "../std/log.ts";
+import type { ControlPlane } from "./control-plane.ts";
+
+const log = logger("gateway");
+
+/** What a gateway needs, beside the control plane, to look after tenants. */
+export interface TenantDependencies {
+  readonly plane: ControlPlane;
+  readonly index: IndexStore;
+  readonly stopping: StopDependencies;
+}
+
+/** Serves workspaces and tokens. */
+export function serveTenants(router: ConnectRouter, { plane, index, stopping }: TenantDependencies): void {
+  const { workspaces, tokens } = plane;
+  router.service(
+    WorkspaceService,
+    workspaceService({
+      workspaces,
+      tokens,
+      stopContainers: (workspaceId, signal) => stopContainersOf(stopping, workspaceId, signal),
+      forget: (workspace) => forget(index, workspace),
+    }),
+  );
+  router.service(
+    TokenService,
+    tokenService({
+      tokens,
+      workspaces,
+      formatJoinToken: (token) => token,
+      joinedWith: async () => [],
+    }),
+  );
+}
+
+/** The workspace is gone by now: what cannot be removed is in nobody's way, and the disk's trouble is the operator's. */
+async function forget(index: IndexStore, { id, name, unusedManifests }: RemovedWorkspace): Promise<void> {
+  try {
+    await index.traces.removeWorkspace(id);
+    for (const manifest of unusedManifests) await index.removeImage(manifest);
+  } catch (error) {
+    log.error("files of a removed workspace are left", { workspace: name, id, error: messageOf(error) });
+  }
+}
