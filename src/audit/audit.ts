@@ -28,6 +28,8 @@ export interface AuditTarget {
 export interface AuditEvent {
   readonly actor: AuditActor;
   readonly workspaceId?: string | undefined;
+  /** Where the id is not known, or the workspace is gone. Absent: the name that the id has now. */
+  readonly workspaceName?: string | undefined;
   /** `secret.create`, `secret.use`, `container.run`, …: the target's kind and a verb. */
   readonly action: string;
   readonly target: AuditTarget;

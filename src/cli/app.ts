@@ -1,5 +1,6 @@
 import { buildApplication, buildRouteMap, type CommandContext } from "@stricli/core";
 import { version } from "../std/version.ts";
+import { audit } from "./audit.ts";
 import { inspect, logs, ps, stop } from "./container.ts";
 import { credentialRoutes } from "./credential.ts";
 import { dev } from "./dev.ts";
@@ -34,6 +35,7 @@ export const application = buildApplication<CommandContext>(
       worker: workerRoutes,
       workspace: workspaceRoutes,
       token: tokenRoutes,
+      audit,
       index,
       mount,
       umount,

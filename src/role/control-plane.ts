@@ -1,3 +1,5 @@
+import { AuditStore } from "../audit/store.ts";
+import { AuditTrail } from "../audit/trail.ts";
 import type { Config } from "../config.ts";
 import { ContainerStore } from "../container/store.ts";
 import { WorkerClients } from "../container/worker-client.ts";
@@ -27,6 +29,9 @@ import { type WorkspacePolicies, workspacePolicies } from "./workspace-policy.ts
  * asked from here, and what the operator allows each workspace.
  */
 export interface ControlPlane {
+  /** Where what happens is written down, and where it is read. */
+  readonly audit: AuditTrail;
+  readonly auditEvents: AuditStore;
   readonly workspaces: WorkspaceStore;
   readonly tokens: TokenStore;
   readonly vault: Vault;
@@ -65,7 +70,11 @@ export async function openControlPlane(config: Config, signal: AbortSignal): Pro
     const issuers = { fetch: registry.issuerFetch, metadataFetch: registry.metadataFetch };
     const issuer = createIssuer(config, database, key);
     const providersOf = createProvidersOf({ config, policies, issuers, issuer });
+    const auditEvents = new AuditStore(database);
+    const audit = new AuditTrail(auditEvents);
     return {
+      audit,
+      auditEvents,
       issuer,
       registry,
       policies,
@@ -81,6 +90,7 @@ export async function openControlPlane(config: Config, signal: AbortSignal): Pro
       workerClients: new WorkerClients(callToken),
       callToken,
       async close() {
+        await audit.close();
         await database.close();
         await embedded?.stop();
       },

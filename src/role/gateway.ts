@@ -1,8 +1,10 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { join } from "node:path";
+import { auditService } from "../audit/service.ts";
 import type { Config } from "../config.ts";
 import { ContainerChanges } from "../container/changes.ts";
 import { containerService } from "../container/service.ts";
+import { AuditService } from "../gen/oci_node/v1/audit_service_pb.ts";
 import { ContainerService } from "../gen/oci_node/v1/container_service_pb.ts";
 import { CredentialService } from "../gen/oci_node/v1/credential_service_pb.ts";
 import { ImageService } from "../gen/oci_node/v1/image_service_pb.ts";
@@ -12,6 +14,7 @@ import { credentialService } from "../image/credential-service.ts";
 import { imageService } from "../image/service.ts";
 import { IndexStore } from "../index/store.ts";
 import { LayerIntake } from "../mount/layer-intake.ts";
+import { auditCalls, auditFirst } from "../rpc/audit.ts";
 import { authenticate } from "../rpc/authentication.ts";
 import { translateErrors } from "../rpc/error.ts";
 import { type Server, serve } from "../rpc/server.ts";
@@ -69,7 +72,12 @@ export async function startGateway(
   };
   const server = await serve({
     ...listenSettings("gateway", config.gateway, gatewayPort),
-    interceptors: [translateErrors, authenticate((token) => tokens.verify(token))],
+    interceptors: [
+      auditCalls(plane.audit),
+      translateErrors,
+      authenticate((token) => tokens.verify(token)),
+      auditFirst(plane.audit),
+    ],
     fallback: (request, response) => answerPlainHttp(plane.issuer, request, response),
     routes: (router) => {
       router.service(
@@ -79,6 +87,7 @@ export async function startGateway(
           askWorkers: (image, signal) => askWorkers(scheduling, workerClients, image, signal),
         }),
       );
+      router.service(AuditService, auditService(plane.auditEvents));
       router.service(SecretService, secretService(vault, plane.providersOf));
       router.service(CredentialService, {
         getWorkspaceIdentity: getWorkspaceIdentity(plane.describeIdentity),

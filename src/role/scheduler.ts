@@ -1,6 +1,8 @@
 import { randomUUID } from "node:crypto";
+import type { AuditEvent } from "../audit/audit.ts";
 import type { Config } from "../config.ts";
 import { SchedulerService } from "../gen/oci_node/v1/scheduler_service_pb.ts";
+import { auditCalls, auditFirst } from "../rpc/audit.ts";
 import { authenticate } from "../rpc/authentication.ts";
 import { translateErrors } from "../rpc/error.ts";
 import { type Server, serve } from "../rpc/server.ts";
@@ -24,11 +26,17 @@ export async function startScheduler(config: Config, plane: ControlPlane): Promi
     registry: plane.registry,
     providersOf: plane.providersOf,
     defaultProvider: plane.defaultProvider,
+    noteUse: (event: AuditEvent) => void plane.audit.note(event),
     deliveryOf: async (workspaceId: string) => (await plane.policies(workspaceId)).credential_delivery,
   };
   const server = await serve({
     ...listenSettings("scheduler", config.scheduler, schedulerPort),
-    interceptors: [translateErrors, authenticate((token) => tokens.verify(token))],
+    interceptors: [
+      auditCalls(plane.audit),
+      translateErrors,
+      authenticate((token) => tokens.verify(token)),
+      auditFirst(plane.audit),
+    ],
     routes: (router) => {
       router.service(
         SchedulerService,

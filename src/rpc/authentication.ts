@@ -1,6 +1,7 @@
 import {
   Code,
   ConnectError,
+  type ContextValues,
   createContextKey,
   type HandlerContext,
   type Interceptor,
@@ -35,8 +36,9 @@ export function authenticate(verify: VerifyToken, trustMs: number = streamTrustM
   return (next) => async (request) => {
     const token = bearer(request.header.get("authorization"));
     const caller = await verified(token, verify);
-    assertAllowed(request.service.typeName, request.method, caller.role);
+    // Also of a call that is refused: the audit wants to know.
     request.contextValues.set(callerKey, caller);
+    assertAllowed(request.service.typeName, request.method, caller.role);
     const response = await next(request);
     if (!response.stream) return response;
     const again = async () => void (await verified(token, verify));
@@ -81,6 +83,11 @@ export function authenticateExactly(matches: (token: string) => boolean): Interc
     }
     return next(request);
   };
+}
+
+/** Who calls, if that is known by now. */
+export function findCaller(values: ContextValues): Caller | undefined {
+  return values.get(callerKey);
 }
 
 /** The caller of a request that {@link authenticate} let through. */

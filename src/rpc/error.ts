@@ -1,4 +1,5 @@
 import { Code, ConnectError, type Interceptor } from "@connectrpc/connect";
+import type { AuditErrorCode } from "../audit/error.ts";
 import type { ContainerErrorCode } from "../container/error.ts";
 import type { CredentialErrorCode } from "../credential/error.ts";
 import type { DbErrorCode } from "../db/error.ts";
@@ -48,6 +49,13 @@ const secret: Record<SecretErrorCode, Code> = {
   in_use: Code.FailedPrecondition,
   replayed: Code.PermissionDenied,
   expired: Code.PermissionDenied,
+};
+
+const audit: Record<AuditErrorCode, Code> = {
+  not_writable: Code.Unavailable,
+  not_written: Code.Internal,
+  bad_filter: Code.InvalidArgument,
+  not_allowed: Code.PermissionDenied,
 };
 
 const registry: Record<RegistryErrorCode, Code> = {
@@ -148,6 +156,7 @@ const rooms: Readonly<
 > = {
   ImageReferenceError: { room: "reference", codes: reference },
   CredentialError: { room: "credential", codes: credential },
+  AuditError: { room: "audit", codes: audit },
   SecretError: { room: "secret", codes: secret },
   RegistryError: { room: "registry", codes: registry },
   IndexError: { room: "index", codes: index },
@@ -183,7 +192,7 @@ export function toConnectError(thrown: unknown): ConnectError {
   return new ConnectError("the node failed unexpectedly", Code.Internal);
 }
 
-/** Translates whatever a handler throws, streams included. Outermost of a server's interceptors. */
+/** Translates whatever a handler throws, streams included. Outermost of a server's interceptors, but for the audit's. */
 export const translateErrors: Interceptor = (next) => async (request) => {
   try {
     const response = await next(request);

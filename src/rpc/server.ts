@@ -5,6 +5,7 @@ import * as net from "node:net";
 import type { ConnectRouter, Interceptor } from "@connectrpc/connect";
 import { connectNodeAdapter } from "@connectrpc/connect-node";
 import { CodedError, errnoOf } from "../std/error.ts";
+import { connectionValues } from "./caller-address.ts";
 
 export type ListenErrorCode = "address_in_use" | "cannot_listen";
 
@@ -50,6 +51,7 @@ export async function serve(options: ServeOptions): Promise<Server> {
   const handler = connectNodeAdapter({
     routes: options.routes,
     interceptors: options.interceptors,
+    contextValues: connectionValues,
     readMaxBytes: bodyBytesMax,
     ...(options.fallback === undefined ? {} : { fallback: options.fallback as never }),
   });

@@ -3,6 +3,7 @@ import { rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { eq } from "drizzle-orm";
+import type { AuditEvent } from "../audit/audit.ts";
 import type { Container } from "../container/container.ts";
 import { createProvider } from "../credential/create-provider.ts";
 import { identityCredential } from "../credential/identity.ts";
@@ -45,6 +46,7 @@ let tokens: TokenService;
 let byTokens: DockerRegistry;
 let byPassword: DockerRegistry;
 let dependencies: AttachDependencies;
+let noted: AuditEvent[];
 
 beforeAll(async () => {
   postgres = await startTestPostgres();
@@ -71,12 +73,14 @@ beforeAll(async () => {
   }
 }, 60_000);
 beforeEach(() => {
+  noted = [];
   dependencies = {
     vault,
     registry: client(),
     providersOf: async () => ({}),
     defaultProvider: async () => undefined,
     deliveryOf: async () => "minted",
+    noteUse: (event) => noted.push(event),
   };
 });
 afterAll(async () => {
@@ -191,6 +195,25 @@ describe("a registry with a token service", () => {
     });
     expect(attached.credential.sealedReason).toBeUndefined();
     expect(tokens.requests.length).toBe(before);
+  });
+
+  test("has each use of its secret written down, and a renewal when something else is given only", async () => {
+    const made = await scene(byTokens.host, basicAt(byTokens.host, password));
+    const { credential } = await attach(made);
+    const name = String(made.image.credentialSecretName);
+    const use = { container: "c-1", image: made.image.id, worker: "w1", delivery: "minted", version: "1" };
+    expect(noted).toMatchObject([
+      { action: "secret.use", workspaceId, target: { kind: "secret", name }, fields: use, outcome: "ok" },
+    ]);
+    const container = { ...made.container, imageCredential: credential } as Container;
+    await attach({ ...made, container }, { renewal: true });
+    expect(noted).toHaveLength(1);
+    const rotated = basicAt(byTokens.host, `${password}!`);
+    await vault.update(workspaceId, name, rotated);
+    dependencies = { ...dependencies, deliveryOf: async () => "sealed" };
+    await attach({ ...made, container }, { renewal: true });
+    expect(noted.slice(1)).toMatchObject([{ fields: { ...use, delivery: "sealed", version: "2" } }]);
+    expect(JSON.stringify(noted)).not.toContain(password);
   });
 
   test("that refuses ends the hand-over by name, and nothing is given out", async () => {

@@ -1,4 +1,5 @@
 import { randomUUID } from "node:crypto";
+import type { AuditEvent } from "../audit/audit.ts";
 import type { Container } from "../container/container.ts";
 import type { ImageCredential } from "../container/image-credential.ts";
 import { createProvider } from "../credential/create-provider.ts";
@@ -25,6 +26,8 @@ export interface AttachDependencies {
   readonly defaultProvider: DefaultProvider;
   /** What the workspace's policy says that workers get. */
   readonly deliveryOf: (workspaceId: string) => Promise<"minted" | "sealed">;
+  /** Writes down which credential went to which worker; nobody waits for it. */
+  readonly noteUse: (event: AuditEvent) => void;
 }
 
 /** What a container request says of its image's credentials. */
@@ -112,8 +115,45 @@ export async function attachCredentials(
     scope: delivery.scope,
     validUntil: delivery.validUntil?.toISOString(),
   });
+  if (gives(before, credential, renewal)) noteUse(dependencies, container, image, worker, credential);
   const { accessProved = false } = delivery;
   return { requestId, sealed, expiresAt, absentReason, credential, accessProved };
+}
+
+/** A renewal of the same is no news; it comes every few minutes. */
+function gives(before: ImageCredential | undefined, now: ImageCredential, renewal: boolean): boolean {
+  if (now.delivery === "none") return false;
+  if (!renewal || before === undefined) return true;
+  const same = (["delivery", "secretId", "secretVersion", "identity"] as const).every(
+    (field) => before[field] === now[field],
+  );
+  return !same;
+}
+
+function noteUse(
+  { noteUse: note }: AttachDependencies,
+  container: Container,
+  image: Image,
+  worker: Worker,
+  { delivery, secretId, secretName, secretVersion, identity, scope }: ImageCredential,
+): void {
+  const fields = {
+    container: container.id,
+    image: image.id,
+    worker: worker.id,
+    delivery,
+    ...(secretVersion === undefined ? {} : { version: String(secretVersion) }),
+    ...(identity === undefined ? {} : { identity }),
+    ...(scope === undefined ? {} : { scope }),
+  };
+  note({
+    actor: { kind: "node", id: "scheduler", name: "scheduler" },
+    workspaceId: container.workspaceId,
+    action: "secret.use",
+    target: { kind: "secret", id: secretId, name: secretName ?? identity },
+    outcome: "ok",
+    fields,
+  });
 }
 
 function describing({ delivery, scope, validUntil, renewAt, sealedReason }: Delivery) {

@@ -100,6 +100,7 @@ beforeAll(async () => {
     providersOf: async () => ({}),
     defaultProvider: async () => undefined,
     deliveryOf: async () => "minted",
+    noteUse: () => undefined,
   });
 }, 60_000);
 beforeEach(() => {

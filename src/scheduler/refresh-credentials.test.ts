@@ -53,6 +53,7 @@ beforeAll(async () => {
     providersOf: async () => ({}),
     defaultProvider: async () => undefined,
     deliveryOf: async () => delivery,
+    noteUse: () => undefined,
     callToken: () => "",
   });
   workspaceId = (await workspaces.ensure("w")).id;
