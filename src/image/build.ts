@@ -24,6 +24,7 @@ import type { ResolvedImage } from "../registry/repository.ts";
 import type { Vault } from "../secret/vault.ts";
 import { type CredentialSecret, createCredentialSecretIfNeeded } from "./credential-secret.ts";
 import type { Image } from "./image.ts";
+import { layerProofs } from "./layer-proofs.ts";
 import type { ImageStore } from "./store.ts";
 
 /** What a build works with. */
@@ -112,6 +113,7 @@ export async function buildImage(
     resolved,
     store: dependencies.index,
     scratchDir: dependencies.scratchDir,
+    proofs: layerProofs(dependencies.images.proofs, repository),
     keeper: request.indexOnly === true ? undefined : dependencies.keeper,
     limits: dependencies.limits,
     onProgress: ({ digest, bytesDone, bytesTotal }) =>

@@ -13,6 +13,7 @@ import { deleteUnusedLayers } from "../db/unused-layers.ts";
 import type { IndexedLayer } from "../index/types.ts";
 import { ImageError } from "./error.ts";
 import { type Image, type ImageCredentialSecret, type ImageStatus, imageId, type NewImage } from "./image.ts";
+import { LayerStore } from "./layer-store.ts";
 
 /** What nobody names any more once an image is removed, so that its files can go too. */
 export interface RemovedImage {
@@ -24,10 +25,12 @@ export interface RemovedImage {
 
 /** The rows of images, what references mean, and the layers that images are made of. */
 export class ImageStore {
+  readonly proofs: LayerStore;
   readonly #database: Database;
 
   constructor(database: Database) {
     this.#database = database;
+    this.proofs = new LayerStore(database);
   }
 
   /**
@@ -117,7 +120,7 @@ export class ImageStore {
         .where(eq(imageLayers.imageId, id))
         .orderBy(asc(imageLayers.position)),
     );
-    return rows.map(({ layer: { createdAt: _, ...layer } }) => layer);
+    return rows.map(({ layer: { createdAt: _, factsSha256: __, ...layer } }) => layer);
   }
 
   /**

@@ -17,6 +17,7 @@ const layerSchema = z.strictObject({
   spanSha256: sha256,
   spanSizeBytes: count,
   tocDigest: digest.optional(),
+  registry: z.string().min(1).optional(),
 });
 
 const imageSchema = z.strictObject({

@@ -12,12 +12,13 @@ import { chunkTableDigest, findChunkTable } from "./chunk-table.ts";
 import { IndexError, writeError } from "./error.ts";
 import type { LayerIndexFiles, LayerToIndex } from "./layer-index.ts";
 import type { LayerKeeper } from "./layer-keeper.ts";
+import type { LayerProofs } from "./layer-proofs.ts";
 import { checkLimit, defaultIndexLimits, type IndexLimits } from "./limits.ts";
 import { type MergeImage, mergeImage } from "./merge-image.ts";
 import { readSpanHeader } from "./span-file.ts";
 import type { IndexStore, StoredLayer } from "./store.ts";
 import { isOlder } from "./store-folder.ts";
-import type { LayerPaths } from "./store-layer.ts";
+import type { LayerName, LayerPaths } from "./store-layer.ts";
 import type { ImageIndex, IndexedLayer } from "./types.ts";
 
 const scratchPrefix = "build-";
@@ -53,6 +54,11 @@ export interface BuildImageIndexOptions {
   readonly limits?: IndexLimits;
   /** Merges the layers. Default: in this process; servers pass `mergeImageInChild`. */
   readonly mergeImage?: MergeImage;
+  /**
+   * Who may have which layer without reading it. Default: what the store has is the caller's own, and believed; right for
+   * one user with a store of his own.
+   */
+  readonly proofs?: LayerProofs | undefined;
   /** Takes the contents of the layers that are read. Default: they are not kept. */
   readonly keeper?: LayerKeeper | undefined;
   /** Layers indexed at the same time. Default: {@link concurrencyDefault}. */
@@ -156,13 +162,49 @@ async function indexOneLayer(
   const out = { spanPath: join(folder, "spans"), tocPath: join(folder, "toc") };
   try {
     const stored =
-      (await options.store.layer({ digest })) ?? (await indexByChunkTable(options, layer, out, signal));
+      (await reusable(options, layer, signal)) ?? (await indexByChunkTable(options, layer, out, signal));
     if (stored === undefined) return await readWhole(options, layer, out, signal);
     options.onProgress?.({ digest, bytesDone: size, bytesTotal: size });
     return stored;
   } finally {
     await rm(folder, { recursive: true, force: true });
   }
+}
+
+/**
+ * The store's index of a layer, where it may stand for the layer's bytes: when it is the one that was made from them, they
+ * came from this very registry, and the registry says that the repository has the layer. Else they are read, which proves
+ * the same: who has all of them learns nothing from an index.
+ */
+async function reusable(
+  { store, proofs }: BuildImageIndexOptions,
+  layer: Descriptor,
+  signal: AbortSignal,
+): Promise<StoredLayer | undefined> {
+  const { digest } = layer;
+  const stored = await store.layer({ digest });
+  if (proofs === undefined || stored === undefined) return stored;
+  const remembered = await proofs.recall(digest);
+  const { factsSha256, cameFromHere = false } = remembered ?? {};
+  if (factsSha256 !== stored.factsSha256) {
+    if (factsSha256 !== undefined)
+      logger("index").warning("a layer's index is not the one that was written: it is made again", {
+        layer: digest,
+      });
+    return undefined;
+  }
+  return cameFromHere && (await proofs.repositoryHas(layer, signal)) ? stored : undefined;
+}
+
+/** Takes a layer's fresh index in. What stands in the store stays only where it is known to be sound. */
+async function commit(
+  { store, proofs }: BuildImageIndexOptions,
+  name: LayerName,
+  out: LayerPaths,
+): Promise<StoredLayer> {
+  if (proofs === undefined) return await store.commitLayer(name, out);
+  const sound = name.tocDigest === undefined ? await proofs.recall(name.digest) : undefined;
+  return await store.commitLayer(name, out, ({ factsSha256 }) => factsSha256 === sound?.factsSha256);
 }
 
 /** Indexes a layer in one pass over its bytes, which gives its contents to whoever keeps them. */
@@ -172,13 +214,14 @@ async function readWhole(
   out: LayerPaths,
   signal: AbortSignal,
 ): Promise<StoredLayer> {
-  const { keeper, store } = options;
+  const { keeper, proofs } = options;
   const { digest } = layer;
   const place = await keeper?.place(layer);
   try {
     const bytes = watched(options, layer, signal);
     const indexed = await options.indexLayer(layer, bytes, { ...out, blob: place }, signal);
-    const stored = await store.commitLayer({ digest }, out);
+    const stored = await commit(options, { digest }, out);
+    await proofs?.remember(stored, layer.mediaType);
     // An index of the layer that another made meanwhile stays; when it cuts the layer differently, ours fits nothing.
     const fits = stored.spanSha256 === indexed.spanSha256;
     if (place !== undefined && fits) await keeper?.keep(indexed, stored.spanPath, place);
@@ -198,12 +241,15 @@ async function indexByChunkTable(
   out: LayerPaths,
   signal: AbortSignal,
 ): Promise<StoredLayer | undefined> {
-  const { store, source, limits } = options;
+  const { store, source, limits, proofs } = options;
   const { digest } = layer;
   const tocDigest = chunkTableDigest(layer);
   if (tocDigest === undefined) return undefined;
-  const present = await store.layer({ digest, tocDigest });
-  if (present !== undefined) return present;
+  if (proofs === undefined) {
+    const present = await store.layer({ digest, tocDigest });
+    if (present !== undefined) return present;
+    // Little is read of it: whether all of it can be had is asked.
+  } else if (!(await proofs.repositoryHas(layer, signal))) return undefined;
   try {
     const { table, bytes } = await findChunkTable(layer, source, limits ?? defaultIndexLimits, signal);
     await options.indexLayer({ ...layer, chunkTable: table }, bytes, out, signal);
@@ -217,7 +263,7 @@ async function indexByChunkTable(
     });
     return undefined;
   }
-  return await store.commitLayer({ digest, tocDigest }, out);
+  return await commit(options, { digest, tocDigest }, out);
 }
 
 async function* watched(
@@ -278,7 +324,9 @@ async function putImage(
       entries: layer.entries,
       spanSha256: layer.spanSha256,
       spanSizeBytes: layer.spanSizeBytes,
-      ...(layer.tocDigest === undefined ? {} : { tocDigest: layer.tocDigest }),
+      ...(layer.tocDigest === undefined
+        ? {}
+        : { tocDigest: layer.tocDigest, registry: options.repository.replace(/\/.*$/, "") }),
     })),
   };
   return { index, ...(await options.store.putImage(index, erofsPath)) };

@@ -38,8 +38,11 @@ export interface OpenedLayer extends IndexedLayer {
   readonly spanPath: string;
 }
 
-/** A layer that is in the store, its files verified. */
-export interface StoredLayer extends LayerFacts, LayerPaths {}
+/** A layer that is in the store, its files as its facts say. */
+export interface StoredLayer extends LayerFacts, LayerPaths {
+  /** SHA-256 (hex) of its facts as they stand in `layer.json`: who remembers it knows the layer's whole index again. */
+  readonly factsSha256: string;
+}
 
 export interface StoredImage {
   readonly sha256: string;
@@ -100,35 +103,45 @@ export class IndexStore {
   /** The layer when the store has it with every byte as written. It is kept for the next hour, named or not. */
   async layer(name: LayerName): Promise<StoredLayer | undefined> {
     const folder = this.#layerFolder(name);
-    const facts = await this.#layerFacts(name);
-    if (facts === undefined) return undefined;
+    const found = await this.#layerFacts(name);
+    if (found === undefined) return undefined;
+    const { facts, factsSha256 } = found;
     const paths = this.layerPaths(name);
     if ((await this.#hashes.sha256(paths.spanPath)) !== facts.spanSha256) return undefined;
     if ((await this.#hashes.sha256(paths.tocPath)) !== facts.tocSha256) return undefined;
     const now = new Date();
     await utimes(folder, now, now).catch(ignoreMissing);
-    return { ...facts, ...paths };
+    return { ...facts, ...paths, factsSha256 };
   }
 
   /**
-   * Takes in a layer's index; the files are moved from where they are. A whole one that is there already stays.
+   * Takes in a layer's index; the files are moved from where they are. A whole one that is there already stays, if it is
+   * the same, or one that the caller has reason to keep.
    *
+   * @param isKept whether another one than this, just as whole, may stay; default: any
    * @throws IndexError `digest_mismatch` when the index is of another layer, `corrupt_index`, `no_space`
    */
-  async commitLayer(name: LayerName, from: LayerPaths): Promise<StoredLayer> {
+  async commitLayer(
+    name: LayerName,
+    from: LayerPaths,
+    isKept: (present: StoredLayer) => boolean = () => true,
+  ): Promise<StoredLayer> {
     const present = await this.layer(name);
-    if (present !== undefined) return present;
+    if (present !== undefined && isKept(present)) return present;
     const hashes = {
       span: (await this.#hashes.sha256(from.spanPath)) ?? "",
       toc: (await this.#hashes.sha256(from.tocPath)) ?? "",
     };
     const facts = await readLayerFacts(name, from, hashes);
+    const text = JSON.stringify(facts);
+    const factsSha256 = textSha256(text);
+    if (present?.factsSha256 === factsSha256) return present;
     await this.#moveIn(this.#layerFolder(name), [
       ["spans", from.spanPath],
       ["toc", from.tocPath],
-      ["layer.json", JSON.stringify(facts)],
+      ["layer.json", text],
     ]);
-    return { ...facts, ...this.layerPaths(name) };
+    return { ...facts, ...this.layerPaths(name), factsSha256 };
   }
 
   /**
@@ -145,8 +158,8 @@ export class IndexStore {
       ["image.json", encodeImageIndex(index)],
     ]);
     for (const layer of index.layers) {
-      const facts = await this.#layerFacts(layer);
-      if (facts?.spanSha256 === layer.spanSha256) continue;
+      const found = await this.#layerFacts(layer);
+      if (found?.facts.spanSha256 === layer.spanSha256) continue;
       await this.removeImage(index.manifestDigest, sha256);
       throw new IndexError(
         "corrupt_index",
@@ -251,10 +264,12 @@ export class IndexStore {
     return latest.sha256;
   }
 
-  async #layerFacts(name: LayerName): Promise<LayerFacts | undefined> {
+  async #layerFacts(name: LayerName) {
     try {
-      const facts = decodeLayerFacts(await readFile(join(this.#layerFolder(name), "layer.json"), "utf8"));
-      return facts?.digest === name.digest && facts.tocDigest === name.tocDigest ? facts : undefined;
+      const text = await readFile(join(this.#layerFolder(name), "layer.json"), "utf8");
+      const facts = decodeLayerFacts(text);
+      if (facts?.digest !== name.digest || facts.tocDigest !== name.tocDigest) return undefined;
+      return { facts, factsSha256: textSha256(text) };
     } catch (error) {
       return ignoreMissing(error);
     }
@@ -292,6 +307,10 @@ export class IndexStore {
       throw new IndexError("not_found", "an index is named by 64 hexadecimal digits");
     return join(this.#images, `${hexOf(manifestDigest)}-${sha256}`);
   }
+}
+
+function textSha256(text: string): string {
+  return new Bun.CryptoHasher("sha256").update(text).digest("hex");
 }
 
 function hexOf(digest: string): string {

@@ -114,6 +114,11 @@ export interface IndexedLayer {
   readonly spanSizeBytes: number;
   /** The table of contents that the layer brings (`chunk-table.ts`), when the index was made from that. */
   readonly tocDigest?: string | undefined;
+  /**
+   * Host of the registry, with `tocDigest` only: nobody compared all of the layer's bytes with its digest, so what one
+   * registry gives of it is not shown to those who name another.
+   */
+  readonly registry?: string | undefined;
 }
 
 /**

@@ -3,6 +3,7 @@ import { dirname, join } from "node:path";
 import { setTimeout as wait } from "node:timers/promises";
 import type { IndexedLayer } from "../index/types.ts";
 import { LayerBlob } from "../native/blob.ts";
+import { digestOf } from "../reference/digest.ts";
 import { errnoOf } from "../std/error.ts";
 import { logger } from "../std/log.ts";
 import { CacheRoom } from "./cache-room.ts";
@@ -65,7 +66,8 @@ export interface LayerLook {
 /**
  * The layers' blobs on the local disk: `layers/sha256/<layer>.<span file>.blob` with a `.map` of the spans that are there,
  * and a `.lock` that every user holds shared and eviction takes alone. Only verified bytes are in it, so mounts of
- * different workspaces and processes share it. The span file is part of the name because it decides what lies where.
+ * different workspaces and processes share it: a build has proved that its registry has each layer whole. The span file
+ * is part of the name because it decides what lies where; so is the registry, of a layer that no build has read as a whole.
  */
 export class LayerCache {
   readonly #dir: string;
@@ -214,7 +216,12 @@ export class LayerCache {
  * than none.
  */
 function* namesOf(layer: IndexedLayer): Generator<string> {
-  const name = `${layer.digest.replace("sha256:", "")}.${layer.spanSha256.slice(0, 32)}`;
+  const { digest, spanSha256, registry } = layer;
+  const scope =
+    registry === undefined
+      ? spanSha256
+      : digestOf(Buffer.from(`${spanSha256} ${registry}`)).slice("sha256:".length);
+  const name = `${digest.replace("sha256:", "")}.${scope.slice(0, 32)}`;
   yield name;
   for (let other = 1; other < processesMax; other += 1) yield `${name}.${other}`;
 }

@@ -6,6 +6,7 @@ import { sleep } from "../std/wait.ts";
 import type { ResolveHost } from "./addresses.ts";
 import { RepositoryApi, type Traffic } from "./api.ts";
 import { Blobs } from "./blob.ts";
+import { hasBlob } from "./blob-presence.ts";
 import type { BlobSourceStats, ReadOptions } from "./blob-source.ts";
 import type { Descriptor } from "./descriptor.ts";
 import { Egress } from "./egress.ts";
@@ -85,7 +86,7 @@ export class RegistryClient {
    * @throws RegistryError `egress_refused` when the credential is for another registry
    */
   repository(reference: Reference, provider: CredentialProvider): Repository {
-    return new RemoteRepository(reference, provider, this.#sharedFor(reference, provider));
+    return this.#repository(reference, provider, this.#sharedFor(reference, provider));
   }
 
   /**
@@ -101,7 +102,7 @@ export class RegistryClient {
     options: MintOptions = {},
   ): Promise<Minted> {
     const shared = this.#sharedFor(reference, provider);
-    const repository = new RemoteRepository(reference, provider, shared);
+    const repository = this.#repository(reference, provider, shared);
     const wanted = reference.digest ?? reference.tag ?? "latest";
     if (provider.type === "public") return Promise.resolve(undefined);
     return shared.minter.mint(
@@ -119,6 +120,11 @@ export class RegistryClient {
   /** The credential is not used any more: what was agreed with it, tokens above all, goes. */
   forget({ provider, reference }: Pick<Repository, "provider" | "reference">): void {
     this.#shared.delete(keyOf(reference, provider));
+  }
+
+  #repository(reference: Reference, provider: CredentialProvider, shared: Shared): Repository {
+    const mirrored = (this.#egress.policy.mirrors.get(reference.registry) ?? []).length > 0;
+    return new RemoteRepository(reference, provider, mirrored, shared);
   }
 
   #sharedFor(reference: Reference, provider: CredentialProvider): Shared {
@@ -158,13 +164,15 @@ function keyOf({ registry, repository }: Where, { fingerprint }: CredentialProvi
 class RemoteRepository implements Repository {
   readonly reference: Reference;
   readonly provider: CredentialProvider;
+  readonly mirrored: boolean;
   readonly #shared: Shared;
   readonly #traffic: Traffic = { requests: 0, bytes: 0 };
   readonly #resolver: Resolver;
 
-  constructor(reference: Reference, provider: CredentialProvider, shared: Shared) {
+  constructor(reference: Reference, provider: CredentialProvider, mirrored: boolean, shared: Shared) {
     this.reference = reference;
     this.provider = provider;
+    this.mirrored = mirrored;
     this.#shared = shared;
     this.#resolver = new Resolver(shared.api, this.#traffic, shared.known, (blob, signal) =>
       this.blob(blob, signal),
@@ -210,6 +218,10 @@ class RemoteRepository implements Repository {
 
   streamBlob(descriptor: Descriptor, start: number, signal: AbortSignal): AsyncIterable<Uint8Array> {
     return this.#shared.blobs.stream(descriptor, start, this.#traffic, signal);
+  }
+
+  hasBlob(descriptor: Descriptor, signal: AbortSignal): Promise<boolean> {
+    return hasBlob(this.#shared.api, descriptor, this.#traffic, signal);
   }
 
   doubtBlob(descriptor: Descriptor): void {

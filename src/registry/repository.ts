@@ -21,6 +21,8 @@ export interface ResolvedImage {
 export interface Repository {
   readonly reference: Reference;
   readonly provider: CredentialProvider;
+  /** Whether blobs may come from mirrors, which do not ask for the credential. */
+  readonly mirrored: boolean;
   /** What a tag or digest points to, without its body; proves that the credential may pull. */
   headManifest(tagOrDigest: string, signal: AbortSignal): Promise<Descriptor>;
   /** The reference's image for a platform: index → manifest → config, each verified. */
@@ -37,6 +39,11 @@ export interface Repository {
   ): Promise<Uint8Array>;
   /** The blob from `start` to its end, resumed after breaks; from 0 its digest is verified at the end. */
   streamBlob(descriptor: Descriptor, start: number, signal: AbortSignal): AsyncIterable<Uint8Array>;
+  /**
+   * Whether the registry itself, never a mirror, says to this credential that the repository has the blob. False also for
+   * one that does not say.
+   */
+  hasBlob(descriptor: Descriptor, signal: AbortSignal): Promise<boolean>;
   /** Bytes of the blob that were given out are not the right ones: it comes from no mirror any more. */
   doubtBlob(descriptor: Descriptor): void;
   /** Requests made and blob bytes received so far for this repository with this credential. */
@@ -57,6 +64,22 @@ export function blobSource(repository: Repository): BlobSource {
     stats: () => {
       const now = repository.traffic();
       return { requests: now.requests - before.requests, bytes: now.bytes - before.bytes };
+    },
+  };
+}
+
+/**
+ * The same, for those to whom a layer proves what the credential may: bytes that came from a mirror say nothing of that, so
+ * the registry is asked first, or they come from it.
+ */
+export function provedBlobSource(repository: Repository): BlobSource {
+  const source = blobSource(repository);
+  if (!repository.mirrored) return source;
+  return {
+    ...source,
+    async *stream(layer, start, signal) {
+      if (!(await repository.hasBlob(layer, signal))) repository.doubtBlob(layer);
+      yield* source.stream(layer, start, signal);
     },
   };
 }

@@ -1,0 +1,54 @@
+import { join } from "node:path";
+import type { LocalImage } from "./oci-layout.ts";
+
+/** What a tenant's own registry does with a request for a blob: `undefined` gives the bytes. */
+export type Withhold = (digest: string, method: string, range: string | null) => boolean;
+
+/**
+ * A registry that a tenant runs by himself, of one image, open to all: it claims every layer, and gives what it likes.
+ */
+export class TenantRegistry {
+  /** Requests for blobs as `METHOD DIGEST`. */
+  readonly requests: string[] = [];
+  image: LocalImage | undefined;
+  withhold: Withhold = () => false;
+  readonly #server: Bun.Server<undefined>;
+
+  constructor() {
+    this.#server = Bun.serve({ hostname: "127.0.0.1", port: 0, fetch: (request) => this.#answer(request) });
+  }
+
+  get host(): string {
+    return `127.0.0.1:${this.#server.port}`;
+  }
+
+  async stop(): Promise<void> {
+    await this.#server.stop(true);
+  }
+
+  async #answer(request: Request): Promise<Response> {
+    const { image } = this;
+    const { pathname } = new URL(request.url);
+    const name = pathname.split("/").at(-1) ?? "";
+    if (image === undefined) return new Response(null, { status: 404 });
+    const isManifest = pathname.includes("/manifests/");
+    const digest = isManifest ? image.manifestDigest : name;
+    const file = Bun.file(join(image.dir, "blobs/sha256", digest.replace("sha256:", "")));
+    if (!(await file.exists())) return new Response(null, { status: 404 });
+    const type = isManifest ? "application/vnd.oci.image.manifest.v1+json" : "application/octet-stream";
+    const headers = { "content-type": type, "docker-content-digest": digest };
+    const range = request.headers.get("range");
+    if (!isManifest) this.requests.push(`${request.method} ${digest}`);
+    if (request.method === "HEAD")
+      return new Response(null, { headers: { ...headers, "content-length": String(file.size) } });
+    if (!isManifest && this.withhold(digest, request.method, range))
+      return Response.json({ errors: [{ code: "BLOB_UNKNOWN", message: "no" }] }, { status: 404 });
+    const match = /^bytes=(\d+)-(\d+)$/.exec(range ?? "");
+    if (match === null) return new Response(await file.bytes(), { headers });
+    const [start, end] = [Number(match[1]), Math.min(Number(match[2]), file.size - 1)];
+    return new Response(await file.slice(start, end + 1).bytes(), {
+      status: 206,
+      headers: { ...headers, "content-range": `bytes ${start}-${end}/${file.size}` },
+    });
+  }
+}
