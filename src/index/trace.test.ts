@@ -115,3 +115,17 @@ test("a workspace keeps so many traces of an image and no more", async () => {
   expect(await store.list("w", other)).toHaveLength(64);
   expect(await store.read({ ...key, argv: ["69"] })).toBeDefined();
 });
+
+test("the traces of a workspace go, of every image, and no other's", async () => {
+  const images = [layer, other];
+  for (const manifestDigest of images) {
+    await store.record({ ...key, manifestDigest }, start([1]));
+    await store.record({ ...key, manifestDigest, workspace: "v" }, start([2]));
+  }
+  await store.removeWorkspace("w");
+  for (const digest of images) {
+    expect(await store.list("w", digest)).toEqual([]);
+    expect(await store.list("v", digest)).toHaveLength(1);
+  }
+  await new TraceStore(join(dir, "never-made")).removeWorkspace("w");
+});

@@ -2,6 +2,7 @@ import { afterAll, beforeAll, expect, test } from "bun:test";
 import { rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { eq } from "drizzle-orm";
 import { startTestPostgres, type TestPostgres } from "../db/postgres.test-kit.ts";
 import { tokens } from "../db/schema.ts";
 import { SecretError } from "./error.ts";
@@ -74,5 +75,61 @@ test("tokens of the cluster have no workspace, and all others have one", async (
   expect((await store.list("cluster")).map((each) => each.tokenId)).toContain(worker.tokenId);
   for (const wrong of [{ role: "owner" } as const, { role: "admin", workspaceId } as const]) {
     await expect(store.create({ ...wrong, name: "wrong" })).rejects.toBeInstanceOf(SecretError);
+  }
+});
+
+test("a use is noted to the minute, and not again in that minute", async () => {
+  const { token, tokenId } = await store.create({ workspaceId, role: "viewer", name: "used" });
+  expect((await store.get(tokenId)).lastUsedAt).toBeUndefined();
+  await store.verify(token);
+  const noted = (await store.get(tokenId)).lastUsedAt;
+  expect(noted?.getSeconds()).toBe(0);
+  const mark = new Date(Date.now() - 30_000);
+  const write = (lastUsedAt: Date) =>
+    server.database.query((db) => db.update(tokens).set({ lastUsedAt }).where(eq(tokens.id, tokenId)));
+  await write(mark);
+  await store.verify(token);
+  expect((await store.get(tokenId)).lastUsedAt).toEqual(mark);
+  await write(new Date(Date.now() - 3_600_000));
+  await store.verify(token);
+  expect((await store.get(tokenId)).lastUsedAt?.getTime()).toBeGreaterThanOrEqual(noted?.getTime() ?? 0);
+});
+
+test("the last token of an administrator stays unless forced, also against two who revoke each other", async () => {
+  const admin = (name: string) => store.create({ role: "admin", name });
+  const [first, second] = [await admin("first"), await admin("second")];
+  await store.create({ role: "admin", name: "ended", expiresAt: new Date(0) });
+  const both = await Promise.allSettled(
+    [first, second].map(({ tokenId }) => store.revoke(tokenId, { keepAdmin: true })),
+  );
+  expect(both.map(({ status }) => status).toSorted()).toEqual(["fulfilled", "rejected"]);
+  const left = (await Promise.all([first, second].map(({ token }) => store.verify(token)))).filter(Boolean);
+  expect(left).toHaveLength(1);
+  const last = left[0]?.tokenId ?? "";
+  await expect(store.revoke(last, { keepAdmin: true })).rejects.toMatchObject({ code: "in_use" });
+  // What works no more, or is of another role, keeps nobody in.
+  await store.revoke(left[0]?.name === "first" ? second.tokenId : first.tokenId, { keepAdmin: true });
+  await store.revoke(last);
+  await expect(store.revoke(last, { keepAdmin: true })).resolves.toBeUndefined();
+});
+
+test("all tokens of a workspace, or those of one name, are revoked at once, and nobody else's", async () => {
+  const make = (name: string) => store.create({ workspaceId, role: "viewer", name });
+  const [one, two] = [await make("one"), await make("two")];
+  const cluster = await store.create({ role: "worker", name: "one" });
+  await store.revokeAll({ workspaceId }, "one");
+  const works = async () =>
+    await Promise.all(
+      [one, two, cluster].map(async ({ token }) => (await store.verify(token)) !== undefined),
+    );
+  expect(await works()).toEqual([false, true, true]);
+  await store.revokeAll({ workspaceId });
+  expect(await works()).toEqual([false, false, true]);
+});
+
+test("an id that is none is a token that there is not", async () => {
+  for (const id of ["", "nonsense", "'; drop table tokens", "\0"]) {
+    await expect(store.get(id)).rejects.toMatchObject({ code: "not_found" });
+    await expect(store.revoke(id)).rejects.toMatchObject({ code: "not_found" });
   }
 });
