@@ -1,7 +1,10 @@
 import { Code, ConnectError } from "@connectrpc/connect";
 import { ErrorDetailSchema } from "../gen/oci_node/v1/error_pb.ts";
 import { CodedError, messageOf } from "../std/error.ts";
+import { printable } from "../std/printable.ts";
 import { CliError } from "./context.ts";
+
+const messageLengthMax = 2000;
 
 /** What the command line says about a failure, and what it exits with: 2 for wrong usage, 1 for all else. */
 export interface Failure {
@@ -22,7 +25,7 @@ export function describeFailure(thrown: unknown): Failure {
 }
 
 export function printFailure(thrown: unknown, json: boolean): number {
-  const failure = describeFailure(thrown);
+  const failure = printableFailure(describeFailure(thrown));
   if (json) {
     const { message, code, next } = failure;
     process.stderr.write(`${JSON.stringify({ error: { code, message, next: next ?? null } })}\n`);
@@ -31,6 +34,15 @@ export function printFailure(thrown: unknown, json: boolean): number {
     if (failure.next !== undefined) process.stderr.write(`  ${failure.next}\n`);
   }
   return failure.exitCode;
+}
+
+/** Whoever chose a name in a message must not steer the terminal by it. */
+function printableFailure({ message, next, ...rest }: Failure): Failure {
+  return {
+    ...rest,
+    message: printable(message, messageLengthMax),
+    next: next === undefined ? undefined : printable(next, messageLengthMax),
+  };
 }
 
 function describeConnectError(error: ConnectError): Failure {
@@ -51,6 +63,14 @@ function describeConnectError(error: ConnectError): Failure {
       message: error.rawMessage,
       code: "unauthenticated",
       next: "Check OCI_NODE_TOKEN, or start the node again: it writes a new context file.",
+      exitCode: 1,
+    };
+  }
+  if (error.code === Code.ResourceExhausted) {
+    return {
+      message: error.rawMessage,
+      code: "too_large",
+      next: "No credential, reference or command is that large: check what was given.",
       exitCode: 1,
     };
   }

@@ -1,4 +1,8 @@
+import { printable } from "../std/printable.ts";
 import { formatSize } from "../std/size.ts";
+
+/** A digest, a reference with one, a role's ARN: longer ones are cut. */
+const cellLengthMax = 400;
 
 /** Prints a value as JSON on standard output: what every `--json` gives. */
 export function printJson(value: unknown): void {
@@ -17,7 +21,9 @@ export function note(text: string): void {
 }
 
 /** Columns aligned by their widest cell, two spaces between. */
-export function printTable(header: readonly string[], rows: readonly (readonly string[])[]): void {
+export function printTable(header: readonly string[], given: readonly (readonly string[])[]): void {
+  // A name from elsewhere must neither fill nor steer the terminal; `--json` has it as it is.
+  const rows = given.map((row) => row.map((cell) => printable(cell, cellLengthMax)));
   const widths = header.map((cell, column) =>
     Math.max(cell.length, ...rows.map((row) => (row[column] ?? "").length)),
   );

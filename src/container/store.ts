@@ -4,6 +4,7 @@ import { containerEvents, containers, endedContainerStates, images } from "../db
 import { type Container, type ContainerEvent, type NewContainer, newContainerId } from "./container.ts";
 import { ContainerError } from "./error.ts";
 import { toContainer, toContainerEvent } from "./row-store.ts";
+import { checkSpec } from "./spec.ts";
 import type { ContainerState } from "./state.ts";
 import {
   assertExpected,
@@ -31,10 +32,8 @@ export class ContainerStore {
    */
   async create(wanted: NewContainer): Promise<Container> {
     const { workspaceId, imageId, reference, cpuMillis, memoryBytes, command, env, network, eager } = wanted;
+    checkSpec(wanted);
     const spec = { command, env, network, eager };
-    if (JSON.stringify(spec).includes("\\u0000")) {
-      throw new ContainerError("bad_spec", "the command or the environment holds a NUL character");
-    }
     const id = newContainerId();
     return this.#database.transaction(async (tx) => {
       await lockReadyImage(tx, workspaceId, imageId);

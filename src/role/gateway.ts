@@ -17,6 +17,7 @@ import { LayerIntake } from "../mount/layer-intake.ts";
 import { auditCalls, auditFirst } from "../rpc/audit.ts";
 import { authenticate } from "../rpc/authentication.ts";
 import { translateErrors } from "../rpc/error.ts";
+import { refuseNul } from "../rpc/request-text.ts";
 import { type Server, serve } from "../rpc/server.ts";
 import { askWorkers } from "../scheduler/lazy-status-client.ts";
 import { clusterService } from "../scheduler/service.ts";
@@ -73,6 +74,7 @@ export async function startGateway(
   const server = await serve({
     ...listenSettings("gateway", config.gateway, gatewayPort),
     interceptors: [
+      refuseNul,
       auditCalls(plane.audit),
       translateErrors,
       authenticate((token) => tokens.verify(token)),

@@ -14,8 +14,12 @@ import type { SchedulerErrorCode } from "../scheduler/error.ts";
 import type { SecretErrorCode } from "../secret/error.ts";
 import { CodedError } from "../std/error.ts";
 import { logger } from "../std/log.ts";
+import { printable } from "../std/printable.ts";
 
 const log = logger("rpc");
+
+/** The longest are those that list what there is to choose from. */
+const messageLengthMax = 2000;
 
 const reference: Record<ReferenceErrorCode, Code> = {
   bad_reference: Code.InvalidArgument,
@@ -181,8 +185,11 @@ export function toConnectError(thrown: unknown): ConnectError {
     const known = rooms[thrown.name];
     const code = known?.codes[thrown.code];
     if (known !== undefined && code !== undefined) {
-      const detail = { room: known.room, code: thrown.code, next: thrown.next ?? "" };
-      return new ConnectError(thrown.message, code, undefined, [{ desc: ErrorDetailSchema, value: detail }]);
+      // Names that a caller or a registry chose are in it: they must neither fill nor steer a terminal.
+      const next = printable(thrown.next ?? "", messageLengthMax);
+      const detail = { room: known.room, code: thrown.code, next };
+      const message = printable(thrown.message, messageLengthMax);
+      return new ConnectError(message, code, undefined, [{ desc: ErrorDetailSchema, value: detail }]);
     }
   }
   // Where it was thrown, but not its message: a foreign error's may hold what must not be logged.

@@ -2,10 +2,12 @@ import { readFileSync } from "node:fs";
 import * as http from "node:http";
 import * as http2 from "node:http2";
 import * as net from "node:net";
+import type { DescMessage } from "@bufbuild/protobuf";
 import type { ConnectRouter, Interceptor } from "@connectrpc/connect";
 import { connectNodeAdapter } from "@connectrpc/connect-node";
 import { CodedError, errnoOf } from "../std/error.ts";
 import { connectionValues } from "./caller-address.ts";
+import { expecting, requestText } from "./request-json.ts";
 
 export type ListenErrorCode = "address_in_use" | "cannot_listen";
 
@@ -48,13 +50,20 @@ const bodyBytesMax = 4 * 1024 * 1024;
  * bytes of a connection decide: the HTTP/2 preface begins with `PRI` (RFC 9113, 3.4).
  */
 export async function serve(options: ServeOptions): Promise<Server> {
-  const handler = connectNodeAdapter({
-    routes: options.routes,
+  const inputs = new Map<string, DescMessage>();
+  const adapter = connectNodeAdapter({
+    routes(router) {
+      options.routes(router);
+      for (const { requestPath, method } of router.handlers) inputs.set(requestPath, method.input);
+    },
     interceptors: options.interceptors,
     contextValues: connectionValues,
     readMaxBytes: bodyBytesMax,
+    jsonOptions: { textDecoder: requestText } as object,
     ...(options.fallback === undefined ? {} : { fallback: options.fallback as never }),
   });
+  const handler: typeof adapter = (request, response) =>
+    expecting(inputs.get((request.url ?? "").split("?", 1)[0] ?? ""), () => adapter(request, response));
   const sockets = new Set<net.Socket>();
   const listener = options.tls === undefined ? cleartext(handler) : encrypted(handler, options.tls);
   listener.on("connection", (socket: net.Socket) => {
