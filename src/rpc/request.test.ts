@@ -59,7 +59,7 @@ describe("what is wrong with a request's JSON is told without any of it", () => 
     [Buffer.from([0x22, 0xff, ...Buffer.from(value), 0x22]), "is not UTF-8"],
     ["", "is not JSON"],
     ["[".repeat(100_000), "is not JSON"],
-  ])("%p", async (body, told) => {
+  ])("case %#", async (body, told) => {
     const { status, text } = await post(body);
     expect(status).toBe(400);
     expect(text).toContain(told);
@@ -81,12 +81,20 @@ test("a NUL character is refused by its field, in names, keys and values, whatev
   const watch = async () => {
     for await (const _ of containers.watchContainer({ id: "c\0" })) break;
   };
-  await expect(secrets.createSecret({ name: "a\0" })).rejects.toThrow(
-    "field name of CreateSecretRequest has a NUL",
+  const refusals = await Promise.all(
+    [
+      secrets.createSecret({ name: "a\0" }),
+      secrets.createSecret({ credentials: { "K\0": "v" } }),
+      secrets.createSecret({ credentials: { KEY: "v\0" } }),
+      watch(),
+    ].map((call) => call.then(String, String)),
   );
-  await expect(secrets.createSecret({ credentials: { "K\0": "v" } })).rejects.toThrow("field credentials of");
-  await expect(secrets.createSecret({ credentials: { KEY: "v\0" } })).rejects.toThrow("field credentials of");
-  await expect(watch()).rejects.toThrow("field id of WatchContainerRequest has a NUL");
+  expect(refusals).toEqual([
+    expect.stringContaining("field name of CreateSecretRequest has a NUL"),
+    expect.stringContaining("field credentials of CreateSecretRequest has a NUL"),
+    expect.stringContaining("field credentials of CreateSecretRequest has a NUL"),
+    expect.stringContaining("field id of WatchContainerRequest has a NUL"),
+  ]);
   expect((await post('{"name":"a\\u0000"}')).text).toContain("field name of CreateSecretRequest has a NUL");
   expect(seen).toEqual([]);
 });
