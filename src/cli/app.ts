@@ -1,5 +1,6 @@
 import { buildApplication, buildRouteMap, type CommandContext } from "@stricli/core";
 import { version } from "../std/version.ts";
+import { alertRoutes } from "./alert.ts";
 import { audit } from "./audit.ts";
 import { inspect, logs, ps, stop } from "./container.ts";
 import { credentialRoutes } from "./credential.ts";
@@ -30,6 +31,7 @@ export const application = buildApplication<CommandContext>(
       stop,
       inspect,
       secret: secretRoutes,
+      alert: alertRoutes,
       credential: credentialRoutes,
       identity,
       worker: workerRoutes,

@@ -21,6 +21,7 @@ import type { PullLimit } from "./pull-limit.ts";
 import type { Repository, ResolvedImage } from "./repository.ts";
 import { Resolver } from "./resolve.ts";
 import type { Clock } from "./retry.ts";
+import { type WebhookPost, webhookPost } from "./webhook-post.ts";
 
 export interface RegistryClientOptions {
   readonly policy: RegistryPolicy;
@@ -59,6 +60,8 @@ export class RegistryClient {
   readonly issuerFetch: IssuerFetch;
   /** How metadata services are asked, for the operator's own identities only. */
   readonly metadataFetch: IssuerFetch;
+  /** How the webhooks of tenants are sent to: as issuers are asked, apart from all else. */
+  readonly webhooks: WebhookPost;
   readonly #egress: Egress;
   readonly #clock: Clock;
   readonly #mirrors: Mirrors;
@@ -69,12 +72,14 @@ export class RegistryClient {
   constructor(options: RegistryClientOptions) {
     this.#clock = options.clock ?? systemClock;
     this.#failedLogins = options.failedLogins ?? processFailedLogins;
-    this.#egress = new Egress({
+    const egress = {
       policy: resolvePolicy(options.policy),
       userAgent: options.userAgent ?? "oci-node",
       resolveHost: options.resolveHost,
       now: this.#clock.now,
-    });
+    };
+    this.#egress = new Egress(egress);
+    this.webhooks = webhookPost(egress);
     this.#mirrors = new Mirrors(this.#egress, this.#clock.now);
     this.issuerFetch = issuerFetch(this.#egress);
     this.metadataFetch = metadataFetch(this.#egress, options.metadataHosts ?? []);

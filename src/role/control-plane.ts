@@ -1,3 +1,4 @@
+import { randomUUID } from "node:crypto";
 import { AuditStore } from "../audit/store.ts";
 import { AuditTrail } from "../audit/trail.ts";
 import type { Config } from "../config.ts";
@@ -6,6 +7,9 @@ import { WorkerClients } from "../container/worker-client.ts";
 import type { DefaultProvider, ProvidersOf } from "../credential/issuer.ts";
 import { Database } from "../db/database.ts";
 import { EmbeddedPostgres } from "../db/embedded.ts";
+import { AlertStore } from "../health/alert-store.ts";
+import { DeliveryStore } from "../health/delivery-store.ts";
+import { WebhookStore } from "../health/webhook-store.ts";
 import { ImageStore } from "../image/store.ts";
 import type { RegistryClient } from "../registry/client.ts";
 import { SchedulerStore } from "../scheduler/store.ts";
@@ -19,6 +23,7 @@ import { singleKey } from "../secret/keyring.ts";
 import { SecretStore } from "../secret/store.ts";
 import { TokenStore } from "../secret/token-store.ts";
 import { Vault } from "../secret/vault.ts";
+import { WebhookVault } from "../secret/webhook-vault.ts";
 import { hasWorkspaces, WorkspaceStore } from "../secret/workspace-store.ts";
 import { createDefaultProvider, createDescription, createProvidersOf } from "./providers.ts";
 import { createRegistryClient } from "./registry-client.ts";
@@ -42,6 +47,7 @@ export interface ControlPlane {
   readonly callToken: (workerId: string, bootNonce: string) => string;
   readonly registry: RegistryClient;
   readonly policies: WorkspacePolicies;
+  readonly alerting: Alerting;
   /** What a workspace's credentials need to become providers; asked for anew at each use, as it holds what is allowed. */
   readonly providersOf: ProvidersOf;
   readonly defaultProvider: DefaultProvider;
@@ -49,6 +55,14 @@ export interface ControlPlane {
   /** Signs the workspaces' tokens; undefined where the operator named no issuer. */
   readonly issuer: IdentityIssuer | undefined;
   close(): Promise<void>;
+}
+
+/** How people are told of their secrets. */
+export interface Alerting {
+  readonly alerts: AlertStore;
+  readonly webhookStore: WebhookStore;
+  readonly deliveries: DeliveryStore;
+  readonly vault: WebhookVault;
 }
 
 /**
@@ -78,6 +92,12 @@ export async function openControlPlane(config: Config, signal: AbortSignal): Pro
       issuer,
       registry,
       policies,
+      alerting: {
+        alerts: new AlertStore(database),
+        webhookStore: new WebhookStore(database),
+        deliveries: new DeliveryStore(database, randomUUID()),
+        vault: new WebhookVault(workspaces),
+      },
       providersOf,
       describeIdentity: createDescription({ config, policies }),
       defaultProvider: createDefaultProvider({ policies, providersOf }),

@@ -7,9 +7,11 @@ import { containerService } from "../container/service.ts";
 import { AuditService } from "../gen/oci_node/v1/audit_service_pb.ts";
 import { ContainerService } from "../gen/oci_node/v1/container_service_pb.ts";
 import { CredentialService } from "../gen/oci_node/v1/credential_service_pb.ts";
+import { HealthService } from "../gen/oci_node/v1/health_service_pb.ts";
 import { ImageService } from "../gen/oci_node/v1/image_service_pb.ts";
 import { ClusterService } from "../gen/oci_node/v1/scheduler_service_pb.ts";
 import { SecretService } from "../gen/oci_node/v1/secret_service_pb.ts";
+import { alertMethods } from "../health/alert-service.ts";
 import { credentialService } from "../image/credential-service.ts";
 import { imageService } from "../image/service.ts";
 import { IndexStore } from "../index/store.ts";
@@ -101,6 +103,14 @@ export async function startGateway(
           releaseAllowed: async (workspaceId) => (await plane.policies(workspaceId)).release_credentials,
         }),
       });
+      router.service(
+        HealthService,
+        alertMethods({
+          ...plane.alerting,
+          webhooks: plane.registry.webhooks,
+          workspaces: plane.workspaces,
+        }),
+      );
       router.service(ClusterService, clusterService(scheduling));
       serveTenants(router, { plane, index, stopping });
       router.service(

@@ -2,6 +2,8 @@ import { randomUUID } from "node:crypto";
 import type { AuditEvent } from "../audit/audit.ts";
 import type { Config } from "../config.ts";
 import { SchedulerService } from "../gen/oci_node/v1/scheduler_service_pb.ts";
+import { AlertLoop } from "../health/alert-loop.ts";
+import { DeliveryLoop } from "../health/delivery-loop.ts";
 import { auditCalls, auditFirst } from "../rpc/audit.ts";
 import { authenticate } from "../rpc/authentication.ts";
 import { translateErrors } from "../rpc/error.ts";
@@ -52,9 +54,17 @@ export async function startScheduler(config: Config, plane: ControlPlane): Promi
     images,
     workers: workerClients,
   });
+  const { alerts, deliveries, vault: webhookVault } = plane.alerting;
+  const delivering = new DeliveryLoop(deliveries, {
+    vault: webhookVault,
+    webhooks: plane.registry.webhooks,
+  });
+  const alerting = new AlertLoop(alerts, deliveries, () => delivering.wake());
   return {
     server,
     async close() {
+      await alerting.close();
+      await delivering.close();
       await loop.close();
       await server.close();
     },

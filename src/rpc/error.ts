@@ -4,6 +4,7 @@ import type { ContainerErrorCode } from "../container/error.ts";
 import type { CredentialErrorCode } from "../credential/error.ts";
 import type { DbErrorCode } from "../db/error.ts";
 import { ErrorDetailSchema } from "../gen/oci_node/v1/error_pb.ts";
+import type { HealthErrorCode } from "../health/error.ts";
 import type { ImageErrorCode } from "../image/error.ts";
 import type { IndexErrorCode } from "../index/error.ts";
 import type { MountErrorCode } from "../mount/error.ts";
@@ -111,6 +112,11 @@ const container: Record<ContainerErrorCode, Code> = {
   bad_spec: Code.InvalidArgument,
 };
 
+const health: Record<HealthErrorCode, Code> = {
+  webhook_not_found: Code.NotFound,
+  too_many_webhooks: Code.FailedPrecondition,
+};
+
 const scheduler: Record<SchedulerErrorCode, Code> = {
   unknown_worker: Code.NotFound,
   stale_boot: Code.FailedPrecondition,
@@ -166,6 +172,7 @@ const rooms: Readonly<
   IndexError: { room: "index", codes: index },
   ImageError: { room: "image", codes: image },
   ContainerError: { room: "container", codes: container },
+  HealthError: { room: "health", codes: health },
   SchedulerError: { room: "scheduler", codes: scheduler },
   MountError: { room: "mount", codes: mount },
   RuntimeError: { room: "runtime", codes: runtime },
