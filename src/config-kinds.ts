@@ -96,7 +96,7 @@ const keyKinds = [
     key: z
       .string()
       .regex(
-        /^projects\/[^/]+\/locations\/[^/]+\/keyRings\/[^/]+\/cryptoKeys\/[^/]+$/,
+        /^projects\/[a-z0-9][a-z0-9.:-]*\/locations\/[a-z0-9-]+\/keyRings\/[A-Za-z0-9_-]+\/cryptoKeys\/[A-Za-z0-9_-]+$/,
         "must be projects/P/locations/L/keyRings/R/cryptoKeys/K",
       ),
     identity: identityName,

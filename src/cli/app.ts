@@ -9,6 +9,7 @@ import { doctor } from "./doctor.ts";
 import { identity } from "./identity.ts";
 import { imageRoutes } from "./image.ts";
 import { index } from "./index-image.ts";
+import { keyRoutes } from "./key.ts";
 import { mount, umount } from "./mount.ts";
 import { run } from "./run.ts";
 import { secretRoutes } from "./secret.ts";
@@ -38,6 +39,7 @@ export const application = buildApplication<CommandContext>(
       workspace: workspaceRoutes,
       token: tokenRoutes,
       audit,
+      key: keyRoutes,
       index,
       mount,
       umount,

@@ -3,7 +3,7 @@ import type { Node, RoleName } from "../role/node.ts";
 import { configureLog } from "../std/log.ts";
 import { command } from "./action.ts";
 import { writeContext } from "./context.ts";
-import { printJson, printLine } from "./output.ts";
+import { note, printJson, printLine } from "./output.ts";
 import { serveUntilSignal } from "./serve.ts";
 import { standaloneFlags } from "./standalone.ts";
 
@@ -67,14 +67,23 @@ export const dev = command<DevFlags>({
     await configureLog(config.log_level);
     const onReady = async (node: Node) => {
       if (node.url === undefined || node.tokens === undefined) return;
+      if (node.madeKeyFile !== undefined) noteNewKey(node.madeKeyFile);
       const { owner: token, admin: adminToken } = node.tokens;
       const path = await writeContext({ url: node.url, token, adminToken });
       if (flags.json) printJson({ ready: node.url, context: path });
       else printLine(`ready ${node.url}`);
     };
-    return await serveUntilSignal(config, allRoles, onReady, flags.json);
+    return await serveUntilSignal(config, allRoles, onReady, { json: flags.json, env: process.env });
   },
 });
+
+/** Told before it can happen: a lost key cannot be had back. */
+function noteNewKey(path: string): void {
+  note(
+    `note: made the key file ${path}: without it no stored secret can be opened, and nobody can make it again`,
+  );
+  note("      keep a copy apart from the data: oci-node key export --to FILE");
+}
 
 function withFlags(flags: DevFlags): Config {
   const base: Settings = flags.config === undefined ? {} : readSettings(flags.config);

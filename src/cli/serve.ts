@@ -30,8 +30,9 @@ export async function serveUntilSignal(
   config: Config,
   roles: ReadonlySet<RoleName>,
   onReady: (node: Node) => Promise<void>,
-  json = false,
+  options: { readonly json?: boolean; readonly env?: Readonly<Record<string, string | undefined>> } = {},
 ): Promise<number> {
+  const { json = false, env } = options;
   const leaving = new AbortController();
   const signalled = new Promise<NodeJS.Signals>((resolve) => {
     const end = (signal: NodeJS.Signals) => {
@@ -42,7 +43,10 @@ export async function serveUntilSignal(
     process.once("SIGTERM", end);
     process.once(handOverSignal, resolve);
   });
-  const node = await startNode(config, roles, { signal: leaving.signal }).catch((thrown: unknown) => {
+  const node = await startNode(config, roles, {
+    signal: leaving.signal,
+    ...(env === undefined ? {} : { env }),
+  }).catch((thrown: unknown) => {
     // What it took over keeps a process alive, and would keep the next one out.
     process.exit(printFailure(withFile(thrown, config), json));
   });

@@ -1,9 +1,10 @@
 import { CredentialError } from "./error.ts";
 import { isGoogle } from "./family.ts";
 import { googleIssuer, googleKeepRule } from "./google.ts";
-import { parseServiceAccountEmail } from "./google-impersonation.ts";
+import { impersonate, parseServiceAccountEmail } from "./google-impersonation.ts";
 import { googleAccessScope } from "./google-key.ts";
 import { identityOfAnother } from "./identity.ts";
+import { IssuedAuthorizations } from "./issued.ts";
 import type { Identity, IdentityDependencies } from "./issuer.ts";
 import { askForJson, type IssuedToken, type IssuerCall, readToken } from "./issuer-answer.ts";
 
@@ -43,8 +44,18 @@ export function googleIdentity(
     principal: "the service account of this machine",
     role: "roles/iam.serviceAccountTokenCreator",
   } as const;
+  const kept = new IssuedAuthorizations<IssuedToken>(dependencies.now);
+  const keepRule = serviceAccount === undefined ? metadataKeepRule : googleKeepRule;
+  const { fetch: send, now = Date.now } = dependencies;
+  const token = async (): Promise<IssuedToken> => {
+    const own = await metadataToken({ send: metadataFetch, now });
+    return serviceAccount === undefined
+      ? own
+      : await impersonate(serviceAccount, own.value, by, { send, now });
+  };
   return {
     name,
+    googleToken: async (signal) => (await kept.get("token", keepRule, token, { signal })).value,
     provider(registry) {
       if (!isGoogle(registry)) throw identityOfAnother(name, "Google", registry);
       return googleIssuer({
@@ -52,7 +63,7 @@ export function googleIdentity(
         whose: name,
         make: async ({ now }) => ({ token: await metadataToken({ send: metadataFetch, now }), by }),
         serviceAccount,
-        keepRule: serviceAccount === undefined ? metadataKeepRule : googleKeepRule,
+        keepRule,
         dependencies: others,
       });
     },

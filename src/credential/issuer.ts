@@ -31,6 +31,8 @@ export interface Identity {
    * @param near whose STS is asked, where one has to be; absent: that of the partition's first region
    */
   readonly awsKeys?: (signal?: AbortSignal, near?: StsPlace) => Promise<AwsKeys>;
+  /** An access token for Google's APIs; only of identities of Google. */
+  readonly googleToken?: (signal?: AbortSignal) => Promise<Redacted<string>>;
 }
 
 /** What one of the operator's identities is made with. */

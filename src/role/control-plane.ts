@@ -18,13 +18,20 @@ import { IdentityIssuer } from "../secret/identity-issuer.ts";
 import { IdentityKeyStore } from "../secret/identity-key-store.ts";
 import { IdentityKeys } from "../secret/identity-keys.ts";
 import type { DescribeIdentity } from "../secret/identity-service.ts";
-import { type KeyEncryptionKey, KeyFile } from "../secret/kek.ts";
-import { singleKey } from "../secret/keyring.ts";
+import { KeyFile } from "../secret/kek.ts";
+import { KeyPresence } from "../secret/key-presence.ts";
+import { ControlProcessStore } from "../secret/key-process-store.ts";
+import type { RotationDependencies } from "../secret/key-rotation.ts";
+import { WrappedRowStore } from "../secret/key-rows-store.ts";
+import { KeyStore } from "../secret/key-store.ts";
+import type { Keyring } from "../secret/keyring.ts";
+import { LiveKeyring } from "../secret/keyring-live.ts";
 import { SecretStore } from "../secret/store.ts";
 import { TokenStore } from "../secret/token-store.ts";
 import { Vault } from "../secret/vault.ts";
 import { WebhookVault } from "../secret/webhook-vault.ts";
-import { hasWorkspaces, WorkspaceStore } from "../secret/workspace-store.ts";
+import { WorkspaceStore } from "../secret/workspace-store.ts";
+import { type KeySourceOptions, keySource } from "./keyring.ts";
 import { createDefaultProvider, createDescription, createProvidersOf } from "./providers.ts";
 import { createRegistryClient } from "./registry-client.ts";
 import { type WorkspacePolicies, workspacePolicies } from "./workspace-policy.ts";
@@ -54,6 +61,8 @@ export interface ControlPlane {
   readonly describeIdentity: DescribeIdentity;
   /** Signs the workspaces' tokens; undefined where the operator named no issuer. */
   readonly issuer: IdentityIssuer | undefined;
+  /** The key-encryption keys, and what a rotation needs. */
+  readonly rotation: RotationDependencies;
   close(): Promise<void>;
 }
 
@@ -65,24 +74,41 @@ export interface Alerting {
   readonly vault: WebhookVault;
 }
 
+export interface ControlPlaneOptions {
+  readonly roles: readonly string[];
+  /** Variables that may hold keys; undefined: none may. */
+  readonly env: KeySourceOptions["env"];
+  /** Called when a key file was made. */
+  readonly onMade: (path: string) => void;
+}
+
 /**
  * Opens the database (starting the embedded PostgreSQL when no other is named), brings the schema up to date, and opens
- * the key file. That is made when there is none, but only while nothing was encrypted under another.
+ * the key-encryption keys. The first is made when there is none, but only while nothing was encrypted under another.
  */
-export async function openControlPlane(config: Config, signal: AbortSignal): Promise<ControlPlane> {
+export async function openControlPlane(
+  config: Config,
+  signal: AbortSignal,
+  options: ControlPlaneOptions,
+): Promise<ControlPlane> {
   const { url } = config.database;
   const embedded =
     url === undefined ? await EmbeddedPostgres.start({ dataDir: config.data_dir, signal }) : undefined;
   try {
     const database = await Database.connect(url ?? (embedded as EmbeddedPostgres).url);
     await database.migrate();
-    const key = await KeyFile.open(config.keyFile, { create: !(await hasWorkspaces(database)) });
-    const workspaces = new WorkspaceStore(database, singleKey(key));
-    const callToken = (workerId: string, bootNonce: string) => workerCallToken(key, workerId, bootNonce);
     const registry = createRegistryClient(config);
-    const policies = workspacePolicies(config, workspaces);
     const issuers = { fetch: registry.issuerFetch, metadataFetch: registry.metadataFetch };
-    const issuer = createIssuer(config, database, key);
+    const keys = new KeyStore(database);
+    const { env, onMade } = options;
+    const ring = await LiveKeyring.open(keySource(config, { issuers, env, onMade }), keys);
+    const processes = new ControlProcessStore(database);
+    const presence = await KeyPresence.start(processes, ring, options.roles);
+    const workspaces = new WorkspaceStore(database, ring);
+    const key = await KeyFile.open(config.keyFile, { create: true });
+    const callToken = (workerId: string, bootNonce: string) => workerCallToken(key, workerId, bootNonce);
+    const policies = workspacePolicies(config, workspaces);
+    const issuer = createIssuer(config, database, ring);
     const providersOf = createProvidersOf({ config, policies, issuers, issuer });
     const auditEvents = new AuditStore(database);
     const audit = new AuditTrail(auditEvents);
@@ -109,7 +135,9 @@ export async function openControlPlane(config: Config, signal: AbortSignal): Pro
       scheduling: new SchedulerStore(database),
       workerClients: new WorkerClients(callToken),
       callToken,
+      rotation: { ring, keys, rows: new WrappedRowStore(database), processes },
       async close() {
+        await presence.close();
         await audit.close();
         await database.close();
         await embedded?.stop();
@@ -121,8 +149,8 @@ export async function openControlPlane(config: Config, signal: AbortSignal): Pro
   }
 }
 
-function createIssuer(config: Config, database: Database, key: KeyEncryptionKey): IdentityIssuer | undefined {
+function createIssuer(config: Config, database: Database, ring: Keyring): IdentityIssuer | undefined {
   const { issuer } = config.identity;
   if (issuer === undefined) return undefined;
-  return new IdentityIssuer(issuer, new IdentityKeys(new IdentityKeyStore(database), singleKey(key)));
+  return new IdentityIssuer(issuer, new IdentityKeys(new IdentityKeyStore(database), ring));
 }

@@ -9,6 +9,7 @@ import { ContainerService } from "../gen/oci_node/v1/container_service_pb.ts";
 import { CredentialService } from "../gen/oci_node/v1/credential_service_pb.ts";
 import { HealthService } from "../gen/oci_node/v1/health_service_pb.ts";
 import { ImageService } from "../gen/oci_node/v1/image_service_pb.ts";
+import { KeyService } from "../gen/oci_node/v1/key_service_pb.ts";
 import { ClusterService } from "../gen/oci_node/v1/scheduler_service_pb.ts";
 import { SecretService } from "../gen/oci_node/v1/secret_service_pb.ts";
 import { alertMethods } from "../health/alert-service.ts";
@@ -25,6 +26,7 @@ import { askWorkers } from "../scheduler/lazy-status-client.ts";
 import { clusterService } from "../scheduler/service.ts";
 import type { IdentityIssuer } from "../secret/identity-issuer.ts";
 import { getWorkspaceIdentity } from "../secret/identity-service.ts";
+import { keyService } from "../secret/key-service.ts";
 import { secretService } from "../secret/service.ts";
 import type { ControlPlane } from "./control-plane.ts";
 import { listenSettings } from "./listening.ts";
@@ -111,6 +113,7 @@ export async function startGateway(
           workspaces: plane.workspaces,
         }),
       );
+      router.service(KeyService, keyService(plane.rotation));
       router.service(ClusterService, clusterService(scheduling));
       serveTenants(router, { plane, index, stopping });
       router.service(

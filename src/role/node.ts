@@ -21,6 +21,8 @@ export interface Node {
   readonly url: string | undefined;
   /** Only where this process has a gateway. */
   readonly tokens: BootstrapTokens | undefined;
+  /** The key-encryption key that this start made, if it made one. */
+  readonly madeKeyFile: string | undefined;
   /** Ends the roles, the worker first, and the embedded database last. */
   close(): Promise<void>;
   /** As {@link close}, but containers and what they read stay, for the next process: this one is to exit now. */
@@ -39,7 +41,11 @@ interface Closer {
 export async function startNode(
   config: Config,
   roles: ReadonlySet<RoleName>,
-  options: { readonly signal: AbortSignal },
+  options: {
+    readonly signal: AbortSignal;
+    /** Variables that may hold a key-encryption key; only `dev` has some. */
+    readonly env?: Readonly<Record<string, string | undefined>>;
+  },
 ): Promise<Node> {
   protectMemory();
   preferThisThread();
@@ -58,12 +64,19 @@ export async function startNode(
     // First of all, before the roles are even loaded: programs in containers wait when the process before this one died.
     const stores = roles.has("worker") ? await openWorkerStores(config) : undefined;
     let plane: ControlPlane | undefined;
+    let madeKeyFile: string | undefined;
     let url: string | undefined;
     let tokens: BootstrapTokens | undefined;
     let schedulerServer: Server | undefined;
     if (roles.has("gateway") || roles.has("scheduler")) {
       const { openControlPlane } = await import("./control-plane.ts");
-      plane = await openControlPlane(config, options.signal);
+      plane = await openControlPlane(config, options.signal, {
+        roles: [...roles],
+        env: options.env,
+        onMade: (path) => {
+          madeKeyFile = path;
+        },
+      });
       closers.push(plane);
     }
     if (plane !== undefined && roles.has("gateway")) {
@@ -90,7 +103,7 @@ export async function startNode(
       });
       closers.push(worker);
     }
-    return { url, tokens, close, leave };
+    return { url, tokens, madeKeyFile, close, leave };
   } catch (error) {
     await close();
     throw error;

@@ -1,11 +1,11 @@
 import { createHash, timingSafeEqual } from "node:crypto";
-import type { KeyEncryptionKey } from "./kek.ts";
+import type { LocalKey } from "./kek.ts";
 
 /**
  * What schedulers and gateways present when they call one boot of a worker. Derived, not stored: every process that
  * holds the key file computes the same, and a worker that boots again has another.
  */
-export function workerCallToken(kek: KeyEncryptionKey, workerId: string, bootNonce: string): string {
+export function workerCallToken(kek: LocalKey, workerId: string, bootNonce: string): string {
   const bytes = kek.derive("oci-node worker call v1", workerId, bootNonce);
   return `ocw_${Buffer.from(bytes).toString("base64url")}`;
 }

@@ -8,6 +8,13 @@ export type SecretErrorCode =
   | "too_large"
   | "undecryptable"
   | "key_file"
+  /** The key service does not answer just now. */
+  | "key_unreachable"
+  /** The key service, or the key's state there, does not let us use it. */
+  | "key_refused"
+  /** A process lacks a key that it would need. */
+  | "key_missing"
+  | "conflict"
   | "in_use"
   | "replayed"
   | "expired";

@@ -1,7 +1,8 @@
 import { asc, inArray, sql } from "drizzle-orm";
 import type { JWK } from "jose";
-import type { Database } from "../db/database.ts";
+import type { Database, Queries } from "../db/database.ts";
 import { identityKeys } from "../db/schema-cluster.ts";
+import { mayWriteUnder } from "./key-store.ts";
 
 /** A key that signs tokens of workspaces: its public half, and the private one sealed. */
 export interface IdentityKeyRow {
@@ -34,7 +35,8 @@ export class IdentityKeyStore {
 
   /**
    * Adds and removes what `change` decides of the keys as they are, and gives them as they are then. An advisory lock
-   * lets one process at a time do so, so that several that find no key make one.
+   * lets one process at a time do so, so that several that find no key make one. Where another key-encryption key became
+   * primary meanwhile, `change` is asked again.
    */
   async change(
     change: (keys: readonly IdentityKeyRow[]) => Promise<{
@@ -42,16 +44,21 @@ export class IdentityKeyStore {
       readonly remove: readonly string[];
     }>,
   ): Promise<IdentityKeyRow[]> {
-    await this.#database.transaction(async (tx) => {
+    const attempt = async (tx: Queries): Promise<boolean> => {
       await tx.execute(sql`select pg_advisory_xact_lock(${changeLock})`);
       const keys = await tx
         .select()
         .from(identityKeys)
         .orderBy(asc(identityKeys.createdAt), asc(identityKeys.id));
       const { add, remove } = await change(keys as IdentityKeyRow[]);
+      if (add !== undefined && !(await mayWriteUnder(tx, add.keyId))) return false;
       if (remove.length > 0) await tx.delete(identityKeys).where(inArray(identityKeys.id, [...remove]));
       if (add !== undefined) await tx.insert(identityKeys).values(add);
-    });
+      return true;
+    };
+    while (!(await this.#database.transaction(attempt))) {
+      // It was sealed under a key that is not the one to write with any more.
+    }
     return this.list();
   }
 }

@@ -16,6 +16,12 @@ export interface Keyring {
   key(id: string, what: string): Promise<KeyEncryptionKey>;
 }
 
+/** What a row under a key-encryption key no longer needs: copies of it in this process's memory go. */
+export async function forgetWrapped(ring: Keyring, keyId: string, wrapped: Uint8Array): Promise<void> {
+  const key = await ring.key(keyId, "what is forgotten").catch(() => undefined);
+  key?.forget?.(wrapped);
+}
+
 /** A ring of one key. */
 export function singleKey(key: KeyEncryptionKey): Keyring {
   return {
@@ -45,7 +51,15 @@ const nonceBytes = 12;
 
 /** Seals bytes that stand outside every workspace, bound to their place: the kind of thing, and which one. */
 export async function sealUnder(ring: Keyring, place: SealPlace, bytes: Uint8Array): Promise<KeySealed> {
-  const kek = await ring.primary();
+  return await sealWith(await ring.primary(), place, bytes);
+}
+
+/** As {@link sealUnder}, under this key. */
+export async function sealWith(
+  kek: KeyEncryptionKey,
+  place: SealPlace,
+  bytes: Uint8Array,
+): Promise<KeySealed> {
   const dataKey = randomBytes(keyBytes);
   try {
     const wrapped = await kek.wrap(dataKey, aad("data key", place, kek.id));

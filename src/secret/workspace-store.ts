@@ -4,7 +4,8 @@ import type { Database } from "../db/database.ts";
 import { workspaces } from "../db/schema.ts";
 import { boundTo, keyBytes } from "./envelope.ts";
 import { SecretError } from "./error.ts";
-import type { Keyring } from "./keyring.ts";
+import { mayWriteUnder } from "./key-store.ts";
+import { forgetWrapped, type Keyring } from "./keyring.ts";
 import { type RemovedWorkspace, removeWorkspace } from "./workspace-removal-store.ts";
 import {
   summarize,
@@ -14,12 +15,6 @@ import {
 } from "./workspace-summary-store.ts";
 
 export type { Workspace } from "./workspace-summary-store.ts";
-
-/** Whether a database holds workspaces, whose keys only the present key file opens: a new one must not take its place. */
-export async function hasWorkspaces(database: Database): Promise<boolean> {
-  const found = await database.query((db) => db.select({ id: workspaces.id }).from(workspaces).limit(1));
-  return found.length > 0;
-}
 
 /** Workspaces and their keys. A workspace's key is made with it and stored only wrapped by the key-encryption key. */
 export class WorkspaceStore {
@@ -52,21 +47,23 @@ export class WorkspaceStore {
     });
   }
 
-  /** Its id; undefined when the name is taken. */
+  /** Its id; undefined when the name is taken. Repeated when another key-encryption key became primary meanwhile. */
   async #insert(name: string): Promise<string | undefined> {
-    const id = randomUUID();
-    const key = randomBytes(keyBytes);
-    const kek = await this.#ring.primary();
-    const wrappedKey = await kek.wrap(key, workspaceKeyAad(id, kek.id));
-    key.fill(0);
-    const made = await this.#database.query((db) =>
-      db
-        .insert(workspaces)
-        .values({ id, name, wrappedKey, keyId: kek.id })
-        .onConflictDoNothing()
-        .returning({ id: workspaces.id }),
-    );
-    return made[0]?.id;
+    for (;;) {
+      const id = randomUUID();
+      const key = randomBytes(keyBytes);
+      const kek = await this.#ring.primary();
+      const wrappedKey = await kek.wrap(key, workspaceKeyAad(id, kek.id)).finally(() => key.fill(0));
+      const made = await this.#database.transaction(async (tx) => {
+        if (!(await mayWriteUnder(tx, kek.id))) return undefined;
+        return await tx
+          .insert(workspaces)
+          .values({ id, name, wrappedKey, keyId: kek.id })
+          .onConflictDoNothing()
+          .returning({ id: workspaces.id });
+      });
+      if (made !== undefined) return made[0]?.id;
+    }
   }
 
   async find(name: string): Promise<Workspace | undefined> {
@@ -94,11 +91,17 @@ export class WorkspaceStore {
   }
 
   /**
-   * Removes a workspace with all that is in it, all or nothing: see {@link removeWorkspace}. Throws SecretError
+   * Removes a workspace with all that is in it, all or nothing: see {@link removeWorkspace}. What this process keeps of its
+   * key goes, too. Throws SecretError
    * `not_found`, or `in_use` (the message names them) while containers of it live.
    */
   async remove(name: string): Promise<RemovedWorkspace> {
-    return await removeWorkspace(this.#database, name);
+    const [row] = await this.#database.query((db) =>
+      db.select().from(workspaces).where(eq(workspaces.name, name)),
+    );
+    const removed = await removeWorkspace(this.#database, name);
+    if (row !== undefined) await forgetWrapped(this.#ring, row.keyId, row.wrappedKey);
+    return removed;
   }
 
   async list(): Promise<Workspace[]> {
@@ -124,7 +127,8 @@ export class WorkspaceStore {
   }
 }
 
-function workspaceKeyAad(workspaceId: string, keyId: string): Uint8Array {
+/** To what a workspace's wrapped key is bound. */
+export function workspaceKeyAad(workspaceId: string, keyId: string): Uint8Array {
   return boundTo("oci-node", "v1", "workspace key", workspaceId, keyId);
 }
 
