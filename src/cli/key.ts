@@ -142,10 +142,8 @@ function warningsOf(key: Key): string[] {
   const warnings: string[] = [];
   if (counts && missingAt.length > 0)
     warnings.push(`warning: ${missingAt.join(", ")} cannot use the key ${id}`);
-  if (rows > 0 && !key.primary) {
-    warnings.push(
-      `warning: ${rows} ${rows === 1 ? "row is" : "rows are"} under the key ${id}, which is not primary`,
-    );
+  if (under > 0 && !key.primary) {
+    warnings.push(`warning: ${rows(under)} left under the key ${id}, which is not primary`);
   }
   if (counts && kind === "file" && key.exportedAt === undefined) {
     warnings.push(
