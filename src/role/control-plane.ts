@@ -9,6 +9,7 @@ import { Database } from "../db/database.ts";
 import { EmbeddedPostgres } from "../db/embedded.ts";
 import { AlertStore } from "../health/alert-store.ts";
 import { DeliveryStore } from "../health/delivery-store.ts";
+import { MetricsStore } from "../health/metrics-store.ts";
 import { WebhookStore } from "../health/webhook-store.ts";
 import { ImageStore } from "../image/store.ts";
 import type { RegistryClient } from "../registry/client.ts";
@@ -55,6 +56,7 @@ export interface ControlPlane {
   readonly registry: RegistryClient;
   readonly policies: WorkspacePolicies;
   readonly alerting: Alerting;
+  readonly metrics: MetricsStore;
   /** What a workspace's credentials need to become providers; asked for anew at each use, as it holds what is allowed. */
   readonly providersOf: ProvidersOf;
   readonly defaultProvider: DefaultProvider;
@@ -118,6 +120,7 @@ export async function openControlPlane(
       issuer,
       registry,
       policies,
+      metrics: new MetricsStore(database),
       alerting: {
         alerts: new AlertStore(database),
         webhookStore: new WebhookStore(database),

@@ -30,6 +30,7 @@ import { keyService } from "../secret/key-service.ts";
 import { secretService } from "../secret/service.ts";
 import type { ControlPlane } from "./control-plane.ts";
 import { listenSettings } from "./listening.ts";
+import { MetricsEndpoint } from "./metrics-endpoint.ts";
 import { createIdentitiesFor } from "./providers.ts";
 import { serveTenants } from "./tenants.ts";
 import { answerWellKnown } from "./well-known.ts";
@@ -75,6 +76,7 @@ export async function startGateway(
     keeper,
     limits: config.indexLimits,
   };
+  const metrics = new MetricsEndpoint(plane.metrics, (token) => tokens.verify(token));
   const server = await serve({
     ...listenSettings("gateway", config.gateway, gatewayPort),
     interceptors: [
@@ -84,7 +86,7 @@ export async function startGateway(
       authenticate((token) => tokens.verify(token)),
       auditFirst(plane.audit),
     ],
-    fallback: (request, response) => answerPlainHttp(plane.issuer, request, response),
+    fallback: (request, response) => answerPlainHttp(plane.issuer, metrics, request, response),
     routes: (router) => {
       router.service(
         ImageService,
@@ -138,10 +140,12 @@ export async function startGateway(
 
 function answerPlainHttp(
   issuer: IdentityIssuer | undefined,
+  metrics: MetricsEndpoint,
   request: IncomingMessage,
   response: ServerResponse,
 ): void {
   if (issuer !== undefined && answerWellKnown(issuer, request, response)) return;
+  if (metrics.answer(request, response)) return;
   const healthy = request.method === "GET" && request.url === "/healthz";
   response.writeHead(healthy ? 200 : 404, { "content-type": "text/plain" });
   response.end(healthy ? "ok\n" : "oci-node serves its API here, not pages\n");

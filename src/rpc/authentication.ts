@@ -115,7 +115,12 @@ async function verified(token: string, verify: VerifyToken): Promise<Caller> {
 }
 
 function bearer(header: string | null): string {
-  const match = /^Bearer +(\S+)$/i.exec(header ?? "");
-  if (match === null) throw new ConnectError("the call has no bearer token", Code.Unauthenticated);
-  return match[1] as string;
+  const token = bearerOf(header);
+  if (token === undefined) throw new ConnectError("the call has no bearer token", Code.Unauthenticated);
+  return token;
+}
+
+/** The token of an Authorization header, if it holds one (RFC 6750). */
+export function bearerOf(header: string | null | undefined): string | undefined {
+  return /^Bearer +(\S+)$/i.exec(header ?? "")?.[1];
 }
