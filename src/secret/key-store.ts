@@ -22,7 +22,7 @@ export interface KeyUsage {
   readonly authorities: number;
 }
 
-export type SeenKey = Pick<KeyRow, "id" | "kind" | "exportedAt">;
+export type SeenKey = Pick<KeyRow, "id" | "kind"> & Partial<Pick<KeyRow, "exportedAt">>;
 
 const primaryLock = 7_362_019_445;
 
