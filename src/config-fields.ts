@@ -72,3 +72,19 @@ const proxyUrl = z
 export const proxySetting = z.union([z.literal("none"), proxyUrl], {
   error: 'must be "none", or a URL such as http://proxy.lan:3128',
 });
+
+/** `https://HOST:PORT`. */
+export const schedulerUrl = z.string().refine(
+  (text) => {
+    const url = URL.parse(text);
+    return url?.protocol === "https:" && url.username + url.search + url.hash === "" && url.pathname === "/";
+  },
+  { error: "must be a URL such as https://scheduler.lan:7071: a scheduler speaks TLS alone" },
+);
+
+/** A setting that was, and is not read any more: says so, in place of passing over what somebody relies on. */
+export const obsolete = (message: string) =>
+  z
+    .unknown()
+    .refine((value) => value === undefined, { error: message })
+    .optional();

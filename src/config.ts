@@ -2,7 +2,16 @@ import { readFileSync, statSync } from "node:fs";
 import { hostname } from "node:os";
 import { join, resolve } from "node:path";
 import { z } from "zod";
-import { address, limit, mirrorList, patience, proxySetting, size } from "./config-fields.ts";
+import {
+  address,
+  limit,
+  mirrorList,
+  obsolete,
+  patience,
+  proxySetting,
+  schedulerUrl,
+  size,
+} from "./config-fields.ts";
 import { identityProblems } from "./config-identities.ts";
 import { encryptionKey, identity, identityName, keyName, registryHost, workspace } from "./config-kinds.ts";
 import { brokenLine, configProblem } from "./config-problem.ts";
@@ -23,10 +32,17 @@ export class ConfigError extends CodedError<ConfigErrorCode> {
   override readonly name = "ConfigError";
 }
 
-const server = z.strictObject({
+const gateway = z.strictObject({
   listen: address.optional(),
   tls_cert_file: z.string().optional(),
   tls_key_file: z.string().optional(),
+});
+
+/** Scheduler and workers know each other by certificates that the cluster makes itself. */
+const clusterServer = z.strictObject({
+  listen: address.optional(),
+  tls_cert_file: obsolete("is not needed any more: the cluster makes this certificate itself"),
+  tls_key_file: obsolete("is not needed any more: the cluster makes this key itself"),
 });
 
 const schema = z
@@ -57,13 +73,13 @@ const schema = z
         probe_push: z.boolean().default(false),
       })
       .default({ check_interval: 6 * 3_600_000, probe_push: false }),
-    gateway: server.default({}),
-    scheduler: server.default({}),
-    worker: server
+    gateway: gateway.default({}),
+    scheduler: clusterServer.default({}),
+    worker: clusterServer
       .extend({
         name: z.string().optional(),
         /** Where the scheduler listens, for a worker in a process of its own. */
-        scheduler_url: z.url().optional(),
+        scheduler_url: schedulerUrl.optional(),
         /** Holds the join token of a worker in a process of its own. */
         token_file: z.string().optional(),
         cpu: z.number().positive().optional(),

@@ -1,6 +1,11 @@
 import { randomUUID } from "node:crypto";
 import { AuditStore } from "../audit/store.ts";
 import { AuditTrail } from "../audit/trail.ts";
+import { ClusterAuthorities } from "../cluster/authorities.ts";
+import { AuthorityStore } from "../cluster/authority-store.ts";
+import { loadCertificates } from "../cluster/certificate.ts";
+import { ControlPlaneIdentity } from "../cluster/control-plane-identity.ts";
+import { WorkerIdentityStore } from "../cluster/identity-store.ts";
 import type { Config } from "../config.ts";
 import { ContainerStore } from "../container/store.ts";
 import { WorkerClients } from "../container/worker-client.ts";
@@ -14,12 +19,10 @@ import { WebhookStore } from "../health/webhook-store.ts";
 import { ImageStore } from "../image/store.ts";
 import type { RegistryClient } from "../registry/client.ts";
 import { SchedulerStore } from "../scheduler/store.ts";
-import { workerCallToken } from "../secret/call-token.ts";
 import { IdentityIssuer } from "../secret/identity-issuer.ts";
 import { IdentityKeyStore } from "../secret/identity-key-store.ts";
 import { IdentityKeys } from "../secret/identity-keys.ts";
 import type { DescribeIdentity } from "../secret/identity-service.ts";
-import { KeyFile } from "../secret/kek.ts";
 import { KeyPresence } from "../secret/key-presence.ts";
 import { ControlProcessStore } from "../secret/key-process-store.ts";
 import type { RotationDependencies } from "../secret/key-rotation.ts";
@@ -52,7 +55,10 @@ export interface ControlPlane {
   readonly containers: ContainerStore;
   readonly scheduling: SchedulerStore;
   readonly workerClients: WorkerClients;
-  readonly callToken: (workerId: string, bootNonce: string) => string;
+  readonly authorities: ClusterAuthorities;
+  /** What this process shows to workers. */
+  readonly identity: ControlPlaneIdentity;
+  readonly workerIdentities: WorkerIdentityStore;
   readonly registry: RegistryClient;
   readonly policies: WorkspacePolicies;
   readonly alerting: Alerting;
@@ -94,6 +100,8 @@ export async function openControlPlane(
   options: ControlPlaneOptions,
 ): Promise<ControlPlane> {
   const { url } = config.database;
+  // While the database starts.
+  loadCertificates();
   const embedded =
     url === undefined ? await EmbeddedPostgres.start({ dataDir: config.data_dir, signal }) : undefined;
   try {
@@ -107,8 +115,8 @@ export async function openControlPlane(
     const processes = new ControlProcessStore(database);
     const presence = await KeyPresence.start(processes, ring, options.roles);
     const workspaces = new WorkspaceStore(database, ring);
-    const key = await KeyFile.open(config.keyFile, { create: true });
-    const callToken = (workerId: string, bootNonce: string) => workerCallToken(key, workerId, bootNonce);
+    const authorities = await ClusterAuthorities.open(new AuthorityStore(database), ring);
+    const identity = await ControlPlaneIdentity.start(authorities, config.cluster.certificate_life);
     const policies = workspacePolicies(config, workspaces);
     const issuer = createIssuer(config, database, ring);
     const providersOf = createProvidersOf({ config, policies, issuers, issuer });
@@ -136,12 +144,15 @@ export async function openControlPlane(
       images: new ImageStore(database),
       containers: new ContainerStore(database),
       scheduling: new SchedulerStore(database),
-      workerClients: new WorkerClients(callToken),
-      callToken,
       rotation: { ring, keys, rows: new WrappedRowStore(database), processes },
+      workerClients: new WorkerClients(() => identity.current),
+      authorities,
+      identity,
+      workerIdentities: new WorkerIdentityStore(database),
       async close() {
         await presence.close();
         await audit.close();
+        identity.close();
         await database.close();
         await embedded?.stop();
       },

@@ -1,16 +1,26 @@
 import { type Config, ConfigError } from "../config.ts";
-import type { ServerTls } from "../rpc/server.ts";
+import type { OperatorTls } from "../rpc/server.ts";
 
 export interface ListenSettings {
   readonly host: string;
   readonly port: number;
-  readonly tls?: ServerTls;
+  readonly tls?: OperatorTls;
 }
 
-type Listening = Config["gateway"];
+/** Where a role of the cluster's listens; what it shows there is the cluster's to make. */
+export function listenAddress(
+  { listen }: Pick<Config["scheduler"], "listen">,
+  defaultPort: number,
+): Pick<ListenSettings, "host" | "port"> {
+  return listen ?? { host: "127.0.0.1", port: defaultPort };
+}
 
-/** Where a role listens. Off loopback it must be TLS: tokens and credentials would cross the network in the clear. */
-export function listenSettings(role: string, settings: Listening, defaultPort: number): ListenSettings {
+/** Where the gateway listens. Off loopback it must be TLS: tokens and credentials would cross the network in the clear. */
+export function listenSettings(
+  role: string,
+  settings: Config["gateway"],
+  defaultPort: number,
+): ListenSettings {
   const { host, port } = settings.listen ?? { host: "127.0.0.1", port: defaultPort };
   const { tls_cert_file: certFile, tls_key_file: keyFile } = settings;
   if ((certFile === undefined) !== (keyFile === undefined)) {

@@ -1,5 +1,6 @@
 import { chmodSync, existsSync, mkdirSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
+import { formatJoinToken, type JoinToken, parseJoinToken } from "../cluster/join-token.ts";
 import { type Config, ConfigError } from "../config.ts";
 import { preferThisThread, protectMemory } from "../native/process.ts";
 import type { Server } from "../rpc/server.ts";
@@ -99,7 +100,7 @@ export async function startNode(
       const { startWorker } = await import("./worker.ts");
       const worker = await startWorker(config, stores, {
         schedulerUrl: schedulerServer?.url ?? requireSchedulerUrl(config),
-        token: readJoinToken(config),
+        token: () => readJoinToken(config),
       });
       closers.push(worker);
     }
@@ -135,22 +136,26 @@ function joinTokenPath(config: Config): string {
 }
 
 /** Workers join with the token in this file; it is made once, for root's eyes. */
-async function keepJoinToken(config: Config, { tokens }: ControlPlane): Promise<void> {
+async function keepJoinToken(config: Config, { tokens, authorities }: ControlPlane): Promise<void> {
   const path = joinTokenPath(config);
-  if (existsSync(path) && (await tokens.verify(readFileSync(path, "utf8").trim()))?.role === "worker") return;
-  const { token } = await tokens.create({ role: "worker", name: "join token" });
-  await writeFileAtomic(path, `${token}\n`, 0o600);
+  const [bare = ""] = existsSync(path) ? readFileSync(path, "utf8").trim().split(".") : [];
+  const counts = (await tokens.verify(bare))?.role === "worker";
+  const token = counts ? bare : (await tokens.create({ role: "worker", name: "join token" })).token;
+  const text = `${formatJoinToken(token, authorities.trusted)}\n`;
+  if (!counts || readFileSync(path, "utf8") !== text) await writeFileAtomic(path, text, 0o600);
 }
 
-function readJoinToken(config: Config): string {
+function readJoinToken(config: Config): JoinToken {
   const path = joinTokenPath(config);
+  let text: string;
   try {
-    return readFileSync(path, "utf8").trim();
+    text = readFileSync(path, "utf8");
   } catch {
     throw new ConfigError("unreadable", `worker: no join token: ${path} cannot be read`, {
-      next: "Copy the file `join-token` from the scheduler's data folder, and name it with worker.token_file.",
+      next: "Put what `oci-node token create --role worker` prints into a file, and name it with worker.token_file.",
     });
   }
+  return parseJoinToken(text, path);
 }
 
 function requireSchedulerUrl(config: Config): string {

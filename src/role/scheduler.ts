@@ -1,17 +1,21 @@
 import { randomUUID } from "node:crypto";
+import type { IncomingMessage, ServerResponse } from "node:http";
 import type { AuditEvent } from "../audit/audit.ts";
+import { certifiedWorker, joinService } from "../cluster/join-service.ts";
+import { authoritiesPath } from "../cluster/membership-client.ts";
 import type { Config } from "../config.ts";
-import { SchedulerService } from "../gen/oci_node/v1/scheduler_service_pb.ts";
+import { JoinService, SchedulerService } from "../gen/oci_node/v1/scheduler_service_pb.ts";
 import { AlertLoop } from "../health/alert-loop.ts";
 import { DeliveryLoop } from "../health/delivery-loop.ts";
 import { auditCalls, auditFirst } from "../rpc/audit.ts";
 import { authenticate } from "../rpc/authentication.ts";
+import { authenticateCertificate, authenticateEither } from "../rpc/certificate-authentication.ts";
 import { translateErrors } from "../rpc/error.ts";
 import { type Server, serve } from "../rpc/server.ts";
 import { SchedulerLoop } from "../scheduler/loop.ts";
 import { schedulerService } from "../scheduler/service.ts";
 import type { ControlPlane } from "./control-plane.ts";
-import { listenSettings } from "./listening.ts";
+import { listenAddress } from "./listening.ts";
 
 export const schedulerPort = 7071;
 
@@ -22,7 +26,7 @@ export interface Scheduler {
 }
 
 export async function startScheduler(config: Config, plane: ControlPlane): Promise<Scheduler> {
-  const { scheduling, containers, images, vault, tokens, workerClients, callToken } = plane;
+  const { scheduling, containers, images, vault, tokens, workerClients } = plane;
   const attaching = {
     vault,
     registry: plane.registry,
@@ -31,21 +35,33 @@ export async function startScheduler(config: Config, plane: ControlPlane): Promi
     noteUse: (event: AuditEvent) => void plane.audit.note(event),
     deliveryOf: async (workspaceId: string) => (await plane.policies(workspaceId)).credential_delivery,
   };
+  const { authorities, identity, workerIdentities: identities } = plane;
   const server = await serve({
-    ...listenSettings("scheduler", config.scheduler, schedulerPort),
+    ...listenAddress(config.scheduler, schedulerPort),
+    // Who joins has no certificate yet; each method says for itself what it takes.
+    tls: { identity: identity.current, clients: "asked" },
     interceptors: [
       auditCalls(plane.audit),
       translateErrors,
-      authenticate((token) => tokens.verify(token)),
+      authenticateEither(
+        authenticate((token) => tokens.verify(token)),
+        authenticateCertificate({ worker: certifiedWorker(identities) }),
+      ),
       auditFirst(plane.audit),
     ],
+    fallback: (request, response) => answerAuthorities(authorities.pem, request, response),
     routes: (router) => {
       router.service(
+        JoinService,
+        joinService({ authorities, identities, lifeMs: config.cluster.certificate_life }),
+      );
+      router.service(
         SchedulerService,
-        schedulerService({ ...attaching, images, store: scheduling, containers, callToken }),
+        schedulerService({ ...attaching, images, store: scheduling, containers }),
       );
     },
   });
+  identity.onRenewed((renewed) => server.renew(renewed));
   const loop = await SchedulerLoop.start({
     schedulerId: randomUUID(),
     store: scheduling,
@@ -69,4 +85,12 @@ export async function startScheduler(config: Config, plane: ControlPlane): Promi
       await server.close();
     },
   };
+}
+
+/** Who the cluster's authorities are is for everybody to know: a host compares them with its join token. */
+function answerAuthorities(pem: string, request: IncomingMessage, response: ServerResponse): void {
+  const asked = request.method === "GET" && request.url === authoritiesPath;
+  const type = asked ? "application/x-pem-file" : "text/plain";
+  response.writeHead(asked ? 200 : 404, { "content-type": type });
+  response.end(asked ? pem : "oci-node: a scheduler serves workers here\n");
 }

@@ -1,4 +1,5 @@
 import type { ConnectRouter } from "@connectrpc/connect";
+import { formatJoinToken } from "../cluster/join-token.ts";
 import { type StopDependencies, stopContainersOf } from "../container/stop.ts";
 import { TokenService } from "../gen/oci_node/v1/token_service_pb.ts";
 import { WorkspaceService } from "../gen/oci_node/v1/workspace_service_pb.ts";
@@ -36,8 +37,8 @@ export function serveTenants(router: ConnectRouter, { plane, index, stopping }: 
     tokenService({
       tokens,
       workspaces,
-      formatJoinToken: (token) => token,
-      joinedWith: async () => [],
+      formatJoinToken: (token) => formatJoinToken(token, plane.authorities.trusted),
+      joinedWith: async (id) => (await plane.workerIdentities.joinedWith(id)).map(({ name }) => name),
     }),
   );
 }

@@ -1,12 +1,17 @@
 import { randomUUID } from "node:crypto";
-import { readFileSync } from "node:fs";
+import { rm } from "node:fs/promises";
 import { availableParallelism, totalmem } from "node:os";
 import { join } from "node:path";
+import type { ClusterError } from "../cluster/error.ts";
+import { IdentityFiles } from "../cluster/identity-files.ts";
+import type { JoinToken } from "../cluster/join-token.ts";
+import { Membership } from "../cluster/membership-client.ts";
+import { isControlPlane } from "../cluster/names.ts";
 import type { Config } from "../config.ts";
 import { WorkerService } from "../gen/oci_node/v1/worker_service_pb.ts";
 import { defaultFetchLimits } from "../mount/limits.ts";
 import { formatPlatform, hostPlatform } from "../reference/platform.ts";
-import { authenticateExactly } from "../rpc/authentication.ts";
+import { authenticateCertificate } from "../rpc/certificate-authentication.ts";
 import { translateErrors } from "../rpc/error.ts";
 import { type Server, serve } from "../rpc/server.ts";
 import { AccessGrants } from "../runtime/grants.ts";
@@ -15,11 +20,10 @@ import { SchedulerClient } from "../runtime/scheduler-client.ts";
 import { Worker } from "../runtime/worker.ts";
 import { workerService } from "../runtime/worker-service.ts";
 import { generateBootKey } from "../secret/seal.ts";
-import { writeFileAtomic } from "../std/atomic-file.ts";
 import { logger } from "../std/log.ts";
 import { version } from "../std/version.ts";
 import { sleep } from "../std/wait.ts";
-import { listenSettings } from "./listening.ts";
+import { listenAddress } from "./listening.ts";
 import { createRegistryClient } from "./registry-client.ts";
 import type { WorkerStores } from "./worker-stores.ts";
 
@@ -32,6 +36,7 @@ export interface WorkerRole {
   leave(): Promise<void>;
 }
 
+const log = logger("worker");
 const leaveTimeoutMs = 10_000;
 /** Of a reader's deadline: the rest is for the registry. */
 const leasePatience = 0.6;
@@ -41,10 +46,11 @@ const registrationPatienceMs = 5_000;
 export async function startWorker(
   config: Config,
   { mounts, index }: WorkerStores,
-  join_: { readonly schedulerUrl: string; readonly token: string },
+  join_: { readonly schedulerUrl: string; readonly token: () => JoinToken },
 ): Promise<WorkerRole> {
   const leaving = new AbortController();
-  const workerId = await stableWorkerId(config.stateDir);
+  const files = await IdentityFiles.open(join(config.stateDir, "identity"));
+  const { workerId } = files;
   const boot = { workerId, bootNonce: randomUUID() };
   const bootKey = await generateBootKey();
   const registered = Promise.withResolvers<void>();
@@ -74,16 +80,38 @@ export async function startWorker(
     },
   });
   await worker.adopt();
+  const membership = new Membership({
+    files,
+    url: join_.schedulerUrl,
+    name: config.workerName,
+    joinToken: join_.token,
+    signal: leaving.signal,
+  });
+  await membership.begin();
+  // Of versions whose workers chose their ids.
+  await rm(join(config.stateDir, "worker-id"), { force: true });
   const server = await serve({
-    ...listenSettings("worker", config.worker, 0),
-    interceptors: [translateErrors, authenticateExactly((token) => client.isCallToken(token))],
+    ...listenAddress(config.worker, 0),
+    tls: { identity: membership.identity, clients: "required" },
+    interceptors: [translateErrors, authenticateCertificate({ controlPlane: isControlPlane })],
     routes: (router) => {
       router.service(WorkerService, workerService(worker, boot));
     },
   });
+  let revoked = false;
+  const onRevoked = ({ message, next }: ClusterError) => {
+    if (revoked) return;
+    revoked = true;
+    log.error("this worker was revoked: its containers are ended, and it gets no more", {
+      error: message,
+      next,
+    });
+    void worker.giveUp();
+  };
   const client: SchedulerClient = new SchedulerClient({
     url: join_.schedulerUrl,
-    joinToken: join_.token,
+    member: membership,
+    onRevoked,
     signal: leaving.signal,
     containerIds: () => worker.containerIds(),
     facts: {
@@ -99,6 +127,7 @@ export async function startWorker(
   });
   worker.startHeartbeat(client, await client.register());
   registered.resolve();
+  void membership.keepFresh({ renewed: (identity) => server.renew(identity), revoked: onRevoked });
   return {
     server,
     async close() {
@@ -113,18 +142,4 @@ export async function startWorker(
       await server.close();
     },
   };
-}
-
-/** A worker keeps its id over restarts: that is how what it ran finds it again. */
-async function stableWorkerId(stateDir: string): Promise<string> {
-  const path = join(stateDir, "worker-id");
-  try {
-    const id = readFileSync(path, "utf8").trim();
-    if (/^[0-9a-f-]{36}$/.test(id)) return id;
-  } catch {
-    // The first start: made below.
-  }
-  const id = randomUUID();
-  await writeFileAtomic(path, `${id}\n`, 0o600);
-  return id;
 }

@@ -12,6 +12,7 @@ import {
 } from "./audit-table.ts";
 import { findCaller } from "./authentication.ts";
 import { addressOf } from "./caller-address.ts";
+import { findCertifiedWorker } from "./certificate-authentication.ts";
 import { toConnectError } from "./error.ts";
 import { Throttle } from "./throttle.ts";
 
@@ -192,12 +193,16 @@ async function* toEnd<T>(
 
 function eventOf({ values, row, request, response }: Call, error?: ConnectError): CallEvent | undefined {
   const caller = findCaller(values);
-  if (caller === undefined) return undefined;
+  const worker = findCertifiedWorker(values);
+  if (caller === undefined && worker === undefined) return undefined;
   const about: About = "strict" in row ? aboutOf(row, request, response) : {};
   const code = error === undefined ? undefined : codeOf(error);
   return {
-    actor: { kind: "token", id: caller.tokenId, name: caller.name, role: caller.role },
-    workspaceId: caller.workspaceId,
+    actor:
+      caller === undefined
+        ? { kind: "worker", id: worker ?? "", name: worker ?? "", role: "worker" }
+        : { kind: "token", id: caller.tokenId, name: caller.name, role: caller.role },
+    workspaceId: caller?.workspaceId,
     ...about,
     action: row.action,
     target: { kind: row.kind, ...about.target },

@@ -75,16 +75,6 @@ async function* whileTrue<T>(
   }
 }
 
-/** Lets a call through only with exactly this token: how a worker knows its schedulers and gateways. */
-export function authenticateExactly(matches: (token: string) => boolean): Interceptor {
-  return (next) => (request) => {
-    if (!matches(bearer(request.header.get("authorization")))) {
-      throw new ConnectError("the token is not this worker's", Code.Unauthenticated);
-    }
-    return next(request);
-  };
-}
-
 /** Who calls, if that is known by now. */
 export function findCaller(values: ContextValues): Caller | undefined {
   return values.get(callerKey);

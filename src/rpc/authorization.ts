@@ -41,8 +41,9 @@ const ofCluster = (...roles: readonly Role[]): Access => ({ by: "token", roles, 
 const look = inWorkspace("owner", "developer", "viewer");
 const change = inWorkspace("owner", "developer");
 const administer = ofCluster("admin");
-/** Until workers call under certificates: their join token. */
-const worker = ofCluster("worker");
+/** What a host becomes a worker with; from then on it calls with its certificate. */
+const join = ofCluster("worker");
+const worker: Access = { by: "certificate", of: "worker" };
 const controlPlane: Access = { by: "certificate", of: "control plane" };
 
 /** Every method of a service: one without access does not compile. */
@@ -125,7 +126,7 @@ export const authorization: Table = {
     revokeWorker: administer,
   },
   "oci_node.v1.JoinService": {
-    joinCluster: worker,
+    joinCluster: join,
     renewCertificate: worker,
   },
   "oci_node.v1.SchedulerService": {

@@ -1,5 +1,6 @@
 import { Code, ConnectError, type Interceptor } from "@connectrpc/connect";
 import type { AuditErrorCode } from "../audit/error.ts";
+import type { ClusterErrorCode } from "../cluster/error.ts";
 import type { ContainerErrorCode } from "../container/error.ts";
 import type { CredentialErrorCode } from "../credential/error.ts";
 import type { DbErrorCode } from "../db/error.ts";
@@ -65,6 +66,16 @@ const audit: Record<AuditErrorCode, Code> = {
   not_written: Code.Internal,
   bad_filter: Code.InvalidArgument,
   not_allowed: Code.PermissionDenied,
+};
+
+const cluster: Record<ClusterErrorCode, Code> = {
+  bad_token: Code.Unauthenticated,
+  wrong_authority: Code.FailedPrecondition,
+  bad_request: Code.InvalidArgument,
+  not_joined: Code.Unauthenticated,
+  revoked: Code.PermissionDenied,
+  unreachable: Code.Unavailable,
+  identity_file: Code.FailedPrecondition,
 };
 
 const registry: Record<RegistryErrorCode, Code> = {
@@ -172,6 +183,7 @@ const rooms: Readonly<
   CredentialError: { room: "credential", codes: credential },
   AuditError: { room: "audit", codes: audit },
   SecretError: { room: "secret", codes: secret },
+  ClusterError: { room: "cluster", codes: cluster },
   RegistryError: { room: "registry", codes: registry },
   IndexError: { room: "index", codes: index },
   ImageError: { room: "image", codes: image },

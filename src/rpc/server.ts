@@ -2,11 +2,14 @@ import { readFileSync } from "node:fs";
 import * as http from "node:http";
 import * as http2 from "node:http2";
 import * as net from "node:net";
+import type { Server as TlsServer } from "node:tls";
 import type { DescMessage } from "@bufbuild/protobuf";
 import type { ConnectRouter, Interceptor } from "@connectrpc/connect";
 import { connectNodeAdapter } from "@connectrpc/connect-node";
 import { CodedError, errnoOf } from "../std/error.ts";
+import type { TlsIdentity } from "../std/tls-identity.ts";
 import { connectionValues } from "./caller-address.ts";
+import { withPeer } from "./peer.ts";
 import { expecting, requestText } from "./request-json.ts";
 
 export type ListenErrorCode = "address_in_use" | "cannot_listen";
@@ -16,9 +19,17 @@ export class ListenError extends CodedError<ListenErrorCode> {
   override readonly name = "ListenError";
 }
 
-export interface ServerTls {
+/** Files of the operator's. */
+export interface OperatorTls {
   readonly certFile: string;
   readonly keyFile: string;
+}
+
+/** An identity of the cluster's; whoever connects shows one too. */
+export interface MutualTls {
+  readonly identity: TlsIdentity;
+  /** `required`: no connection without a certificate of the identity's authorities. */
+  readonly clients: "required" | "asked";
 }
 
 export interface ServeOptions {
@@ -27,7 +38,7 @@ export interface ServeOptions {
   readonly port: number;
   readonly routes: (router: ConnectRouter) => void;
   readonly interceptors: Interceptor[];
-  readonly tls?: ServerTls;
+  readonly tls?: OperatorTls | MutualTls;
   /** Answers what is not an RPC, such as `/healthz`. */
   readonly fallback?: (request: http.IncomingMessage, response: http.ServerResponse) => void;
 }
@@ -37,10 +48,13 @@ export interface Server {
   readonly port: number;
   /** `http://host:port`, or https where TLS is on. */
   readonly url: string;
+  /** Shows another certificate from now on; connections that there are keep theirs. Only for a server with an identity. */
+  renew(identity: TlsIdentity): void;
   close(): Promise<void>;
 }
 
 const http2Preface = "PRI";
+const minVersion = "TLSv1.2";
 const bodyBytesMax = 4 * 1024 * 1024;
 
 /**
@@ -57,7 +71,7 @@ export async function serve(options: ServeOptions): Promise<Server> {
       for (const { requestPath, method } of router.handlers) inputs.set(requestPath, method.input);
     },
     interceptors: options.interceptors,
-    contextValues: connectionValues,
+    contextValues: (request) => withPeer(connectionValues(request), request),
     readMaxBytes: bodyBytesMax,
     jsonOptions: { textDecoder: requestText } as object,
     ...(options.fallback === undefined ? {} : { fallback: options.fallback as never }),
@@ -77,6 +91,9 @@ export async function serve(options: ServeOptions): Promise<Server> {
     host: options.host,
     port: address.port,
     url: `${options.tls === undefined ? "http" : "https"}://${shownHost}:${address.port}`,
+    renew: (identity) => {
+      (listener as unknown as TlsServer).setSecureContext({ ...identity.secureContext(), minVersion });
+    },
     close: () =>
       new Promise((resolve) => {
         listener.close(() => resolve());
@@ -87,16 +104,20 @@ export async function serve(options: ServeOptions): Promise<Server> {
 
 type Handler = (request: never, response: never) => void;
 
-function encrypted(handler: Handler, tls: ServerTls): net.Server {
-  return http2.createSecureServer(
-    {
-      allowHTTP1: true,
-      minVersion: "TLSv1.2",
-      cert: readFileSync(tls.certFile),
-      key: readFileSync(tls.keyFile),
-    },
-    handler as never,
-  ) as unknown as net.Server;
+function encrypted(handler: Handler, tls: OperatorTls | MutualTls): net.Server {
+  const shown =
+    "identity" in tls
+      ? {
+          ...tls.identity.secureContext(),
+          requestCert: true,
+          rejectUnauthorized: tls.clients === "required",
+        }
+      : { cert: readFileSync(tls.certFile), key: readFileSync(tls.keyFile) };
+  const server = http2.createSecureServer({ allowHTTP1: true, minVersion, ...shown }, handler as never);
+  // Of one connection; the others go on.
+  server.on("sessionError", () => undefined);
+  server.on("tlsClientError", () => undefined);
+  return server as unknown as net.Server;
 }
 
 function cleartext(handler: Handler): net.Server {

@@ -1,5 +1,6 @@
 import type { Interceptor, Transport } from "@connectrpc/connect";
 import { createConnectTransport } from "@connectrpc/connect-node";
+import type { TlsIdentity } from "../std/tls-identity.ts";
 
 export interface TransportOptions {
   /** `http://host:port` or `https://host:port`. */
@@ -10,21 +11,65 @@ export interface TransportOptions {
   readonly ca?: readonly string[];
 }
 
-/** How clients of ours reach a server of ours: Connect over HTTP/2, one connection, a bearer token. */
-export function transportTo(options: TransportOptions): Transport {
-  const authorize: Interceptor = (next) => (request) => {
-    request.header.set("authorization", `Bearer ${options.token}`);
+export interface ClusterTransportOptions {
+  /** `https://host:port`. */
+  readonly url: string;
+  /** The name that the server's certificate must have, wherever it is reached. */
+  readonly serverName: string;
+  /** PEM of the authorities that count; what the client itself shows, if anything. */
+  readonly tls: TlsIdentity | { readonly authorities: string };
+  readonly token?: string;
+}
+
+const connection = {
+  httpVersion: "2",
+  idleConnectionTimeoutMs: 60_000,
+  pingIntervalMs: 15_000,
+  pingTimeoutMs: 10_000,
+} as const;
+const minVersion = "TLSv1.2";
+
+/** How users reach a gateway: Connect over HTTP/2, one connection, a bearer token. */
+export function transportTo({ url, token, ca }: TransportOptions): Transport {
+  const nodeOptions = { minVersion, ...(ca === undefined ? {} : { ca: [...ca] }) } as const;
+  return createConnectTransport({ ...connection, baseUrl: url, nodeOptions, interceptors: [bearer(token)] });
+}
+
+/** How the processes of a cluster reach each other: as {@link transportTo}, with certificates of the cluster's. */
+export function clusterTransport({ url, serverName, tls, token }: ClusterTransportOptions): Transport {
+  const shown = "secureContext" in tls ? tls.secureContext() : { ca: tls.authorities };
+  return createConnectTransport({
+    ...connection,
+    baseUrl: url,
+    nodeOptions: { ...shown, servername: serverName, minVersion },
+    interceptors: token === undefined ? [] : [bearer(token)],
+  });
+}
+
+/**
+ * As {@link clusterTransport}, with the identity that counts at each call: once another one is there, calls go over a new
+ * connection, and what the old one still carries ends in its time.
+ */
+export function renewedTransport(options: {
+  readonly url: string;
+  readonly serverName: string;
+  readonly identity: () => TlsIdentity;
+}): Transport {
+  let latest: { readonly tls: TlsIdentity; readonly transport: Transport } | undefined;
+  const current = (): Transport => {
+    const tls = options.identity();
+    if (latest?.tls !== tls) latest = { tls, transport: clusterTransport({ ...options, tls }) };
+    return latest.transport;
+  };
+  return {
+    unary: (...call) => current().unary(...call),
+    stream: (...call) => current().stream(...call),
+  };
+}
+
+function bearer(token: string): Interceptor {
+  return (next) => (request) => {
+    request.header.set("authorization", `Bearer ${token}`);
     return next(request);
   };
-  return createConnectTransport({
-    baseUrl: options.url,
-    httpVersion: "2",
-    interceptors: [authorize],
-    ...(options.ca === undefined
-      ? {}
-      : { nodeOptions: { ca: [...options.ca], minVersion: "TLSv1.2" as const } }),
-    idleConnectionTimeoutMs: 60_000,
-    pingIntervalMs: 15_000,
-    pingTimeoutMs: 10_000,
-  });
 }

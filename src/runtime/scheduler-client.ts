@@ -1,5 +1,8 @@
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { type Client, Code, ConnectError, createClient } from "@connectrpc/connect";
+import type { ClusterError } from "../cluster/error.ts";
+import { clusterErrorOf } from "../cluster/membership-client.ts";
+import { schedulerName } from "../cluster/names.ts";
 import type { ImageTransfer, NewContainerEvent } from "../container/container.ts";
 import { fromWireImageCredential } from "../container/credential-wire-service.ts";
 import type { ContainerState } from "../container/state.ts";
@@ -8,9 +11,10 @@ import { CredentialError } from "../credential/error.ts";
 import { ContainerState as WireState } from "../gen/oci_node/v1/container_service_pb.ts";
 import { ErrorDetailSchema } from "../gen/oci_node/v1/error_pb.ts";
 import { SchedulerService } from "../gen/oci_node/v1/scheduler_service_pb.ts";
-import { transportTo } from "../rpc/transport.ts";
-import { isSameToken } from "../secret/call-token.ts";
+import { renewedTransport } from "../rpc/transport.ts";
+import { messageOf } from "../std/error.ts";
 import { logger } from "../std/log.ts";
+import type { TlsIdentity } from "../std/tls-identity.ts";
 import { sleep } from "../std/wait.ts";
 import type { ImageAccess, ImageUser } from "./image-access.ts";
 
@@ -53,17 +57,27 @@ export interface Heartbeat {
   readonly containerIds: readonly string[];
 }
 
+/** The worker's place in the cluster: what it calls with. */
+export interface Member {
+  readonly identity: TlsIdentity;
+  /** For a scheduler that does not take the certificate. Throws ClusterError. */
+  joinAgain(): Promise<void>;
+}
+
 /** A worker's side of SchedulerService: every call is tried again until it is through or the signal aborts. */
 export class SchedulerClient {
   readonly #client: Client<typeof SchedulerService>;
   readonly #facts: WorkerFacts;
   readonly #containerIds: () => readonly string[];
   readonly #signal: AbortSignal;
-  #callToken: string | undefined;
+  readonly #member: Member;
+  readonly #onRevoked: (error: ClusterError) => void;
 
   constructor(options: {
     readonly url: string;
-    readonly joinToken: string;
+    readonly member: Member;
+    /** The scheduler takes nothing from this worker any more, and gives it nothing. May come several times. */
+    readonly onRevoked: (error: ClusterError) => void;
     readonly facts: WorkerFacts;
     /** The containers that are here, asked at each registration. */
     readonly containerIds: () => readonly string[];
@@ -71,16 +85,17 @@ export class SchedulerClient {
   }) {
     this.#client = createClient(
       SchedulerService,
-      transportTo({ url: options.url, token: options.joinToken }),
+      renewedTransport({
+        url: options.url,
+        serverName: schedulerName,
+        identity: () => options.member.identity,
+      }),
     );
+    this.#member = options.member;
+    this.#onRevoked = options.onRevoked;
     this.#facts = options.facts;
     this.#containerIds = options.containerIds;
     this.#signal = options.signal;
-  }
-
-  /** Whether a token is the one that schedulers and gateways present to this boot. */
-  isCallToken(token: string): boolean {
-    return this.#callToken !== undefined && isSameToken(token, this.#callToken);
   }
 
   /** Returns the heartbeat interval in milliseconds. */
@@ -95,23 +110,24 @@ export class SchedulerClient {
         { timeoutMs: callTimeoutMs, signal: this.#signal },
       ),
     );
-    this.#callToken = response.callToken;
     return response.heartbeatIntervalMs;
   }
 
   /** One heartbeat, not repeated. Returns the containers to remove; registers again where that is asked. */
   async heartbeat(beat: Heartbeat): Promise<readonly string[]> {
     const { workerId, bootNonce } = this.#facts;
-    const response = await this.#client.heartbeat(
-      {
-        workerId,
-        bootNonce,
-        cpuMillisUsed: beat.cpuMillisUsed,
-        memoryBytesUsed: BigInt(beat.memoryBytesUsed),
-        containerIds: [...beat.containerIds],
-      },
-      { timeoutMs: callTimeoutMs, signal: this.#signal },
-    );
+    const request = {
+      workerId,
+      bootNonce,
+      cpuMillisUsed: beat.cpuMillisUsed,
+      memoryBytesUsed: BigInt(beat.memoryBytesUsed),
+      containerIds: [...beat.containerIds],
+    };
+    const response = await this.#client
+      .heartbeat(request, { timeoutMs: callTimeoutMs, signal: this.#signal })
+      .catch((error: unknown) => {
+        throw this.#noteRevoked(error);
+      });
     if (response.registerAgain) await this.register();
     return response.removeContainerIds;
   }
@@ -150,6 +166,7 @@ export class SchedulerClient {
       );
       return true;
     } catch (error) {
+      if (clusterErrorOf(error)?.code === "revoked") return false;
       const { code } = ConnectError.from(error);
       if (code === Code.NotFound || code === Code.FailedPrecondition || code === Code.Aborted) return false;
       throw error;
@@ -184,7 +201,7 @@ export class SchedulerClient {
         credential: fromWireImageCredential(fresh.imageCredential),
       };
     } catch (error) {
-      throw noAccess(ConnectError.from(error));
+      throw noAccess(ConnectError.from(this.#noteRevoked(error)));
     }
   }
 
@@ -194,12 +211,30 @@ export class SchedulerClient {
       try {
         return await call();
       } catch (error) {
-        const { code, rawMessage } = ConnectError.from(error);
-        if (this.#signal.aborted || !passing.has(code)) throw error;
+        const { code, rawMessage } = ConnectError.from(this.#noteRevoked(error));
+        if (this.#signal.aborted) throw error;
+        if (clusterErrorOf(error)?.code === "not_joined") await this.#joinAgain(what);
+        else if (!passing.has(code)) throw error;
         log.warn("the scheduler does not answer", { what, code: Code[code], error: rawMessage });
         await sleep(delayMs, this.#signal);
       }
     }
+  }
+
+  /** At its first registration a worker that cannot join is told so; later what it has to say is kept until it can. */
+  async #joinAgain(what: string): Promise<void> {
+    try {
+      await this.#member.joinAgain();
+    } catch (error) {
+      if (what === "register" || this.#signal.aborted) throw error;
+      log.error("the cluster does not let this worker in", { what, error: messageOf(error) });
+    }
+  }
+
+  #noteRevoked<T>(error: T): T {
+    const known = clusterErrorOf(error);
+    if (known?.code === "revoked") this.#onRevoked(known);
+    return error;
   }
 }
 
@@ -218,6 +253,8 @@ function noAccess(error: ConnectError): CredentialError {
   const { code, rawMessage } = error;
   const [detail] = error.findDetails(ErrorDetailSchema);
   const next = detail?.next || undefined;
+  if (detail?.room === "cluster" && code === Code.PermissionDenied)
+    return new CredentialError("provider_failed", `no new image credentials: ${rawMessage}`, { next });
   if (detail?.room === "scheduler" && code === Code.PermissionDenied)
     return new CredentialError("provider_failed", `no new image credentials: ${rawMessage}`, { next });
   if (detail !== undefined && speaking.has(detail.room)) {

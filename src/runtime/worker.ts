@@ -151,6 +151,16 @@ export class Worker {
     this.#dependencies.runtime.close();
   }
 
+  /** Ends all containers at once and takes no more: they are not this worker's any longer. */
+  async giveUp(): Promise<void> {
+    this.#closed = true;
+    clearInterval(this.#heartbeat);
+    await Promise.all([
+      this.#dependencies.prepared.close(),
+      ...[...this.#held.values()].map((held) => held.stop(1)),
+    ]);
+  }
+
   /** Stops all containers, at most for a while each, and returns when nothing of them is left. */
   async close(): Promise<void> {
     this.#closed = true;

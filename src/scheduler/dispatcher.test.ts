@@ -3,6 +3,7 @@ import { rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { eq } from "drizzle-orm";
+import { TestCluster } from "../cluster/cluster.test-kit.ts";
 import { ContainerStore } from "../container/store.ts";
 import { WorkerClients } from "../container/worker-client.ts";
 import { CredentialError } from "../credential/error.ts";
@@ -54,9 +55,12 @@ beforeAll(async () => {
   containers = new ContainerStore(database);
   workspaceId = (await workspaces.ensure("w")).id;
   otherId = (await workspaces.ensure("other")).id;
+  const cluster = await TestCluster.make();
+  const controlPlane = await cluster.controlPlane();
   worker = await serve({
     host: "127.0.0.1",
     port: 0,
+    tls: { identity: await cluster.worker("w1"), clients: "required" },
     interceptors: [],
     routes: (router) => {
       router.service(WorkerService, {
@@ -91,7 +95,7 @@ beforeAll(async () => {
     containers,
     images: new ImageStore(database),
     vault,
-    workers: new WorkerClients(() => "token"),
+    workers: new WorkerClients(() => controlPlane),
     registry: {
       mintPull: ({ repository }: Reference, _, signal) =>
         waitFor(registries[repository]?.() ?? Promise.resolve(undefined), signal),

@@ -54,7 +54,6 @@ beforeAll(async () => {
     defaultProvider: async () => undefined,
     deliveryOf: async () => delivery,
     noteUse: () => undefined,
-    callToken: () => "",
   });
   workspaceId = (await workspaces.ensure("w")).id;
   bootKey = await generateBootKey();

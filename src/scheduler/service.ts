@@ -31,7 +31,6 @@ export interface SchedulerServiceDependencies extends AttachDependencies {
   readonly store: SchedulerStore;
   readonly images: ImageStore;
   readonly containers: ContainerStore;
-  readonly callToken: (workerId: string, bootNonce: string) => string;
 }
 
 /** Answers SchedulerService to workers. */
@@ -60,10 +59,7 @@ export function schedulerService(
       const known = new Set(request.containerIds);
       const gone = (await store.containersOn(request.workerId)).filter(({ id }) => !known.has(id));
       await recoverContainers(containers, gone, "its worker restarted and the container was gone");
-      return {
-        callToken: dependencies.callToken(request.workerId, request.bootNonce),
-        heartbeatIntervalMs,
-      };
+      return { heartbeatIntervalMs };
     },
     async heartbeat({ workerId, bootNonce, cpuMillisUsed, memoryBytesUsed, containerIds }) {
       const used = { cpuMillis: cpuMillisUsed, memoryBytes: Number(memoryBytesUsed) };

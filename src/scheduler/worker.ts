@@ -5,7 +5,7 @@ export type WorkerState = "ready" | "lost";
 export interface NewWorker {
   readonly id: string;
   readonly name: string;
-  /** Where it serves WorkerService: `http://127.0.0.1:40001`. */
+  /** Where it serves WorkerService: `https://10.0.0.7:40001`. */
   readonly address: string;
   /** X25519 public key of this boot, 32 bytes: image credentials are sealed to it. */
   readonly bootPublicKey: Uint8Array;

@@ -3,7 +3,6 @@ import { chmod, chown, mkdtemp, readdir, readFile, rm, stat, symlink, writeFile 
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { inspect } from "node:util";
-import { isSameToken, workerCallToken } from "./call-token.ts";
 import { boundTo } from "./envelope.ts";
 import type { SecretError } from "./error.ts";
 import { KeyFile } from "./kek.ts";
@@ -77,22 +76,4 @@ test("shows nothing of the key", async () => {
   const shown = inspect(kek, { depth: 10, showHidden: true }) + JSON.stringify(kek);
   expect(shown).not.toContain(key);
   expect(shown).not.toContain(Buffer.from(key, "base64").toString("hex").slice(0, 8));
-});
-
-test("a call token is the same for who holds the key, and differs by worker, boot and key", async () => {
-  const kek = await KeyFile.open(join(folder, "one"), { create: true });
-  const again = await KeyFile.open(join(folder, "one"));
-  const other = await KeyFile.open(join(folder, "two"), { create: true });
-  const token = workerCallToken(kek, "w1", "boot1");
-  expect(token).toMatch(/^ocw_[A-Za-z0-9_-]{43}$/);
-  expect(isSameToken(workerCallToken(again, "w1", "boot1"), token)).toBe(true);
-  const others = [
-    workerCallToken(kek, "w2", "boot1"),
-    workerCallToken(kek, "w1", "boot2"),
-    workerCallToken(kek, "w1b", "oot1"),
-    workerCallToken(other, "w1", "boot1"),
-    "",
-    `${token}x`,
-  ];
-  for (const different of others) expect(isSameToken(different, token)).toBe(false);
 });

@@ -1,9 +1,9 @@
-import { hkdfSync, randomBytes } from "node:crypto";
+import { randomBytes } from "node:crypto";
 import { constants } from "node:fs";
 import { link, mkdir, open, rm } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { errnoOf } from "../std/error.ts";
-import { boundTo, keyBytes, keyIdOf, unwrapKey, wrapKey } from "./envelope.ts";
+import { keyBytes, keyIdOf, unwrapKey, wrapKey } from "./envelope.ts";
 import { SecretError } from "./error.ts";
 
 /** Where a key-encryption key is kept. */
@@ -20,11 +20,6 @@ export interface KeyEncryptionKey {
   unwrap(wrapped: Uint8Array, aad: Uint8Array): Promise<Uint8Array>;
   /** Drops what is kept in memory of a wrapped key. */
   forget?(wrapped: Uint8Array): void;
-  /**
-   * 32 bytes that only holders of the key can compute, bound to a purpose and its parts (HKDF-SHA256, RFC 5869); a key
-   * service has no such thing.
-   */
-  derive?(purpose: string, ...parts: readonly string[]): Uint8Array;
 }
 
 /** A key-encryption key whose bytes this process holds. */
@@ -46,12 +41,6 @@ export class LocalKey implements KeyEncryptionKey {
 
   async unwrap(wrapped: Uint8Array, aad: Uint8Array): Promise<Uint8Array> {
     return unwrapKey(this.#key, wrapped, aad);
-  }
-
-  derive(purpose: string, ...parts: readonly string[]): Uint8Array {
-    return new Uint8Array(
-      hkdfSync("sha256", this.#key, new Uint8Array(0), boundTo(purpose, ...parts), keyBytes),
-    );
   }
 }
 

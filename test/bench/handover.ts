@@ -146,7 +146,7 @@ class Cluster {
        scheduler.listen = "127.0.0.1:${scheduler}"
        registry.insecure = [${hosts.join(", ")}]
        [worker]
-       scheduler_url = "http://127.0.0.1:${scheduler}"
+       scheduler_url = "https://127.0.0.1:${scheduler}"
        background_fetch = false
        traces = false\n`,
       { mode: 0o600 },

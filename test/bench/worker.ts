@@ -26,7 +26,7 @@ export class WorkerAlone {
       `data_dir = "${stage.dataDir}"`,
       'gateway.listen = "127.0.0.1:0"',
       `scheduler.listen = "127.0.0.1:${port}"`,
-      `worker.scheduler_url = "http://127.0.0.1:${port}"`,
+      `worker.scheduler_url = "https://127.0.0.1:${port}"`,
       // Room for a hundred containers, whatever this machine has.
       "worker.cpu = 1000",
       'worker.memory = "1000Gi"',

@@ -15,7 +15,7 @@ export async function writeRolesConfig(
     `data_dir = "${join(dir, "data")}"`,
     'gateway.listen = "127.0.0.1:0"',
     `scheduler.listen = "${scheduler}"`,
-    `worker.scheduler_url = "http://${scheduler}"`,
+    `worker.scheduler_url = "https://${scheduler}"`,
     `registry.insecure = ${JSON.stringify(registry.insecureHosts)}`,
     ...more,
   ];
