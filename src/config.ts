@@ -215,7 +215,9 @@ function parseSettings(text: string, path: string): Settings {
   } catch (cause) {
     const line = brokenLine(text, isToml);
     const where = line === undefined ? path : `${path}: line ${line}`;
-    throw new ConfigError("syntax", `${where}: not TOML: ${messageOf(cause)}`, {
+    // `Strings must be quoted: "hunter2"`: the value may be a password.
+    const why = messageOf(cause).replace(/:? ".*$/s, "");
+    throw new ConfigError("syntax", `${where}: not TOML: ${why}`, {
       next: "Correct that line, or the value that begins there.",
     });
   }

@@ -8,6 +8,7 @@ import { findImage } from "../image/service.ts";
 import type { ImageStore } from "../image/store.ts";
 import { workspaceOf } from "../rpc/authentication.ts";
 import { logger } from "../std/log.ts";
+import { printable } from "../std/printable.ts";
 import type { Container } from "./container.ts";
 import { ContainerError } from "./error.ts";
 import { isEnded } from "./state.ts";
@@ -101,7 +102,7 @@ async function findContainer(
     const many = alike.length > 1;
     throw new ContainerError(
       "not_found",
-      many ? `${text} could be several containers` : `no container ${text}`,
+      many ? `${text} could be several containers` : `no container ${printable(text)}`,
       {
         next: many ? "Give more of its id." : "List them with `oci-node ps --all`.",
       },

@@ -2,6 +2,7 @@ import { and, asc, desc, eq } from "drizzle-orm";
 import type { Database } from "../db/database.ts";
 import { DbError } from "../db/error.ts";
 import { images, secrets, secretVersions } from "../db/schema.ts";
+import { printable } from "../std/printable.ts";
 import { SecretError } from "./error.ts";
 import { decideForPrincipal, type HeldSecret, type Keep, type Principal } from "./principal-store.ts";
 import { appendVersion, type SealedVersion, type SecretRow } from "./version-store.ts";
@@ -162,7 +163,7 @@ export class SecretStore {
 }
 
 export function unknownSecret(name: string): SecretError {
-  return new SecretError("not_found", `no secret ${name} in this workspace`, {
+  return new SecretError("not_found", `no secret ${printable(name)} in this workspace`, {
     next: "See `oci-node secret ls`.",
   });
 }
