@@ -1,7 +1,7 @@
 import { type HostileRow, signal } from "./hostile-row.test-kit.ts";
 
 /** Addresses that are nobody's on the public internet, and whether one can try to connect to them at all. */
-const privateAddresses: readonly (readonly [address: string, what: string, connectable?: false])[] = [
+export const privateAddresses: readonly (readonly [address: string, what: string, connectable?: false])[] = [
   ["127.0.0.1", "loopback"],
   ["127.255.255.254", "the end of loopback"],
   ["10.0.0.1", "a private network"],
@@ -84,7 +84,7 @@ function led([address, what, connectable]: (typeof privateAddresses)[number]): H
 }
 
 /** Spellings that some parser takes for an address or a host that they do not look like. */
-const spellings: readonly string[] = [
+export const spellings: readonly string[] = [
   "2130706433",
   "017700000001",
   "0x7f000001",

@@ -25,6 +25,7 @@ function names(rows: readonly HostileRow[]): string[] {
     "sts.inside.example",
     "moving.example",
     "mirror.example",
+    "hooks.example",
     "*.example",
     "*.evil.example",
     "*.docker.io",

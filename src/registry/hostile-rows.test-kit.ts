@@ -3,6 +3,7 @@ import { hostRows } from "./hostile-hosts.test-kit.ts";
 import { realmRows } from "./hostile-realms.test-kit.ts";
 import { redirectRows } from "./hostile-redirects.test-kit.ts";
 import type { HostileRow } from "./hostile-row.test-kit.ts";
+import { webhookRows } from "./hostile-webhooks.test-kit.ts";
 
 /** The corpus: everything by which a tenant, a registry, a token service or DNS may lead a credential or a connection astray. */
 export const hostileRows: readonly HostileRow[] = [
@@ -10,6 +11,7 @@ export const hostileRows: readonly HostileRow[] = [
   ...realmRows,
   ...redirectRows,
   ...credentialRows,
+  ...webhookRows,
 ];
 
 /** The row with the operator's leave, or with the right host in the wrong one's place. */
