@@ -1,32 +1,23 @@
 #!/usr/bin/env bun
 import { CliError } from "./cli/context.ts";
 import { printFailure } from "./cli/failure.ts";
+import { refusedVariable } from "./cli/refused-variable.ts";
+import { protectMemory } from "./native/protect.ts";
 import { type RoleName, roleNames } from "./role/role-name.ts";
-
-/** Variables that would change what this executable runs, or make it print what it sends. */
-const refusedVariables = [
-  "BUN_OPTIONS",
-  "BUN_BE_BUN",
-  "BUN_CONFIG_VERBOSE_FETCH",
-  "BUN_INSPECT",
-  "BUN_INSPECT_PRELOAD",
-];
 
 /** As shells have it of a program that SIGPIPE ended. */
 const closedPipeExitCode = 141;
 
+// Of every process of ours: nodes, commands, and what they start themselves for.
+protectMemory();
 process.exitCode = await main(process.argv.slice(2));
 
 /** What is not needed is not loaded: the commands take longer to load than a worker to take its readers over. */
 async function main(argv: readonly string[]): Promise<number> {
-  for (const name of refusedVariables) {
-    if (process.env[name] !== undefined) {
-      const next = `Run it without ${name}.`;
-      return printFailure(
-        new CliError("usage", `${name} is set: it could make credentials visible`, { next }),
-        false,
-      );
-    }
+  const refused = refusedVariable(process.env);
+  if (refused !== undefined) {
+    const next = `Run it without ${refused.name}.`;
+    return printFailure(new CliError("usage", `${refused.name} is set: ${refused.why}`, { next }), false);
   }
   // A compiled executable that was called by a link has that link's name here; from sources it is bun's.
   const called = process.argv0;

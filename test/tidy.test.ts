@@ -179,6 +179,24 @@ describe("secrets", () => {
   });
 });
 
+describe("children", () => {
+  const spawning = /(?:\bBun\.|(?<![.\w]))(?:spawn|spawnSync|execFile|execFileSync|execSync|fork)\(/g;
+
+  test("begin with a clean environment, each one", () => {
+    const calls = sources.flatMap(({ path, text }) =>
+      [...text.matchAll(spawning)].map(({ index }) => ({ path, call: text.slice(index, index + 700) })),
+    );
+    // `serverEnvironment` is PostgreSQL's, made of the clean one.
+    const clean = /^[^;]*?\benv: (\{ \.\.\.cleanEnvironment|cleanEnvironment\b|serverEnvironment\()/;
+    expect(calls.filter(({ call }) => !clean.test(call))).toEqual([]);
+    expect(calls.length).toBeGreaterThan(6);
+  });
+
+  test("are given no variables of ours by name of them all, and run in no shell", () => {
+    expect(places(sources, /\.\.\.(process|Bun)\.env|\bBun\.\$|shell: true/)).toEqual([]);
+  });
+});
+
 describe("habits", () => {
   const tests = [...load("test/**/*.ts"), ...all];
 
@@ -207,7 +225,7 @@ describe("habits", () => {
   });
 
   test("rooms that need a door have a README of at most 60 lines", () => {
-    for (const room of ["index", "mount", "credential", "secret", "registry", "native"]) {
+    for (const room of ["index", "mount", "credential", "audit", "secret", "registry", "native"]) {
       const text = readFileSync(join(root, "src", room, "README.md"), "utf8");
       expect(text.split("\n").length).toBeLessThanOrEqual(61);
     }

@@ -14,7 +14,6 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
-#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -286,13 +285,6 @@ int oci_pidfd_signal(int32_t fd, int32_t signal) {
 int oci_flock(int32_t fd, int32_t operation) { return flock(fd, operation) == 0 ? 0 : -errno; }
 
 int oci_close(int32_t fd) { return close(fd) == 0 ? 0 : -errno; }
-
-/* No core dumps and no ptrace by others: memory holds credentials. */
-int oci_protect_memory(void) {
-  const struct rlimit none = {0, 0};
-  if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0) return -errno;
-  return setrlimit(RLIMIT_CORE, &none) == 0 ? 0 : -errno;
-}
 
 /*
  * A better niceness for the calling thread alone: who is started from it, thread or process, begins at 0 again

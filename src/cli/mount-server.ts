@@ -7,7 +7,7 @@ import type { OpenedImageIndex } from "../index/store.ts";
 import { MountError } from "../mount/error.ts";
 import { LayerIntake } from "../mount/layer-intake.ts";
 import { LazyMounts } from "../mount/lazy-mount.ts";
-import { preferThisThread, protectMemory } from "../native/process.ts";
+import { preferThisThread } from "../native/process.ts";
 import { parseReference } from "../reference/reference.ts";
 import { blobSource, type Repository } from "../registry/repository.ts";
 import { configureLog, logger } from "../std/log.ts";
@@ -75,7 +75,6 @@ export async function serveMount(
     readonly onReady: () => void;
   },
 ): Promise<void> {
-  protectMemory();
   preferThisThread();
   let leaving = new AbortController();
   const leave = () =>

@@ -34,14 +34,6 @@ test("a process that is not there has ended, and cannot be opened", async () => 
   expect(() => ProcessHandle.open(child.pid)).toThrow("ESRCH");
 });
 
-test("protected memory: no core dumps, not dumpable", async () => {
-  const script = `import { protectMemory } from ${JSON.stringify(import.meta.resolve("./process.ts"))};
-    import { readFileSync } from "node:fs";
-    protectMemory();
-    console.log(readFileSync("/proc/self/limits", "utf8").match(/core file size +(\\d+) +(\\d+)/i).slice(1).join());`;
-  expect((await run([process.execPath, "-e", script])).stdout.trim()).toBe("0,0");
-});
-
 test("the thread that serves is preferred, and neither its threads nor its children are", async () => {
   const script = `import { preferThisThread, waitForExit } from ${JSON.stringify(import.meta.resolve("./process.ts"))};
     import { readdirSync, readFileSync } from "node:fs";

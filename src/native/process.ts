@@ -1,4 +1,4 @@
-/** Process calls: locks, waiting for somebody else's child, keeping memory from being read. */
+/** Process calls: locks, waiting for somebody else's child. */
 import { checked, runJob } from "./doorbell.ts";
 import { loadShim } from "./shim.ts";
 
@@ -8,7 +8,6 @@ const { symbols } = loadShim({
   oci_pidfd_open: { args: ["i32"], returns: "i32" },
   oci_pidfd_signal: { args: ["i32", "i32"], returns: "i32" },
   oci_close: { args: ["i32"], returns: "i32" },
-  oci_protect_memory: { args: [], returns: "i32" },
   oci_prefer_thread: { args: ["i32"], returns: "i32" },
 });
 
@@ -52,11 +51,6 @@ export class ProcessHandle {
     if (this.#fd >= 0) symbols.oci_close(this.#fd);
     this.#fd = -1;
   }
-}
-
-/** No core dumps, no ptrace by other users' processes: this process's memory holds credentials. */
-export function protectMemory(): void {
-  checked(symbols.oci_protect_memory(), "memory could not be protected");
 }
 
 /** Better than the inflate threads' and the containers', worse than what keeps a machine alive. */

@@ -2,7 +2,7 @@ import { chmodSync, existsSync, mkdirSync, readFileSync, statSync } from "node:f
 import { join } from "node:path";
 import { formatJoinToken, type JoinToken, parseJoinToken } from "../cluster/join-token.ts";
 import { type Config, ConfigError } from "../config.ts";
-import { preferThisThread, protectMemory } from "../native/process.ts";
+import { preferThisThread } from "../native/process.ts";
 import type { Server } from "../rpc/server.ts";
 import { writeFileAtomic } from "../std/atomic-file.ts";
 import { errnoOf, messageOf } from "../std/error.ts";
@@ -48,7 +48,6 @@ export async function startNode(
     readonly env?: Readonly<Record<string, string | undefined>>;
   },
 ): Promise<Node> {
-  protectMemory();
   preferThisThread();
   makeDataDir(config.data_dir);
   const closers: Closer[] = [];

@@ -64,6 +64,8 @@ export interface NodeOptions {
   readonly dataDir?: string;
   /** More arguments of `dev`. */
   readonly args?: readonly string[];
+  /** Variables of the node, beside PATH and where the context file is. */
+  readonly env?: Record<string, string>;
 }
 
 /** A whole oci-node (`oci-node dev`) with data, configuration and context of its own, and the command line to it. */
@@ -111,7 +113,7 @@ export class TestNode {
         ...insecure,
         ...(options.args ?? []),
       ],
-      { env: environmentOf(home), cwd: join(home, "cwd") },
+      { env: { ...environmentOf(home), ...options.env }, cwd: join(home, "cwd") },
     );
     try {
       const ready = await program.waitFor(/^ready (\S+)$/m, 60_000);
