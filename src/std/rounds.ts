@@ -28,6 +28,8 @@ export class Rounds {
     if (this.#ending.signal.aborted) return;
     this.#running ??= this.#run().finally(() => {
       this.#running = undefined;
+      // Woken between the last look and now.
+      if (this.#again) this.wake();
     });
   }
 
