@@ -86,7 +86,8 @@ export class AwsKmsKey implements KeyEncryptionKey {
         };
         return await client.send(new DecryptCommand(input), callLimit()).finally(() => client.destroy());
       });
-      if (Plaintext?.length !== keyBytes || KeyId !== this.#settings.arn) throw this.#strange();
+      if (KeyId !== this.#settings.arn) throw undecryptable();
+      if (Plaintext?.length !== keyBytes) throw this.#strange();
       return Plaintext;
     });
   }

@@ -46,6 +46,7 @@ export class GcpKmsKey implements KeyEncryptionKey {
         additionalAuthenticatedData: base64(aad),
         additionalAuthenticatedDataCrc32c: String(crc32c(aad)),
       });
+      if (answer === undefined) return undefined;
       const ciphertext = bytesOf(answer["ciphertext"]);
       const sound =
         answer["verifiedPlaintextCrc32c"] === true &&
@@ -65,6 +66,7 @@ export class GcpKmsKey implements KeyEncryptionKey {
           additionalAuthenticatedData: base64(aad),
           additionalAuthenticatedDataCrc32c: String(crc32c(aad)),
         });
+        if (answer === undefined) return undefined;
         const plaintext = bytesOf(answer["plaintext"]);
         return plaintext.length === keyBytes && isSum(answer["plaintextCrc32c"], plaintext)
           ? plaintext
@@ -87,7 +89,11 @@ export class GcpKmsKey implements KeyEncryptionKey {
     });
   }
 
-  async #ask(verb: "encrypt" | "decrypt", json: object): Promise<Readonly<Record<string, unknown>>> {
+  /** Undefined: what was sent arrived damaged. */
+  async #ask(
+    verb: "encrypt" | "decrypt",
+    json: object,
+  ): Promise<Readonly<Record<string, unknown>> | undefined> {
     const { identity, name, send, now = Date.now } = this.#settings;
     try {
       const token = await identity.googleToken?.();
@@ -102,6 +108,7 @@ export class GcpKmsKey implements KeyEncryptionKey {
         },
       );
       if (answer.status === 200 && answer.json !== undefined) return answer.json;
+      if (isChecksumProblem(answer)) return undefined;
       throw this.#refusal(verb, answer);
     } catch (error) {
       if (!(error instanceof CredentialError)) throw error;
@@ -145,6 +152,12 @@ const refusals: Readonly<Record<number, readonly [what: string, next: string]>> 
     "Check the name in [keys]; a key whose versions were destroyed is gone, and with it what was under it.",
   ],
 };
+
+/** By its text alone can it be told from a ciphertext that does not open. */
+function isChecksumProblem({ status, json }: IssuerAnswer): boolean {
+  const error = json?.["error"] as { message?: unknown } | undefined;
+  return status === 400 && /crc32c/.test(String(error?.message));
+}
 
 function base64(bytes: Uint8Array): string {
   return Buffer.from(bytes).toString("base64");
