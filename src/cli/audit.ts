@@ -50,7 +50,7 @@ export const audit = command<AuditFlags>({
   },
   async run({ json, since, workspace = "", action = "", target = "", limit }) {
     const all = json || since !== undefined;
-    const pages = createClient(AuditService, connectTransport()).listAuditEvents({
+    const pages = createClient(AuditService, connectTransport("administrator")).listAuditEvents({
       ...(since === undefined ? {} : { since: timestampFromDate(since) }),
       workspace,
       action,

@@ -7,6 +7,8 @@ import type { ControlPlane } from "./control-plane.ts";
 
 export const defaultWorkspace = "default";
 
+type Stores = Pick<ControlPlane, "tokens" | "workspaces">;
+
 /** What opens the node that starts: for whoever sits at its terminal. */
 export interface BootstrapTokens {
   /** Of the default workspace; a new one with each start. */
@@ -19,13 +21,13 @@ export interface BootstrapTokens {
 const earlierName = "issued at start";
 
 /** The tokens that a gateway gives out by itself. They carry its host and data folder, so that no gateway takes another's. */
-export async function bootstrapTokens(config: Config, plane: ControlPlane): Promise<BootstrapTokens> {
+export async function bootstrapTokens(config: Config, plane: Stores): Promise<BootstrapTokens> {
   const where = `${hostname()}:${config.data_dir}`;
   return { owner: await issueOwnerToken(plane, where), admin: await keepAdminToken(config, plane, where) };
 }
 
 /** What the start before this one gave out counts no more. */
-async function issueOwnerToken({ tokens, workspaces }: ControlPlane, where: string): Promise<string> {
+async function issueOwnerToken({ tokens, workspaces }: Stores, where: string): Promise<string> {
   const { id: workspaceId } = await workspaces.ensure(defaultWorkspace);
   const name = `${earlierName} of ${where}`;
   for (const given of [name, earlierName]) await tokens.revokeAll({ workspaceId }, given);
@@ -33,7 +35,7 @@ async function issueOwnerToken({ tokens, workspaces }: ControlPlane, where: stri
 }
 
 /** An administrator's token in a file for root's eyes; made when it is missing or counts no more. */
-async function keepAdminToken(config: Config, { tokens }: ControlPlane, where: string): Promise<string> {
+async function keepAdminToken(config: Config, { tokens }: Stores, where: string): Promise<string> {
   const path = join(config.data_dir, "admin-token");
   const kept = readToken(path);
   if (kept !== undefined && (await tokens.verify(kept))?.role === "admin") return kept;

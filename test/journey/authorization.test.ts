@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import type { DescMethod } from "@bufbuild/protobuf";
 import { accessTo, type Role } from "../../src/rpc/authorization.ts";
+import { freePort } from "../kit/roles.ts";
 import { allServices, type CallOutcome, callMethod } from "../kit/services.ts";
 import { type Tenant, TenantScene, type Things } from "../kit/tenant-scene.ts";
 import { walkOf } from "../kit/walk-requests.ts";
@@ -9,7 +10,7 @@ const tenantRoles = ["owner", "developer", "viewer"] as const;
 /** These have ports of their own, where a certificate decides. */
 const elsewhere = /^oci_node\.v1\.(Join|Scheduler|Worker)Service$/;
 /** Not served yet. */
-const awaited = /^oci_node\.v1\.(Health|Key)Service$/;
+const awaited = /^HealthService\/(ListSecretHealth|CheckSecret)$/;
 
 const services = await allServices();
 const methods = services.flatMap((service) => service.methods);
@@ -17,6 +18,7 @@ const methodOf = (title: string) => methods.find((method) => titleOf(method) ===
 const titleOf = (method: DescMethod) => `${method.parent.name}/${method.name}`;
 
 let scene: TenantScene;
+let schedulerUrl: string;
 let made = 0;
 const once = () => {
   made += 1;
@@ -24,7 +26,10 @@ const once = () => {
 };
 
 beforeAll(async () => {
-  scene = await TenantScene.start([
+  const schedulerAddress = `127.0.0.1:${await freePort()}`;
+  schedulerUrl = `https://${schedulerAddress}`;
+  scene = await TenantScene.start(() => [
+    `scheduler.listen = "${schedulerAddress}"`,
     "[workspaces.alpha]",
     "release_credentials = true",
     "[workspaces.beta]",
@@ -40,8 +45,11 @@ const call = (token: string | undefined, method: DescMethod, body: object) =>
 const walked = (method: DescMethod, things: Things) =>
   walkOf(method.parent.typeName, method.localName)?.(things, once) ?? [];
 
-const isServed = async (method: DescMethod) =>
-  (await call(scene.tokens.admin, method, {})).code !== "unimplemented";
+/** @returns whether it is; what is not must be among what is awaited */
+async function isServed(method: DescMethod): Promise<boolean> {
+  if (!awaited.test(titleOf(method))) return true;
+  return (await call(scene.tenants[0]?.tokens.owner, method, {})).code !== "unimplemented";
+}
 
 /** What an answer says but for the names that the caller gave himself. */
 function withoutNames({ code, text }: CallOutcome, body: object): string {
@@ -61,10 +69,7 @@ test("every method is on the walk", () => {
 describe("nobody without a token that counts is let in:", () => {
   for (const method of methods.filter(({ parent }) => !elsewhere.test(parent.typeName))) {
     test(titleOf(method), async () => {
-      if (!(await isServed(method))) {
-        expect(method.parent.typeName).toMatch(awaited);
-        return;
-      }
+      if (!(await isServed(method))) return;
       const [tenant] = scene.tenants as [Tenant];
       const { expired, revoked } = scene.tokens;
       const garbage = [`ocn_${"A".repeat(43)}`, "nonsense", `${tenant.tokens.owner}x`];
@@ -86,8 +91,9 @@ describe("nobody without a token that counts is let in:", () => {
 
 /** What a caller of a workspace must not see of another. */
 function marksOf(tenant: Tenant): string[] {
-  const { tokens, webhook: _, key: __, worker: ___, workspace, ...marks } = tenant;
-  return [...Object.values(marks), ...Object.values(tokens), `of-${workspace}/`, `"${workspace}"`];
+  const { secret, imageId, reference, pinned, ended, running, token, webhook, tokens, workspace } = tenant;
+  const things = [secret, imageId, reference, pinned, ended, running, token, webhook];
+  return [...things, ...Object.values(tokens), `of-${workspace}/`, `"${workspace}"`];
 }
 
 function assertNothingOf(other: Tenant, outcome: CallOutcome, body: object): void {
@@ -125,7 +131,7 @@ async function walkAsTenant(method: DescMethod, role: (typeof tenantRoles)[numbe
 const refused = (role: Role, method: DescMethod) =>
   `permission_denied: a token with the role ${role} may not call ${method.parent.typeName}/${method.name}`;
 
-async function isRefused(token: string, role: Role, method: DescMethod): Promise<void> {
+async function isRefused(token: string | undefined, role: Role, method: DescMethod): Promise<void> {
   for (const things of [...scene.tenants, scene.absent])
     for (const { body } of walked(method, things)) {
       const { code, text } = await call(token, method, body);
@@ -137,7 +143,7 @@ for (const role of tenantRoles) {
   describe(`a token with the role ${role} is told what the table says of its own workspace, and nothing of another:`, () => {
     for (const method of methods.filter(({ parent }) => !elsewhere.test(parent.typeName))) {
       test(titleOf(method), async () => {
-        if (!(await isServed(method))) return expect(method.parent.typeName).toMatch(awaited);
+        if (!(await isServed(method))) return;
         const access = accessTo(method.parent.typeName, method.localName);
         if (access?.by !== "token") throw new Error("the gateway knows no certificates");
         if (access.roles.includes(role)) await walkAsTenant(method, role);
@@ -147,23 +153,60 @@ for (const role of tenantRoles) {
   });
 }
 
+/** A worker's token has the fingerprint of the cluster's authority behind it, which is no part of it. */
+const bare = (role: "admin" | "worker") => scene.tokens[role].split(".")[0];
+
 for (const role of ["admin", "worker"] as const) {
   describe(`a token with the role ${role} opens what is the cluster's, and nothing inside a workspace:`, () => {
     for (const method of methods.filter(({ parent }) => !elsewhere.test(parent.typeName))) {
       test(titleOf(method), async () => {
-        if (!(await isServed(method))) return expect(method.parent.typeName).toMatch(awaited);
+        if (!(await isServed(method))) return;
         const access = accessTo(method.parent.typeName, method.localName);
         if (access?.by !== "token" || !access.roles.includes(role)) {
-          await isRefused(scene.tokens[role], role, method);
+          await isRefused(bare(role), role, method);
           return;
         }
         expect(access.about).not.toBe("own workspace");
         for (const tenant of scene.tenants)
           for (const { body, own = "ok" } of walked(method, tenant)) {
-            const { code, text } = await call(scene.tokens[role], method, body);
+            const { code, text } = await call(bare(role), method, body);
             expect(`${code}: ${text}`).toStartWith(`${own}: `);
           }
       }, 60_000);
     }
   });
 }
+
+/** A token, and what it is. */
+const everyToken = () => {
+  const [{ tokens }] = scene.tenants as [Tenant];
+  return Object.entries({
+    ...tokens,
+    ...scene.tokens,
+    worker: bare("worker"),
+    garbage: "nonsense",
+    none: undefined,
+  });
+};
+
+describe("no token opens what is a worker's or the control plane's; a join token lets a host join, and no more:", () => {
+  const place = (service: string) =>
+    service === "oci_node.v1.WorkerService" ? workerUrl() : Promise.resolve(schedulerUrl);
+  const workerUrl = async () => {
+    const [worker] = await scene.node.json<{ address: string }[]>(["worker", "ls"]);
+    return worker?.address ?? "";
+  };
+  for (const method of methods.filter(({ parent }) => elsewhere.test(parent.typeName))) {
+    test(titleOf(method), async () => {
+      const url = await place(method.parent.typeName);
+      expect(url).toStartWith("https://127.0.0.1:");
+      for (const [kind, token] of everyToken()) {
+        // Without a certificate the worker's port does not even answer.
+        const { code } = await callMethod(url, token, method, {}).catch(() => ({ code: "no answer" }));
+        const joins = method.name === "JoinCluster" && kind === "worker";
+        const expected = joins ? ["invalid_argument"] : ["unauthenticated", "permission_denied", "no answer"];
+        expect([kind, expected.includes(code) ? "refused" : code]).toEqual([kind, "refused"]);
+      }
+    });
+  }
+});

@@ -99,11 +99,29 @@ describe("the same is told over every protocol:", () => {
 
 test("only what is everybody's is answered without a token, and it names nobody's things", async () => {
   expect(await ask("/healthz")).toEqual({ status: 200, text: "ok\n" });
-  const metrics = await ask("/metrics");
-  expect([200, 401, 404]).toContain(metrics.status);
-  expect(metrics.text).not.toContain(secretName);
+  expect((await ask("/metrics")).status).toBe(401);
   for (const path of ["/", "/.well-known/openid-configuration", "/.well-known/jwks.json", "/debug", "/admin"])
     expect((await ask(path)).status).toBe(404);
+});
+
+test("metrics are of the caller's workspace, and of all to administrators alone", async () => {
+  await node.ok(["workspace", "create", "neighbour"]);
+  const tokens = {
+    owner,
+    neighbour: await node.ok(tokenOf("owner", "neighbour")),
+    admin: await node.ok(["token", "create", "--role", "admin"]),
+    worker: await node.ok(["token", "create", "--role", "worker"]),
+  };
+  const read = async (token: string) =>
+    await ask("/metrics", { headers: { authorization: `Bearer ${token}` } });
+  expect((await read(tokens.owner)).text).toContain(secretName);
+  expect((await read(tokens.admin)).text).toContain(secretName);
+  const others = await read(tokens.neighbour);
+  expect(others.status).toBe(200);
+  expect(others.text).not.toContain(secretName);
+  expect(others.text).not.toContain('"default"');
+  expect((await read(tokens.worker)).status).toBe(403);
+  expect((await read("nonsense")).status).toBe(401);
 });
 
 test("a method of the API is called by POST alone, whatever token comes with it", async () => {

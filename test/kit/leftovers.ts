@@ -70,7 +70,7 @@ export async function sweep(dir: string): Promise<void> {
   for (const line of await loopDevices(dir)) Bun.spawnSync(["losetup", "-d", `/dev/${line.split(" ")[2]}`]);
 }
 
-async function cgroups(containerIds: readonly string[]): Promise<string[]> {
+export async function cgroups(containerIds: readonly string[]): Promise<string[]> {
   if (containerIds.length === 0) return [];
   const listing = Bun.spawnSync([
     "find",

@@ -1,10 +1,12 @@
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { HealthService } from "../../src/gen/oci_node/v1/health_service_pb.ts";
 import { busyboxImage } from "./busybox-image.ts";
 import { TestNode } from "./node.ts";
 import { push } from "./push.ts";
-import { TestRegistry } from "./registry.ts";
+import { type RegistryOptions, TestRegistry } from "./registry.ts";
+import { callMethod } from "./services.ts";
 import { credentialVariables, withCredentials } from "./world.ts";
 
 /** What a call can name. */
@@ -20,6 +22,8 @@ export interface Things {
   /** Id of a token. */
   readonly token: string;
   readonly webhook: string;
+  /** To be removed, one each time. */
+  readonly spareWebhooks: string[];
   readonly key: string;
   readonly worker: string;
 }
@@ -30,6 +34,11 @@ export interface Tenant extends Things {
   readonly tokens: Readonly<Record<TenantRole, string>>;
 }
 
+const hooksHost = "hooks.example.test";
+
+/** Ends when it is told to: as the first process of its kind, `sleep` would not. */
+const waits = "trap 'exit 0' TERM; sleep 600 & wait";
+
 interface Made {
   readonly id: string;
 }
@@ -39,28 +48,40 @@ export class TenantScene {
   readonly #dir: string;
   readonly registry: TestRegistry;
   readonly node: TestNode;
+  /** Takes what webhooks are sent. */
+  readonly #receiver: Bun.Server<undefined>;
   tenants: readonly Tenant[] = [];
   /** Of the cluster: `admin`, `worker`. And tokens that are none: `expired`, `revoked`. */
   tokens: Readonly<Record<"admin" | "worker" | "expired" | "revoked", string>>;
 
-  private constructor(dir: string, registry: TestRegistry, node: TestNode) {
+  private constructor(dir: string, registry: TestRegistry, node: TestNode, receiver: Bun.Server<undefined>) {
     this.#dir = dir;
+    this.#receiver = receiver;
     this.registry = registry;
     this.node = node;
     this.tokens = { admin: "", worker: "", expired: "", revoked: "" };
   }
 
-  /** @param settings lines of TOML for the node */
-  static async start(settings: readonly string[] = []): Promise<TenantScene> {
+  /** @param settings lines of TOML for the node, which may name the registry */
+  static async start(
+    settings: (registry: TestRegistry) => readonly string[],
+    auth: RegistryOptions["auth"] = "htpasswd",
+  ): Promise<TenantScene> {
     const dir = await mkdtemp(join(tmpdir(), "oci-node-tenants-"));
     const config = join(dir, "config.toml");
-    await writeFile(config, `${settings.join("\n")}\n`, { mode: 0o600 });
-    const registry = await TestRegistry.start({ auth: "htpasswd" });
+    const registry = await TestRegistry.start({ auth });
+    const receiver = Bun.serve({
+      hostname: "127.0.0.1",
+      port: 0,
+      fetch: () => new Response(null, { status: 204 }),
+    });
+    const hooks = [`[registry.hosts."${hooksHost}"]`, `connect = "http://127.0.0.1:${receiver.port}"`];
+    await writeFile(config, [...settings(registry), ...hooks, ""].join("\n"), { mode: 0o600 });
     const node = await TestNode.start({
       insecureRegistries: registry.insecureHosts,
       args: ["--config", config],
     });
-    return new TenantScene(dir, registry, node);
+    return new TenantScene(dir, registry, node, receiver);
   }
 
   /** Fills both workspaces, and makes the tokens. */
@@ -103,16 +124,23 @@ export class TenantScene {
     const secret = `secret-of-${workspace}`;
     await node.ok(["secret", "create", registry.host, "--name", secret, ...withCredentials], { env });
     const image = await node.json<Made & { manifestDigest: string; reference: string }>(
-      ["image", "build", pushed, "--secret", secret],
+      ["image", "build", pushed, "--secret", secret, "--index-only"],
       { env },
     );
     await node.ok(["run", image.id, "--", "true"], { env });
     const [ended] = await node.json<Made[]>(["ps", "--all"], { env });
-    const running = await node.ok(["run", "-d", image.id, "--", "sleep", "600"], { env });
+    const running = await node.ok(["run", "-d", image.id, "--", "sh", "-c", waits], { env });
     const until = Date.now() + 30_000;
     while ((await node.json<{ state: string }>(["inspect", running], { env })).state !== "running") {
       if (Date.now() > until) throw new Error("the container does not run");
     }
+    const webhooks: string[] = [];
+    for (const name of ["kept", "a", "b", "c", "d"]) {
+      const request = { url: `https://${hooksHost}/${workspace}/${name}` };
+      const { text } = await callMethod(node.url, tokens.owner, HealthService.method.createWebhook, request);
+      webhooks.push(JSON.parse(text).webhook.id);
+    }
+    const [webhook = "", ...spareWebhooks] = webhooks;
     const spare = await node.json<Made>(tokenOf("viewer", workspace));
     return {
       workspace,
@@ -123,7 +151,8 @@ export class TenantScene {
       ended: ended?.id ?? "",
       running,
       token: spare.id,
-      webhook: crypto.randomUUID(),
+      webhook,
+      spareWebhooks,
       key: "0".repeat(16),
       worker: "no-such-worker",
       tokens,
@@ -143,6 +172,7 @@ export class TenantScene {
       running: `c-${"1".repeat(16)}`,
       token: "00000000-0000-4000-8000-000000000000",
       webhook: "00000000-0000-4000-8000-000000000001",
+      spareWebhooks: [],
       key: "1".repeat(16),
       worker: "no-such-worker-either",
     };
@@ -153,6 +183,7 @@ export class TenantScene {
       await this.node.stop();
     } finally {
       await this.registry.stop();
+      await this.#receiver.stop(true);
       await rm(this.#dir, { recursive: true, force: true });
     }
   }

@@ -114,7 +114,7 @@ export const walkRequests: WalkTable = {
     checkSecret: ({ secret }) => [{ body: { secretName: secret } }],
     createWebhook: () => [{ body: { url: "http://127.0.0.1/" }, own: "invalid_argument", ...same }],
     listWebhooks: nothing,
-    deleteWebhook: ({ webhook }) => [{ body: { id: webhook } }],
+    deleteWebhook: ({ webhook, spareWebhooks }) => [{ body: { id: spareWebhooks.pop() ?? webhook } }],
     testWebhook: ({ webhook }) => [{ body: { id: webhook } }],
     listAlerts: nothing,
   },
