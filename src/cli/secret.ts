@@ -1,15 +1,18 @@
+import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { createClient } from "@connectrpc/connect";
 import { buildRouteMap } from "@stricli/core";
 import type { CredentialTarget } from "../credential/docker-config.ts";
 import { credentialsToWire } from "../credential/wire.ts";
-import { ImageService } from "../gen/oci_node/v1/image_service_pb.ts";
+import { HealthState } from "../gen/oci_node/v1/health_service_pb.ts";
 import { SecretService } from "../gen/oci_node/v1/secret_service_pb.ts";
 import { normalizeRegistry, parseReference } from "../reference/reference.ts";
 import { command, words } from "./action.ts";
 import { CliError, connectTransport } from "./context.ts";
 import { type CredentialFlags, credentialFlags, identityFlag, readCredentials } from "./credentials.ts";
+import { parseExpiry } from "./expiry.ts";
 import { ago, note, printJson, printLine, printTable } from "./output.ts";
-import { dateOf, secretShape } from "./shape.ts";
+import { health, inspectSecret, sayHealth } from "./secret-health.ts";
+import { dateOf, secretShape, stateOfHealth } from "./shape.ts";
 
 interface ValueFlags extends CredentialFlags {
   readonly json: boolean;
@@ -25,14 +28,36 @@ async function readValues(flags: CredentialFlags, target: CredentialTarget) {
 
 const valuesDescription =
   "Without flags for the credential, KEY=value lines are read from standard input. " +
-  "The value is not tried at the registry: `image build` does that.";
+  "The credential is tried first: one that the registry (or the cloud that issues it) refuses is not kept. " +
+  "One that cannot be tried now is kept, and checked later: see `oci-node secret health`.";
 
-const create = command<ValueFlags & { name?: string }, [string]>({
+const keepFlags = {
+  expires: {
+    kind: "parsed",
+    parse: String,
+    optional: true,
+    placeholder: "WHEN",
+    brief: "When the credential ends, if you know: 30d, 2027-01-01",
+  },
+  unchecked: { kind: "boolean", default: false, brief: "Keep it without trying it" },
+} as const;
+
+interface KeepFlags extends ValueFlags {
+  readonly expires?: string;
+  readonly unchecked: boolean;
+}
+
+function endOf({ expires }: KeepFlags) {
+  return expires === undefined ? {} : { expiresAt: timestampFromDate(parseExpiry(expires)) };
+}
+
+const create = command<KeepFlags & { name?: string }, [string]>({
   brief: "Keep registry credentials for a registry",
   fullDescription: valuesDescription,
   flags: {
     ...credentialFlags,
     ...identityFlag,
+    ...keepFlags,
     name: {
       kind: "parsed",
       parse: String,
@@ -41,51 +66,64 @@ const create = command<ValueFlags & { name?: string }, [string]>({
       placeholder: "NAME",
     },
   },
-  positional: words({ placeholder: "REGISTRY", brief: "Registry host, or an image reference in it" }),
+  positional: words({
+    placeholder: "REGISTRY",
+    brief: "Registry host, or HOST/REPOSITORY[:TAG]: where it is tried",
+  }),
   async run(flags, text) {
     const target = text.includes("/") ? parseReference(text) : { registry: normalizeRegistry(text) };
     const { registry } = target;
+    const repository = "repository" in target ? `${target.repository}:${target.tag ?? "latest"}` : "";
+    const end = endOf(flags);
     const credentials = credentialsToWire(await readValues(flags, target));
     const client = createClient(SecretService, connectTransport());
-    const { secret } = await client.createSecret({ name: flags.name ?? "", registry, credentials });
+    const { name = "", unchecked } = flags;
+    const { secret } = await client.createSecret({
+      name,
+      registry,
+      credentials,
+      repository,
+      unchecked,
+      ...end,
+    });
     if (secret === undefined) throw new CliError("failed", "the node made no secret");
     if (flags.json) printJson(secretShape(secret));
-    else printLine(secret.name);
+    else {
+      printLine(secret.name);
+      sayHealth(secret.health);
+    }
     return 0;
   },
 });
 
-const update = command<ValueFlags, [string]>({
+const update = command<KeepFlags, [string]>({
   brief: "Rotate a secret: the very next run uses the new value",
   fullDescription: `The very next run uses the new value, and containers that run go on with it from their next renewal. ${valuesDescription}`,
-  flags: credentialFlags,
+  flags: { ...credentialFlags, ...keepFlags },
   positional: words({ placeholder: "NAME", brief: "Name of the secret" }),
   async run(flags, name) {
+    const end = endOf(flags);
     const client = createClient(SecretService, connectTransport());
     const current = await client.getSecret({ name });
     const credentials = credentialsToWire(
       await readValues(flags, { registry: current.secret?.registry ?? "" }),
     );
-    const { secret, changed } = await client.updateSecret({ name, credentials });
+    const { secret, changed } = await client.updateSecret({
+      name,
+      credentials,
+      unchecked: flags.unchecked,
+      ...end,
+    });
     if (flags.json) printJson({ ...(secret === undefined ? {} : secretShape(secret)), changed });
-    else if (changed) {
-      printLine(`${name}: version ${secret?.version}`);
-      await adviseTrial(name, secret?.imageIds ?? []);
-    } else printLine(`${name}: unchanged, the value is the same`);
+    else {
+      printLine(
+        changed ? `${name}: version ${secret?.version}` : `${name}: unchanged, the value is the same`,
+      );
+      sayHealth(secret?.health);
+    }
     return 0;
   },
 });
-
-/** A wrong value would be found out by the next run only: a build of an image that uses the secret tries it now. */
-async function adviseTrial(name: string, imageIds: readonly string[]): Promise<void> {
-  if (imageIds.length === 0) return;
-  const { images } = await createClient(ImageService, connectTransport()).listImages({});
-  const image = images.find(({ id }) => imageIds.includes(id));
-  if (image === undefined) return;
-  note(
-    `note: not tried at ${image.registry}; to try it: oci-node image build ${image.reference} --secret ${name}`,
-  );
-}
 
 const list = command<{ json: boolean }>({
   brief: "List secrets; never their values",
@@ -96,13 +134,14 @@ const list = command<{ json: boolean }>({
       return 0;
     }
     printTable(
-      ["NAME", "REGISTRY", "TYPE", "PRINCIPAL", "VERSION", "IMAGES", "UPDATED"],
+      ["NAME", "REGISTRY", "TYPE", "PRINCIPAL", "VERSION", "HEALTH", "IMAGES", "UPDATED"],
       secrets.map((secret) => [
         secret.name,
         secret.registry,
         secret.type,
         secret.principal,
         String(secret.version),
+        stateOfHealth(secret.health?.state ?? HealthState.UNKNOWN),
         String(secret.imageIds.length),
         `${ago(dateOf(secret.updatedAt))} ago`,
       ]),
@@ -112,8 +151,8 @@ const list = command<{ json: boolean }>({
 });
 
 const remove = command<{ json: boolean; force: boolean }, [string]>({
-  brief: "Remove a secret; refused while images use it",
-  flags: { force: { kind: "boolean", default: false, brief: "Remove it although images use it" } },
+  brief: "Remove a secret; refused while images or living containers use it",
+  flags: { force: { kind: "boolean", default: false, brief: "Remove it although it is used" } },
   positional: words({ placeholder: "NAME", brief: "Name of the secret" }),
   async run(flags, name) {
     await createClient(SecretService, connectTransport()).deleteSecret({ name, force: flags.force });
@@ -124,6 +163,6 @@ const remove = command<{ json: boolean; force: boolean }, [string]>({
 });
 
 export const secretRoutes = buildRouteMap({
-  routes: { ls: list, create, update, rm: remove },
+  routes: { ls: list, create, update, inspect: inspectSecret, health, rm: remove },
   docs: { brief: "Look after registry credentials" },
 });

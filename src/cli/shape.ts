@@ -5,6 +5,7 @@ import {
   ContainerState,
   type ImageTransfer,
 } from "../gen/oci_node/v1/container_service_pb.ts";
+import { CredentialRights, HealthState, type SecretHealth } from "../gen/oci_node/v1/health_service_pb.ts";
 import { CredentialDelivery, type ImageCredential } from "../gen/oci_node/v1/image_credential_pb.ts";
 import type { Image } from "../gen/oci_node/v1/image_service_pb.ts";
 import type { Worker } from "../gen/oci_node/v1/scheduler_service_pb.ts";
@@ -58,9 +59,46 @@ export function secretShape(secret: Secret) {
     type: secret.type,
     principal: secret.principal,
     version: secret.version,
+    repository: secret.repository || null,
+    declaredExpiry: time(secret.declaredExpiry),
     images: secret.imageIds,
+    ...(secret.containerIds.length > 0 ? { containers: secret.containerIds } : {}),
+    health: secret.health === undefined ? null : stateShape(secret.health),
     createdAt: time(secret.createdAt),
     updatedAt: time(secret.updatedAt),
+  };
+}
+
+/** `ok`, `expiring`, `failing`, `unknown`. */
+export function stateOfHealth(state: HealthState): string {
+  return state === HealthState.UNSPECIFIED ? "unknown" : HealthState[state].toLowerCase();
+}
+
+/** What `--json` shows of how a secret fares. */
+export function healthShape(health: SecretHealth) {
+  return {
+    name: health.secretName,
+    id: health.secretId,
+    registry: health.registry,
+    version: health.version,
+    ...stateShape(health),
+    images: health.imageIds,
+    containers: health.containerIds,
+  };
+}
+
+function stateShape(health: SecretHealth) {
+  return {
+    state: stateOfHealth(health.state),
+    code: health.code || null,
+    reason: health.reason || null,
+    next: health.next || null,
+    since: time(health.since),
+    checkedAt: time(health.checkedAt),
+    lastOkAt: time(health.lastOkAt),
+    nextCheckAt: time(health.nextCheckAt),
+    expiresAt: time(health.expiresAt),
+    rights: CredentialRights[health.rights].toLowerCase(),
   };
 }
 

@@ -16,8 +16,11 @@ export type Queries = PgDatabase<
   ExtractTablesWithRelations<typeof schema>
 >;
 
-/** What is said on LISTEN/NOTIFY. `container_pending`: a container id; `container_changed`: workspace id, space, container id; `keys_changed`: nothing. */
-export type Channel = "container_pending" | "container_changed" | "keys_changed";
+/**
+ * What is said on LISTEN/NOTIFY. `container_pending`: a container id; `container_changed`: workspace id, space, container id;
+ * `keys_changed`: nothing; `secret_due`: a secret id.
+ */
+export type Channel = "container_pending" | "container_changed" | "keys_changed" | "secret_due";
 
 export interface Subscription {
   end(): Promise<void>;

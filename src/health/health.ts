@@ -1,3 +1,5 @@
+import type { CredentialRights } from "../registry/rights.ts";
+
 export const healthStates = ["ok", "expiring", "failing", "unknown"] as const;
 
 /**
@@ -5,9 +7,6 @@ export const healthStates = ["ok", "expiring", "failing", "unknown"] as const;
  * registry or issuer refuses it. `unknown`: it was not tried yet, or nobody could be asked.
  */
 export type HealthState = (typeof healthStates)[number];
-
-/** What it may do beyond pulling. `unknown`: the registry does not say. */
-export type CredentialRights = "pull" | "push" | "unknown";
 
 export const expiringWithinMs = 14 * 24 * 3_600_000;
 

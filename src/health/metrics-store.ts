@@ -3,7 +3,8 @@ import { type ContainerState, livingStates } from "../container/state.ts";
 import type { Database } from "../db/database.ts";
 import { containers, secrets, workers, workspaces } from "../db/schema.ts";
 import { secretHealth, webhookDeliveries, webhooks } from "../db/schema-health.ts";
-import type { CredentialRights, HealthState } from "./health.ts";
+import type { CredentialRights } from "../registry/rights.ts";
+import type { HealthState } from "./health.ts";
 
 /** What a scrape tells, as it stands in the database now. Names, never values. */
 export interface MetricsSnapshot {

@@ -21,7 +21,7 @@ import type { RegistryClient } from "../registry/client.ts";
 import { RegistryError } from "../registry/error.ts";
 import { describeLeft, type PullLimit } from "../registry/pull-limit.ts";
 import type { ResolvedImage } from "../registry/repository.ts";
-import type { Vault } from "../secret/vault.ts";
+import type { SecretMetadata, Vault } from "../secret/vault.ts";
 import { type CredentialSecret, createCredentialSecretIfNeeded } from "./credential-secret.ts";
 import type { Image } from "./image.ts";
 import { layerProofs } from "./layer-proofs.ts";
@@ -45,6 +45,8 @@ export interface BuildDependencies {
   /** Takes the contents of the layers that are indexed, where a worker of this node will want them. */
   readonly keeper?: LayerKeeper | undefined;
   readonly limits: IndexLimits;
+  /** Told of a secret whose current version the registry took just now. */
+  readonly onProved?: (secret: SecretMetadata) => Promise<void>;
 }
 
 export interface BuildRequest {
@@ -133,6 +135,8 @@ export async function buildImage(
   const image = await record(dependencies, request, resolved, built);
   if (kept !== undefined) {
     await dependencies.images.setImageCredentialSecret(image.id, kept.secret.name, kept.secret.id);
+    const holdsIt = kept.outcome !== "outdated" && kept.outcome !== "unproved";
+    if (holdsIt && repository.tookCredential()) await dependencies.onProved?.(kept.secret);
     onProgress({
       step: "secret",
       message: sayKept(kept, reference.registry),

@@ -46,14 +46,18 @@ const redirects: ReadonlySet<number> = new Set([301, 302, 303, 307, 308]);
 /** What goes along to another host. Everything else stays at home, Authorization above all. */
 const travelling: ReadonlySet<string> = new Set(["accept", "range"]);
 
-/** The API of one repository, asked with one credential: authorization, redirects and retries. */
+/**
+ * The API of one repository, asked with one credential: authorization, redirects and retries. An empty repository is the
+ * registry alone: its tokens are asked for without a scope, as a login does it.
+ */
 export class RepositoryApi {
   readonly where: Where;
   readonly withCredential: boolean;
   readonly #advice: string | undefined;
   readonly egress: Egress;
   readonly clock: Clock;
-  readonly #root: URL;
+  /** `https://HOST/v2/REPOSITORY/`, or `https://HOST/v2/` where no repository is known. */
+  readonly root: URL;
   readonly session: Session;
   #pullLimit: PullLimit | undefined;
   #tookCredential = false;
@@ -70,8 +74,8 @@ export class RepositoryApi {
     this.#advice = provider.advice;
     this.egress = egress;
     this.clock = clock;
-    this.#root = repositoryRoot(where, egress);
-    const name = `${where.registry}/${where.repository}`;
+    this.root = repositoryRoot(where, egress);
+    const name = where.repository === "" ? where.registry : `${where.registry}/${where.repository}`;
     this.session = new Session({ provider, egress, clock, failedLogins, subject: this.#subject(name) });
   }
 
@@ -104,7 +108,7 @@ export class RepositoryApi {
   }
 
   async #authorized(request: ApiRequest, timeoutMs: number): Promise<ApiAnswer> {
-    const url = new URL(request.path, this.#root.href);
+    const url = new URL(request.path, this.root.href);
     const subject = this.#subject(request.name);
     let refusal: RegistryError | undefined;
     for (let round = 0; round < roundsMax; round += 1) {
@@ -171,7 +175,7 @@ export class RepositoryApi {
     let at = from;
     for (let count = 0; redirects.has(answer.status); count += 1) {
       const next = this.#target(answer, at, count);
-      const home = elsewhere === undefined && next.origin === this.#root.origin;
+      const home = elsewhere === undefined && next.origin === this.root.origin;
       if (!home) elsewhere = next;
       request.traffic.requests += 1;
       const headers =
@@ -231,5 +235,7 @@ function travel(headers: Readonly<Record<string, string>>): Record<string, strin
 function repositoryRoot(where: Where, egress: Egress): URL {
   const host = registryApiHost(where.registry);
   const insecure = lists(egress.policy.insecureHosts, new URL(`http://${host}`));
-  return new URL(`${insecure ? "http" : "https"}://${host}/v2/${where.repository}/`);
+  return new URL(
+    `${insecure ? "http" : "https"}://${host}/v2/${where.repository}${where.repository === "" ? "" : "/"}`,
+  );
 }

@@ -1,5 +1,5 @@
 import type { IssuerFetch } from "../credential/issuer.ts";
-import type { CredentialProvider } from "../credential/provider.ts";
+import { type CredentialProvider, provedAnew } from "../credential/provider.ts";
 import type { Platform } from "../reference/platform.ts";
 import type { Reference } from "../reference/reference.ts";
 import { sleep } from "../std/wait.ts";
@@ -21,6 +21,7 @@ import type { PullLimit } from "./pull-limit.ts";
 import type { Repository, ResolvedImage } from "./repository.ts";
 import { Resolver } from "./resolve.ts";
 import type { Clock } from "./retry.ts";
+import { type Trial, type TrialOptions, type TrialPlace, tryCredential } from "./trial.ts";
 import { type WebhookPost, webhookPost } from "./webhook-post.ts";
 
 export interface RegistryClientOptions {
@@ -120,6 +121,22 @@ export class RegistryClient {
   /** What {@link mintPull} made before, without asking anybody now; `over`: it has ended. */
   mintedPull(reference: Reference, provider: CredentialProvider): MintedPull | "over" | undefined {
     return this.#sharedFor(reference, provider).minter.peek();
+  }
+
+  /**
+   * Tries a credential itself: nothing that was agreed with it before counts, its issuer is asked anew, and nothing of what
+   * is got is kept.
+   *
+   * @throws RegistryError, CredentialError
+   */
+  tryCredential(at: TrialPlace, provider: CredentialProvider, options: TrialOptions): Promise<Trial> {
+    const where = { registry: at.registry, repository: at.repository ?? "" };
+    const fresh = provedAnew(provider);
+    return tryCredential(
+      new RepositoryApi(where, fresh, this.#egress, this.#clock, this.#failedLogins),
+      at,
+      options,
+    );
   }
 
   /** The credential is not used any more: what was agreed with it, tokens above all, goes. */

@@ -9,7 +9,7 @@ import { endsShortly, probeOf } from "./probe.ts";
 import { checkDestination, type Destination, findRoutes, type Route } from "./route.ts";
 
 export interface EgressRequest extends Destination {
-  readonly method: "GET" | "HEAD" | "POST" | "PUT";
+  readonly method: "GET" | "HEAD" | "POST" | "PUT" | "DELETE";
   readonly headers: Readonly<Record<string, string>>;
   readonly body?: string | Uint8Array<ArrayBuffer>;
   readonly signal: AbortSignal;

@@ -35,6 +35,12 @@ const refusalsMaxWhereLocked = 4;
 const lockingRegistries: ReadonlySet<string> = new Set(["docker.io"]);
 /** A password that has worked is refused by mistake at times: after three refusals it is tried again so often. */
 const againMs = 60_000;
+
+/** Whether several failed logins lock the user name at a registry, also for its owner. */
+export function locksNames(registry: string): boolean {
+  return lockingRegistries.has(registry);
+}
+
 const accountsMax = 10_000;
 const processKey = randomBytes(32);
 

@@ -40,6 +40,13 @@ export function grantedLess(
   return access !== undefined && !access.some(({ name }) => name === repository);
 }
 
+/** What a token may do in a repository by its own word; `undefined`: it does not say. */
+export function actionsIn(token: Redacted<string>, repository: string): ReadonlySet<string> | undefined {
+  const own = accessOf(token)?.filter(({ type, name }) => type === "repository" && name === repository);
+  const actions = own?.flatMap((entry): unknown[] => (Array.isArray(entry.actions) ? entry.actions : []));
+  return actions && new Set(actions.filter((action) => typeof action === "string"));
+}
+
 /** Whether a token is the very credential that was sent for it, as it was or as a header would hold it. */
 export function echoes(token: Redacted<string>, sent: RegistryAuthorization): boolean {
   if (sent.kind !== "basic") return false;

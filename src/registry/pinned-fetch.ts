@@ -6,7 +6,7 @@ import type { Destination, Route } from "./route.ts";
 import { isTlsCode, tlsProblem } from "./tls-problem.ts";
 
 export interface PinnedRequest {
-  readonly method: "GET" | "HEAD" | "POST" | "PUT";
+  readonly method: "GET" | "HEAD" | "POST" | "PUT" | "DELETE";
   readonly url: URL;
   readonly headers: Readonly<Record<string, string>>;
   readonly body?: string | Uint8Array<ArrayBuffer> | undefined;

@@ -69,8 +69,9 @@ export function unlessUnchanged(refusal: RegistryError | undefined): (thrown: un
 
 /** The credential is there and not believed, or is needed and not there. */
 export function badCredential({ where, name, withCredential, advice }: Subject): RegistryError {
+  const forName = where.repository === "" ? "" : ` for ${name}`;
   return withCredential
-    ? new RegistryError("unauthorized", `${where.registry} refuses the credential for ${name}`, where, {
+    ? new RegistryError("unauthorized", `${where.registry} refuses the credential${forName}`, where, {
         next: advice ?? "Check user name and password (or token); it may have been revoked or have expired.",
       })
     : new RegistryError("unauthorized", `${name} needs a credential, or does not exist`, where, {
@@ -96,6 +97,11 @@ export function expiredCredential(
 
 /** The credential is good, its account may not do this. Many registries say the same of what does not exist. */
 export function noPullRight({ where, name, withCredential }: Subject): RegistryError {
+  if (where.repository === "") {
+    return new RegistryError("denied", `${where.registry} does not allow this credential to log in`, where, {
+      next: "Check the account at the registry: it may be disabled, or may not be meant for its API.",
+    });
+  }
   return new RegistryError(
     "denied",
     `${where.registry} does not allow ${withCredential ? "this credential" : "anybody"} to pull ${name}, or there is no such image`,

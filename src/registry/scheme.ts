@@ -51,11 +51,11 @@ function tokenRequest(
 ): TokenRequest {
   const carriesCredential = authorization.kind !== "anonymous";
   const realm = checkRealm(challenge.parameters.get("realm") ?? "", where, policy, carriesCredential);
-  const needed = `repository:${where.repository}:pull`;
+  const needed = where.repository === "" ? [] : [`repository:${where.repository}:pull`];
   // What was challenged comes first: some token services read one scope only. More than pulling is never asked for.
   const challenged = (challenge.parameters.get("scope") ?? "")
     .split(" ")
     .filter((scope) => pullScope.test(scope) || bareScope.test(scope));
-  const scopes = [...new Set([...challenged.slice(0, scopesMax), needed])];
+  const scopes = [...new Set([...challenged.slice(0, scopesMax), ...needed])];
   return { realm, service: challenge.parameters.get("service"), scopes };
 }

@@ -8,7 +8,7 @@ import { BoundProvider } from "./bound-provider.ts";
 import { type Challenge, parseChallenges } from "./challenge.ts";
 import type { Egress } from "./egress.ts";
 import { isRefusal, RegistryError } from "./error.ts";
-import { Exchanger } from "./exchange.ts";
+import { Exchanger, type ExchangerOptions } from "./exchange.ts";
 import { type FailedLogins, type Login, loginOf } from "./failed-logins.ts";
 import { grantedLess } from "./grant.ts";
 import { badCredential, noPullRight, type Subject } from "./problem.ts";
@@ -65,6 +65,7 @@ export class Session {
   readonly #egress: Egress;
   readonly #clock: Clock;
   readonly #failedLogins: FailedLogins;
+  readonly #exchanging: ExchangerOptions;
   readonly #exchanger: Exchanger;
   readonly #exchanges = new SingleFlight<void>();
   #scheme: Scheme = { kind: "unknown" };
@@ -83,7 +84,8 @@ export class Session {
     this.#refusal = new LastRefusal(clock.now);
     this.#failedLogins = failedLogins;
     this.#provider = new BoundProvider(options.provider, subject, clock.now, egress.policy.totalTimeoutMs);
-    this.#exchanger = new Exchanger({ provider: this.#provider, subject, egress, clock, failedLogins });
+    this.#exchanging = { provider: this.#provider, subject, egress, clock, failedLogins };
+    this.#exchanger = new Exchanger(this.#exchanging);
   }
 
   /** Whether the registry has said how it wants to be asked. */
@@ -194,6 +196,18 @@ export class Session {
     if (this.#directHeader(authorization) === undefined) return undefined;
     const endsAtMs = "expiresAt" in authorization ? authorization.expiresAt?.getTime() : undefined;
     return { authorization, endsAtMs, exchanged: false };
+  }
+
+  /**
+   * A token with other scopes than pulling needs, got with the credential itself; it is the caller's, and nobody else gets it.
+   * `undefined`: the registry has no token service.
+   *
+   * @throws RegistryError, CredentialError
+   */
+  async tokenFor(scopes: readonly string[], signal: AbortSignal): Promise<BearerToken | undefined> {
+    if (this.#scheme.kind !== "bearer") return undefined;
+    const exchanger = new Exchanger(this.#exchanging);
+    return await waitFor(exchanger.token({ ...this.#scheme.request, scopes }), signal);
   }
 
   /**

@@ -38,6 +38,7 @@ import { WorkspaceStore } from "../secret/workspace-store.ts";
 import { type KeySourceOptions, keySource } from "./keyring.ts";
 import { createDefaultProvider, createDescription, createProvidersOf } from "./providers.ts";
 import { createRegistryClient } from "./registry-client.ts";
+import { openSecretHealth, type SecretHealthParts } from "./secret-health.ts";
 import { type WorkspacePolicies, workspacePolicies } from "./workspace-policy.ts";
 
 /**
@@ -51,6 +52,7 @@ export interface ControlPlane {
   readonly workspaces: WorkspaceStore;
   readonly tokens: TokenStore;
   readonly vault: Vault;
+  readonly secretHealth: SecretHealthParts;
   readonly images: ImageStore;
   readonly containers: ContainerStore;
   readonly scheduling: SchedulerStore;
@@ -120,6 +122,8 @@ export async function openControlPlane(
     const policies = workspacePolicies(config, workspaces);
     const issuer = createIssuer(config, database, ring);
     const providersOf = createProvidersOf({ config, policies, issuers, issuer });
+    const vault = new Vault({ store: new SecretStore(database), workspaces });
+    const secretHealth = openSecretHealth(config, database, { registry, providersOf, vault });
     const auditEvents = new AuditStore(database);
     const audit = new AuditTrail(auditEvents);
     return {
@@ -140,7 +144,8 @@ export async function openControlPlane(
       defaultProvider: createDefaultProvider({ policies, providersOf }),
       workspaces,
       tokens: new TokenStore(database),
-      vault: new Vault({ store: new SecretStore(database), workspaces }),
+      vault,
+      secretHealth,
       images: new ImageStore(database),
       containers: new ContainerStore(database),
       scheduling: new SchedulerStore(database),

@@ -12,7 +12,12 @@ import { ImageService } from "../gen/oci_node/v1/image_service_pb.ts";
 import { KeyService } from "../gen/oci_node/v1/key_service_pb.ts";
 import { ClusterService } from "../gen/oci_node/v1/scheduler_service_pb.ts";
 import { SecretService } from "../gen/oci_node/v1/secret_service_pb.ts";
+
 import { alertMethods } from "../health/alert-service.ts";
+
+import { healthService } from "../health/health-service.ts";
+import { secretChecks } from "../health/secret-checks-service.ts";
+
 import { credentialService } from "../image/credential-service.ts";
 import { imageService } from "../image/service.ts";
 import { IndexStore } from "../index/store.ts";
@@ -28,6 +33,7 @@ import type { IdentityIssuer } from "../secret/identity-issuer.ts";
 import { getWorkspaceIdentity } from "../secret/identity-service.ts";
 import { keyService } from "../secret/key-service.ts";
 import { secretService } from "../secret/service.ts";
+import type { SecretMetadata } from "../secret/vault.ts";
 import type { ControlPlane } from "./control-plane.ts";
 import { listenSettings } from "./listening.ts";
 import { MetricsEndpoint } from "./metrics-endpoint.ts";
@@ -49,7 +55,7 @@ export async function startGateway(
   plane: ControlPlane,
   keepLayers: boolean,
 ): Promise<Gateway> {
-  const { images, containers, scheduling, tokens, vault, workerClients } = plane;
+  const { images, containers, scheduling, tokens, vault, workerClients, secretHealth } = plane;
   const changes = new ContainerChanges();
   const subscription = await containers.subscribe(
     (id) => changes.announce(id),
@@ -75,6 +81,7 @@ export async function startGateway(
     scratchDir: join(config.indexDir, "scratch"),
     keeper,
     limits: config.indexLimits,
+    onProved: (secret: SecretMetadata) => secretHealth.monitor.proved(secret),
   };
   const metrics = new MetricsEndpoint(plane.metrics, (token) => tokens.verify(token));
   const server = await serve({
@@ -96,7 +103,10 @@ export async function startGateway(
         }),
       );
       router.service(AuditService, auditService(plane.auditEvents));
-      router.service(SecretService, secretService(vault, plane.providersOf));
+      router.service(
+        SecretService,
+        secretService({ vault, providersOf: plane.providersOf, checks: secretChecks(secretHealth) }),
+      );
       router.service(CredentialService, {
         getWorkspaceIdentity: getWorkspaceIdentity(plane.describeIdentity),
         ...credentialService({
@@ -107,14 +117,14 @@ export async function startGateway(
           releaseAllowed: async (workspaceId) => (await plane.policies(workspaceId)).release_credentials,
         }),
       });
-      router.service(
-        HealthService,
-        alertMethods({
+      router.service(HealthService, {
+        ...healthService(secretHealth),
+        ...alertMethods({
           ...plane.alerting,
           webhooks: plane.registry.webhooks,
           workspaces: plane.workspaces,
         }),
-      );
+      });
       router.service(KeyService, keyService(plane.rotation));
       router.service(ClusterService, clusterService(scheduling));
       serveTenants(router, { plane, index, stopping });

@@ -7,6 +7,9 @@ import type { Config } from "../config.ts";
 import { JoinService, SchedulerService } from "../gen/oci_node/v1/scheduler_service_pb.ts";
 import { AlertLoop } from "../health/alert-loop.ts";
 import { DeliveryLoop } from "../health/delivery-loop.ts";
+
+import { HealthLoop } from "../health/health-loop.ts";
+
 import { auditCalls, auditFirst } from "../rpc/audit.ts";
 import { authenticate } from "../rpc/authentication.ts";
 import { authenticateCertificate, authenticateEither } from "../rpc/certificate-authentication.ts";
@@ -26,13 +29,14 @@ export interface Scheduler {
 }
 
 export async function startScheduler(config: Config, plane: ControlPlane): Promise<Scheduler> {
-  const { scheduling, containers, images, vault, tokens, workerClients } = plane;
+  const { scheduling, containers, images, vault, tokens, workerClients, secretHealth } = plane;
   const attaching = {
     vault,
     registry: plane.registry,
     providersOf: plane.providersOf,
     defaultProvider: plane.defaultProvider,
     noteUse: (event: AuditEvent) => void plane.audit.note(event),
+    seen: (secretId: string, what: "refused" | "proved") => secretHealth.monitor.seen(secretId, what),
     deliveryOf: async (workspaceId: string) => (await plane.policies(workspaceId)).credential_delivery,
   };
   const { authorities, identity, workerIdentities: identities } = plane;
@@ -76,9 +80,12 @@ export async function startScheduler(config: Config, plane: ControlPlane): Promi
     webhooks: plane.registry.webhooks,
   });
   const alerting = new AlertLoop(alerts, deliveries, () => delivering.wake());
+  secretHealth.monitor.onTransition(async () => alerting.wake());
+  const healthLoop = await HealthLoop.start({ ...secretHealth, holder: randomUUID() });
   return {
     server,
     async close() {
+      await healthLoop.close();
       await alerting.close();
       await delivering.close();
       await loop.close();

@@ -56,6 +56,7 @@ const secret: Record<SecretErrorCode, Code> = {
   key_refused: Code.FailedPrecondition,
   key_missing: Code.FailedPrecondition,
   conflict: Code.Aborted,
+  refused: Code.FailedPrecondition,
   in_use: Code.FailedPrecondition,
   replayed: Code.PermissionDenied,
   expired: Code.PermissionDenied,

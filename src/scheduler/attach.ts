@@ -3,11 +3,13 @@ import type { AuditEvent } from "../audit/audit.ts";
 import type { Container } from "../container/container.ts";
 import type { ImageCredential } from "../container/image-credential.ts";
 import { createProvider } from "../credential/create-provider.ts";
+import { CredentialError } from "../credential/error.ts";
 import { identityKey, identityName } from "../credential/identity.ts";
 import type { DefaultProvider, ProvidersOf } from "../credential/issuer.ts";
 import { unmarshalCredentials } from "../credential/marshal.ts";
 import type { Image } from "../image/image.ts";
 import type { RegistryClient } from "../registry/client.ts";
+import { isRefusal } from "../registry/error.ts";
 import { SecretError } from "../secret/error.ts";
 import { sealTo } from "../secret/seal.ts";
 import type { Vault } from "../secret/vault.ts";
@@ -26,6 +28,8 @@ export interface AttachDependencies {
   readonly defaultProvider: DefaultProvider;
   /** What the workspace's policy says that workers get. */
   readonly deliveryOf: (workspaceId: string) => Promise<"minted" | "sealed">;
+  /** Told that a registry or an issuer refused a secret, or took it, just now; nobody waits for it, and it never throws. */
+  readonly seen?: ((secretId: string, what: "refused" | "proved") => Promise<void>) | undefined;
   /** Writes down which credential went to which worker; nobody waits for it. */
   readonly noteUse: (event: AuditEvent) => void;
 }
@@ -88,6 +92,10 @@ export async function attachCredentials(
     return { requestId, sealed: "", expiresAt, absentReason, credential: { delivery: "none", givenAt } };
   }
   const { origin } = found;
+  const saw = (what: "refused" | "proved"): void => {
+    if (origin?.secretId !== undefined) void dependencies.seen?.(origin.secretId, what);
+  };
+  if (refused) saw("refused");
   const before = container.imageCredential;
   const delivery = await deliver(dependencies.registry, found.deliverable, {
     wanted,
@@ -96,7 +104,11 @@ export async function attachCredentials(
     anew: refused && before?.delivery === "minted" && before.secretVersion === origin?.secretVersion,
     hasUntil:
       renewal && !refused && Number(before?.validUntil) > givenAt.getTime() ? before?.validUntil : undefined,
+  }).catch((error: unknown) => {
+    if (blamesCredential(error)) saw("refused");
+    throw error;
   });
+  if (!refused && delivery.accessProved === true) saw("proved");
   const context = { requestId, containerId: container.id, workerId: worker.id, expiresAt };
   const sealed =
     delivery.text === undefined
@@ -118,6 +130,11 @@ export async function attachCredentials(
   if (gives(before, credential, renewal)) noteUse(dependencies, container, image, worker, credential);
   const { accessProved = false } = delivery;
   return { requestId, sealed, expiresAt, absentReason, credential, accessProved };
+}
+
+function blamesCredential(error: unknown): boolean {
+  if (error instanceof CredentialError) return error.code !== "provider_unreachable";
+  return isRefusal(error);
 }
 
 /** A renewal of the same is no news; it comes every few minutes. */

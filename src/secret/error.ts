@@ -15,6 +15,8 @@ export type SecretErrorCode =
   /** A process lacks a key that it would need. */
   | "key_missing"
   | "conflict"
+  /** Its registry or its issuer says no to it. */
+  | "refused"
   | "in_use"
   | "replayed"
   | "expired";

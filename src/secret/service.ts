@@ -1,52 +1,120 @@
 import { create } from "@bufbuild/protobuf";
-import { timestampFromDate } from "@bufbuild/protobuf/wkt";
+import { type Timestamp, timestampDate, timestampFromDate } from "@bufbuild/protobuf/wkt";
 import type { ServiceImpl } from "@connectrpc/connect";
 import { createProvider } from "../credential/create-provider.ts";
 import { detectCredentialType, principalOf } from "../credential/detect.ts";
 import { CredentialError } from "../credential/error.ts";
 import type { ProviderDependencies, ProvidersOf } from "../credential/issuer.ts";
 import { marshalCredentials } from "../credential/marshal.ts";
+import type { RegistryCredential } from "../credential/provider.ts";
 import { secretNameCandidates } from "../credential/secret-name.ts";
 import { credentialsFromWire } from "../credential/wire.ts";
+import type { SecretHealth as WireSecretHealth } from "../gen/oci_node/v1/health_service_pb.ts";
 import {
   SecretSchema,
   type SecretService,
   type Secret as WireSecret,
 } from "../gen/oci_node/v1/secret_service_pb.ts";
-import { normalizeRegistry } from "../reference/reference.ts";
+import { normalizeRegistry, parseReference } from "../reference/reference.ts";
 import { workspaceOf } from "../rpc/authentication.ts";
 import { SecretError } from "./error.ts";
-import type { NewSecret, SecretMetadata, Vault } from "./vault.ts";
+import { assertName, type NewSecret, type SecretMetadata, type Vault } from "./vault.ts";
+
+/** A credential that is to be kept. */
+export interface CredentialToTry {
+  readonly workspaceId: string;
+  readonly credential: RegistryCredential;
+  /** Of its registry, with a tag. */
+  readonly repository: string | undefined;
+  /** The secret whose next version it is to be. */
+  readonly secretName?: string | undefined;
+}
+
+/** A credential that may be kept: its registry took it, or could not be asked, or nobody wanted to know. */
+export interface Tried {
+  /** Writes down how the version fares that was kept, and what its owner said. `null`: no end is known any more. */
+  kept(
+    secret: SecretMetadata,
+    facts: { readonly repository?: string | undefined; readonly declaredExpiry?: Date | null | undefined },
+  ): Promise<void>;
+}
+
+/** What is known of a secret beside its value and its row. */
+export interface SecretReport {
+  readonly health: WireSecretHealth | undefined;
+  readonly repository: string | undefined;
+  readonly declaredExpiry: Date | undefined;
+  readonly imageIds: readonly string[];
+  /** Not ended. */
+  readonly containerIds: readonly string[];
+}
+
+/** The health room, as far as secrets that are kept and shown need it. */
+export interface SecretChecks {
+  /** @throws SecretError `refused` when the registry or the issuer says no */
+  tryNew(wanted: CredentialToTry, signal: AbortSignal): Promise<Tried>;
+  withoutTrial(): Tried;
+  /** By id of the secret. @param name one alone */
+  reports(workspaceId: string, name?: string): Promise<ReadonlyMap<string, SecretReport>>;
+}
+
+export interface SecretServiceDependencies {
+  readonly vault: Vault;
+  readonly providersOf: ProvidersOf;
+  readonly checks: SecretChecks;
+}
 
 /** Answers SecretService: values go in and never come back out. */
-export function secretService(vault: Vault, providersOf: ProvidersOf): ServiceImpl<typeof SecretService> {
+export function secretService(dependencies: SecretServiceDependencies): ServiceImpl<typeof SecretService> {
+  const { vault, providersOf, checks } = dependencies;
+  const shown = async (secret: SecretMetadata): Promise<WireSecret> =>
+    wireSecret(secret, (await checks.reports(secret.workspaceId, secret.name)).get(secret.id));
   return {
     async createSecret(request, context) {
       const registry = normalizeRegistry(request.registry);
+      if (request.name !== "") assertName(request.name);
+      const repository = placeOf(registry, request.repository);
+      const declaredExpiry = endOf(request.expiresAt);
       const workspaceId = workspaceOf(context);
-      const { value, type, principal } = sealable(
+      const { credential, value, principal } = sealable(
         registry,
         request.credentials,
         await providersOf(workspaceId),
       );
-      const about = { workspaceId, value, registry, type, principal };
+      const tried = request.unchecked
+        ? checks.withoutTrial()
+        : await checks.tryNew({ workspaceId, credential, repository }, context.signal);
+      const about = { workspaceId, value, registry, type: credential.type, principal };
       const secret =
         request.name === ""
           ? await createForPrincipal(vault, about)
           : await vault.create({ ...about, name: request.name });
-      return { secret: await wireSecret(vault, secret) };
+      await tried.kept(secret, { repository, declaredExpiry });
+      return { secret: await shown(secret) };
     },
     async getSecret({ name }, context) {
-      return { secret: await wireSecret(vault, await vault.get(workspaceOf(context), name)) };
+      return { secret: await shown(await vault.get(workspaceOf(context), name)) };
     },
     async listSecrets(_, context) {
-      const secrets = await vault.list(workspaceOf(context));
-      return { secrets: await Promise.all(secrets.map((secret) => wireSecret(vault, secret))) };
+      const workspaceId = workspaceOf(context);
+      const [secrets, reports] = await Promise.all([vault.list(workspaceId), checks.reports(workspaceId)]);
+      // Whoever wants to know the containers asks for one secret: all of them may be very many.
+      return {
+        secrets: secrets.map((secret) => {
+          const report = reports.get(secret.id);
+          return wireSecret(secret, report && { ...report, containerIds: [] });
+        }),
+      };
     },
-    async updateSecret({ name, credentials }, context) {
+    async updateSecret({ name, credentials, expiresAt, unchecked }, context) {
       const workspaceId = workspaceOf(context);
       const current = await vault.get(workspaceId, name);
-      const { value, principal } = sealable(current.registry, credentials, await providersOf(workspaceId));
+      const declaredExpiry = endOf(expiresAt);
+      const { credential, value, principal } = sealable(
+        current.registry,
+        credentials,
+        await providersOf(workspaceId),
+      );
       if (principal !== current.principal) {
         throw new SecretError(
           "bad_value",
@@ -56,14 +124,37 @@ export function secretService(vault: Vault, providersOf: ProvidersOf): ServiceIm
           },
         );
       }
+      const wanted = { workspaceId, credential, repository: undefined, secretName: name };
+      const tried = unchecked ? checks.withoutTrial() : await checks.tryNew(wanted, context.signal);
       const { secret, changed } = await vault.update(workspaceId, name, value);
-      return { secret: await wireSecret(vault, secret), changed };
+      await tried.kept(secret, { declaredExpiry: declaredExpiry ?? (changed ? null : undefined) });
+      return { secret: await shown(secret), changed };
     },
     async deleteSecret({ name, force }, context) {
       await vault.remove(workspaceOf(context), name, { force });
       return {};
     },
   };
+}
+
+/** `REPOSITORY:TAG` as references have it: `library/` in front on Docker Hub. Empty: none. */
+function placeOf(registry: string, text: string): string | undefined {
+  if (text === "") return undefined;
+  const reference = parseReference(`${registry}/${text}`);
+  if (reference.registry === registry && reference.digest === undefined)
+    return `${reference.repository}:${reference.tag ?? "latest"}`;
+  throw new SecretError("bad_value", `the repository of ${registry} is not one`, {
+    next: "Give its name, and a tag if you like, without a registry or a digest: acme/app, acme/app:1.",
+  });
+}
+
+function endOf(expiresAt: Timestamp | undefined): Date | undefined {
+  if (expiresAt === undefined) return undefined;
+  const end = timestampDate(expiresAt);
+  if (end.getTime() > Date.now() && end.getUTCFullYear() < 9999) return end;
+  throw new SecretError("bad_value", "the credential is said to have ended already, or never to end", {
+    next: "Give a day to come, or leave it away.",
+  });
 }
 
 /** Without a name there is one secret of a principal at a registry: a second would leave open which of them is rotated. */
@@ -97,15 +188,17 @@ function sealable(
     });
   }
   const type = detectCredentialType(registry, credentials);
-  createProvider({ registry, type, credentials }, dependencies);
+  const credential = { registry, type, credentials };
+  createProvider(credential, dependencies);
   return {
+    credential,
     value: marshalCredentials(registry, type, credentials),
-    type,
     principal: principalOf(registry, type, credentials),
   };
 }
 
-async function wireSecret(vault: Vault, secret: SecretMetadata): Promise<WireSecret> {
+function wireSecret(secret: SecretMetadata, report: SecretReport | undefined): WireSecret {
+  const { health, repository = "", declaredExpiry, imageIds = [], containerIds = [] } = report ?? {};
   return create(SecretSchema, {
     id: secret.id,
     name: secret.name,
@@ -115,6 +208,10 @@ async function wireSecret(vault: Vault, secret: SecretMetadata): Promise<WireSec
     version: secret.version,
     createdAt: timestampFromDate(secret.createdAt),
     updatedAt: timestampFromDate(secret.updatedAt),
-    imageIds: [...(await vault.imagesUsing(secret))],
+    imageIds: [...imageIds],
+    containerIds: [...containerIds],
+    repository,
+    ...(declaredExpiry === undefined ? {} : { declaredExpiry: timestampFromDate(declaredExpiry) }),
+    ...(health === undefined ? {} : { health }),
   });
 }

@@ -1,7 +1,7 @@
-import { and, asc, desc, eq } from "drizzle-orm";
+import { and, asc, desc, eq, notInArray } from "drizzle-orm";
 import type { Database } from "../db/database.ts";
 import { DbError } from "../db/error.ts";
-import { images, secrets, secretVersions } from "../db/schema.ts";
+import { containers, endedContainerStates, images, secrets, secretVersions } from "../db/schema.ts";
 import { printable } from "../std/printable.ts";
 import { SecretError } from "./error.ts";
 import { decideForPrincipal, type HeldSecret, type Keep, type Principal } from "./principal-store.ts";
@@ -143,7 +143,20 @@ export class SecretStore {
           .where(and(eq(images.workspaceId, workspaceId), eq(images.credentialSecretId, row.id)))
           .orderBy(asc(images.id))
           .limit(10);
-        if (users.length > 0) throw usedSecret(name, users);
+        const living = await tx
+          .select({ id: containers.id })
+          .from(containers)
+          .innerJoin(images, eq(images.id, containers.imageId))
+          .where(
+            and(
+              eq(containers.workspaceId, workspaceId),
+              eq(images.credentialSecretId, row.id),
+              notInArray(containers.state, endedContainerStates),
+            ),
+          )
+          .orderBy(asc(containers.id))
+          .limit(10);
+        if (users.length > 0) throw usedSecret(name, users, living);
       }
       await tx.delete(secrets).where(eq(secrets.id, row.id));
     });
@@ -168,9 +181,15 @@ export function unknownSecret(name: string): SecretError {
   });
 }
 
-function usedSecret(name: string, users: readonly { id: string; reference: string }[]): SecretError {
+function usedSecret(
+  name: string,
+  users: readonly { id: string; reference: string }[],
+  living: readonly { id: string }[],
+): SecretError {
   const list = users.map((image) => `${image.id} (${image.reference})`).join(", ");
-  return new SecretError("in_use", `secret ${name} is used by ${list}`, {
+  const ids = living.map(({ id }) => id).join(", ");
+  const running = ids === "" ? "" : `, and by containers that have not ended: ${ids}`;
+  return new SecretError("in_use", `secret ${name} is used by ${list}${running}`, {
     next: "Remove these images first, or force it: their next run then goes without the credential.",
   });
 }

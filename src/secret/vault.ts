@@ -225,7 +225,8 @@ function aad(what: "data key" | "value", place: Place, version: number, keyId: s
   return boundTo("oci-node", "v1", what, place.workspaceId, place.id, place.name, version, keyId);
 }
 
-function assertName(name: string): void {
+/** @throws SecretError `bad_name` */
+export function assertName(name: string): void {
   if (/^[a-z0-9][a-z0-9._-]{0,254}$/.test(name) && !uuid.test(name)) return;
   throw new SecretError("bad_name", "the name of a secret is not one", {
     next: "Use up to 255 of a–z, 0–9, `.`, `_` and `-`, beginning with a letter or digit; a UUID is no name.",

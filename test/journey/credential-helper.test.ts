@@ -160,8 +160,14 @@ describe("the helper's protocol", () => {
     const given = { ServerURL: host, Username: "robot", Secret: password };
     expect(await store(given)).toEqual({ exitCode: 0, stdout: "", stderr: "" });
     expect(await version()).toBe(1);
-    expect(await store({ ...given, Secret: `${password}-rotated` })).toMatchObject({ exitCode: 0 });
+    const { accounts } = world.registry;
+    const rotated = `${password}-rotated`;
+    const wrong = await store({ ...given, Secret: rotated });
+    expect([wrong.exitCode, await version()]).toEqual([1, 1]);
+    await world.registry.setAccounts([{ username: "robot", password: rotated }]);
+    expect(await store({ ...given, Secret: rotated })).toMatchObject({ exitCode: 0 });
     expect(await version()).toBe(2);
+    await world.registry.setAccounts(accounts);
     expect(await store(given)).toMatchObject({ exitCode: 0 });
     const second = await store({ ...given, Username: "alice" });
     expect(second.exitCode).toBe(1);
@@ -274,7 +280,7 @@ describe("credential get", () => {
     const alice = { USERNAME: "alice", PASSWORD: "of-alice" };
     const name = "of-alice";
     const create = ["secret", "create", world.registry.host, "--name", name, "--creds", "USERNAME,PASSWORD"];
-    await world.node.ok(create, { env: alice });
+    await world.node.ok([...create, "--unchecked"], { env: alice });
     const told = refusal(await world.node.cli(["credential", "get", world.registry.host]), [password]);
     expect(told).toContain("of-alice (alice)");
     const chosen = await helper("get", world.registry.host, { OCI_NODE_SECRET: name });

@@ -97,7 +97,8 @@ export class BearerAuth {
     if (grant === "unknown") return this.#challenge(repository, "UNAUTHORIZED", "invalid_token");
     if (grant === "expired")
       return expiredToken?.() ?? this.#challenge(repository, "UNAUTHORIZED", "invalid_token");
-    if (grant.scopes.includes(`repository:${repository}:pull`)) return undefined;
+    // The API's root is open to whoever could log in.
+    if (repository === "" || grant.scopes.includes(`repository:${repository}:pull`)) return undefined;
     return this.#challenge(repository, "DENIED", "insufficient_scope");
   };
 

@@ -131,7 +131,7 @@ export type CreateSecretRequest = Message<"oci_node.v1.CreateSecretRequest"> & {
   credentials: { [key: string]: string };
 
   /**
-   * Of the registry: where the credential is checked. Empty: at the registry alone.
+   * Of the registry, with or without a tag: where the credential is checked. Empty: at the registry alone.
    *
    * @generated from field: string repository = 4;
    */
