@@ -3,6 +3,7 @@ export interface AuditActor {
   /** A caller by his token, a worker by its certificate, or this process by itself. */
   readonly kind: "token" | "worker" | "node";
   readonly id: string;
+  /** Of a worker: empty for the name that it has. */
   readonly name: string;
   readonly role?: string | undefined;
 }

@@ -1,6 +1,7 @@
 import { and, asc, desc, eq, gt, gte, lte, or, type SQL, sql } from "drizzle-orm";
 import type { Database, Queries } from "../db/database.ts";
 import { workspaces } from "../db/schema.ts";
+import { workerIdentities } from "../db/schema-cluster.ts";
 import { auditEvents } from "../db/schema-health.ts";
 import type { AuditEvent } from "./audit.ts";
 import { printable, printableFields } from "./printable.ts";
@@ -125,7 +126,7 @@ function insert(db: Queries, event: AuditEvent, id?: number) {
     ...(id === undefined ? {} : { id }),
     actorKind: actor.kind,
     actorId: printable(actor.id),
-    actorName: printable(actor.name),
+    actorName: actor.kind === "worker" && actor.name === "" ? nameOfWorker(actor.id) : printable(actor.name),
     role: text(actor.role),
     workspaceId: workspaceId ?? (named === undefined ? undefined : idOfWorkspace(named)),
     workspaceName: named ?? (workspaceId === undefined ? undefined : nameOfWorkspace(workspaceId)),
@@ -140,6 +141,8 @@ function insert(db: Queries, event: AuditEvent, id?: number) {
   });
 }
 
+const nameOfWorker = (id: string) =>
+  sql`coalesce((select ${workerIdentities.name} from ${workerIdentities} where ${workerIdentities.workerId} = ${id}), '')`;
 const idOfWorkspace = (name: string) =>
   sql`(select ${workspaces.id} from ${workspaces} where ${workspaces.name} = ${name})`;
 const nameOfWorkspace = (id: string) =>

@@ -1,3 +1,4 @@
+import type { Audit } from "../audit/audit.ts";
 import { messageOf } from "../std/error.ts";
 import { logger } from "../std/log.ts";
 import { Rounds } from "../std/rounds.ts";
@@ -13,6 +14,8 @@ export interface DeliverySettings {
   /** Longer than an attempt takes; what a process that ends holds is taken by another after that. */
   readonly leaseMs: number;
   readonly everyMs: number;
+  /** Takes what the audit is to know; must not reject. */
+  readonly note: Audit;
 }
 
 const standard: DeliverySettings = {
@@ -20,6 +23,7 @@ const standard: DeliverySettings = {
   perWebhook: 1,
   leaseMs: 60_000,
   everyMs: 1_000,
+  note: async () => undefined,
 };
 const goneStatus = 410;
 const log = logger("health");
@@ -104,6 +108,14 @@ export class DeliveryLoop {
   async #disable(delivery: Delivery): Promise<void> {
     const { webhookId: webhook, workspaceId: workspace, host } = delivery;
     await this.#store.disable(delivery, `${host} answered ${goneStatus}: it wants nothing more`);
+    await this.#settings.note({
+      actor: { kind: "node", id: "scheduler", name: "scheduler" },
+      workspaceId: workspace,
+      action: "webhook.disable",
+      target: { kind: "webhook", id: webhook, name: host },
+      outcome: "ok",
+      fields: { status: String(goneStatus) },
+    });
     log.warn("a webhook was disabled: its receiver wants nothing more", { webhook, workspace, host });
   }
 }

@@ -1,5 +1,6 @@
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "bun:test";
 import { sql } from "drizzle-orm";
+import type { AuditEvent } from "../audit/audit.ts";
 import { DeliveryScene } from "./delivery.test-kit.ts";
 
 let scene: DeliveryScene;
@@ -92,10 +93,13 @@ test("a receiver that answers 410 is told nothing more, until a new webhook is m
   const id = await scene.webhook(workspaceId, path);
   scene.receiver.answer = () => new Response(null, { status: 410 });
   await scene.fail(workspaceId, 3);
-  await scene.loop();
+  const noted = Promise.withResolvers<AuditEvent>();
+  await scene.loop({ note: async (event) => noted.resolve(event) });
   await scene.until(id, ended);
   expect(at(path)).toHaveLength(1);
   expect(await listed(id)).toMatchObject({ pending: 0, givenUp: 3 });
+  const target = { kind: "webhook", id, name: scene.receiver.host };
+  expect(await noted.promise).toMatchObject({ action: "webhook.disable", workspaceId, target });
   expect((await listed(id))?.disabledAt).toBeInstanceOf(Date);
   scene.receiver.answer = () => new Response(null, { status: 200 });
   const other = await scene.webhook(workspaceId, newPath());

@@ -75,10 +75,11 @@ export async function startScheduler(config: Config, plane: ControlPlane): Promi
     workers: workerClients,
   });
   const { alerts, deliveries, vault: webhookVault } = plane.alerting;
-  const delivering = new DeliveryLoop(deliveries, {
-    vault: webhookVault,
-    webhooks: plane.registry.webhooks,
-  });
+  const delivering = new DeliveryLoop(
+    deliveries,
+    { vault: webhookVault, webhooks: plane.registry.webhooks },
+    { note: (event) => plane.audit.note(event) },
+  );
   const alerting = new AlertLoop(alerts, deliveries, () => delivering.wake());
   secretHealth.monitor.onTransition(async () => alerting.wake());
   const healthLoop = await HealthLoop.start({ ...secretHealth, holder: randomUUID() });

@@ -192,24 +192,28 @@ async function* toEnd<T>(
 }
 
 function eventOf({ values, row, request, response }: Call, error?: ConnectError): CallEvent | undefined {
-  const caller = findCaller(values);
-  const worker = findCertifiedWorker(values);
-  if (caller === undefined && worker === undefined) return undefined;
+  const actor = actorOf(values);
+  if (actor === undefined) return undefined;
   const about: About = "strict" in row ? aboutOf(row, request, response) : {};
   const code = error === undefined ? undefined : codeOf(error);
   return {
-    actor:
-      caller === undefined
-        ? { kind: "worker", id: worker ?? "", name: worker ?? "", role: "worker" }
-        : { kind: "token", id: caller.tokenId, name: caller.name, role: caller.role },
-    workspaceId: caller?.workspaceId,
+    actor,
+    workspaceId: findCaller(values)?.workspaceId,
     ...about,
     action: row.action,
-    target: { kind: row.kind, ...about.target },
+    target: { ...(actor.kind === row.kind ? { id: actor.id } : {}), kind: row.kind, ...about.target },
     outcome: error === undefined ? "ok" : error.code === Code.PermissionDenied ? "denied" : "failed",
     ...(code === undefined ? {} : { code }),
     address: addressOf(values),
   };
+}
+
+function actorOf(values: ContextValues): CallEvent["actor"] | undefined {
+  const caller = findCaller(values);
+  if (caller !== undefined)
+    return { kind: "token", id: caller.tokenId, name: caller.name, role: caller.role };
+  const worker = findCertifiedWorker(values);
+  return worker === undefined ? undefined : { kind: "worker", id: worker, name: "", role: "worker" };
 }
 
 type About = Partial<Pick<CallEvent, "workspaceId" | "workspaceName" | "fields">> & { target?: CallTarget };
@@ -243,7 +247,7 @@ function keyOf({ actor, action, target, outcome, code }: CallEvent): string {
 function tellOfUnknown({ method, values }: Call, repeated: Throttle): void {
   const address = addressOf(values) ?? "unknown";
   if (!repeated.lets(`unknown ${address}`, unknownEveryMs)) return;
-  log.warn("calls without a valid token are refused", {
+  log.warn("calls without a valid token or certificate are refused", {
     address,
     method: `${method.parent.typeName}/${method.name}`,
   });

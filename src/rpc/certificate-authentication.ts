@@ -30,8 +30,9 @@ export function authenticateCertificate(certified: Certified): Interceptor {
     const certificate = certificateOf(peerOf(request.contextValues));
     if (access?.by === "certificate" && access.of === "worker" && certified.worker !== undefined) {
       const workerId = await certified.worker(certificate);
-      if (!request.stream) refuseForAnother(request.message, workerId);
+      // Also of a call that is refused: the audit wants to know.
       request.contextValues.set(workerKey, workerId);
+      if (!request.stream) refuseForAnother(request.message, workerId);
       return next(request);
     }
     if (
