@@ -201,7 +201,11 @@ function eventOf({ values, row, request, response }: Call, error?: ConnectError)
     workspaceId: findCaller(values)?.workspaceId,
     ...about,
     action: row.action,
-    target: { ...(actor.kind === row.kind ? { id: actor.id } : {}), kind: row.kind, ...about.target },
+    target: {
+      ...(actor.kind === "worker" && row.kind === "worker" ? { id: actor.id } : {}),
+      kind: row.kind,
+      ...about.target,
+    },
     outcome: error === undefined ? "ok" : error.code === Code.PermissionDenied ? "denied" : "failed",
     ...(code === undefined ? {} : { code }),
     address: addressOf(values),
