@@ -1,5 +1,6 @@
 import { Code, ConnectError } from "@connectrpc/connect";
 import { ErrorDetailSchema } from "../gen/oci_node/v1/error_pb.ts";
+import { isTlsCode } from "../registry/tls-problem.ts";
 import { CodedError, messageOf } from "../std/error.ts";
 import { printable } from "../std/printable.ts";
 import { CliError } from "./context.ts";
@@ -50,6 +51,8 @@ function describeConnectError(error: ConnectError): Failure {
   if (detail !== undefined) {
     return { message: error.rawMessage, code: detail.code, next: detail.next || undefined, exitCode: 1 };
   }
+  const tlsCode = tlsCodeOf(error);
+  if (tlsCode !== undefined) return describeTlsFailure(tlsCode, error.rawMessage);
   if (error.code === Code.Unavailable) {
     return {
       message: "the node does not answer",
@@ -75,4 +78,32 @@ function describeConnectError(error: ConnectError): Failure {
     };
   }
   return { message: error.rawMessage, code: Code[error.code].toLowerCase(), next: undefined, exitCode: 1 };
+}
+
+/** Why there is no secure connection to the gateway, by the platform's code. */
+function tlsCodeOf(error: Error): string | undefined {
+  let cause: unknown = error;
+  for (let depth = 0; depth < 5 && cause instanceof Error; depth += 1) {
+    const { code } = cause as { readonly code?: unknown };
+    if (typeof code === "string" && isTlsCode(code)) return code;
+    cause = cause.cause;
+  }
+  return undefined;
+}
+
+function describeTlsFailure(code: string, message: string): Failure {
+  const name = /ALTNAME|HOSTNAME/.test(code);
+  const authority = /SELF_SIGNED|UNABLE_TO_/.test(code);
+  const [what, next] = name
+    ? [
+        "the node's certificate is for another host",
+        "Call it by a name in its certificate with OCI_NODE_URL.",
+      ]
+    : authority
+      ? [
+          "the node's certificate is from an authority that this machine does not know",
+          "Set OCI_NODE_CA_FILE to a PEM file with that authority's certificate.",
+        ]
+      : ["the secure connection to the node failed", "Check the node's certificate, and OCI_NODE_URL."];
+  return { message: `${what} (${name ? message : code})`, code: "tls", next, exitCode: 1 };
 }

@@ -1,0 +1,68 @@
+import { afterAll, beforeAll, expect, test } from "bun:test";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { TestNode } from "../kit/node.ts";
+import { TestAuthority } from "../kit/tls-server.ts";
+import { refusal } from "../kit/world.ts";
+
+let dir: string;
+let authority: TestAuthority;
+let node: TestNode;
+/** How the certificate calls the gateway. */
+let url: string;
+
+beforeAll(async () => {
+  dir = await mkdtemp(join(tmpdir(), "oci-node-gateway-tls-"));
+  authority = await TestAuthority.make();
+  const { key, cert } = await authority.certificateFor("localhost");
+  const write = async (name: string, text: string) => {
+    const path = join(dir, name);
+    await writeFile(path, text, { mode: 0o600 });
+    return path;
+  };
+  const lines = [
+    `gateway.tls_cert_file = "${await write("gateway.pem", cert)}"`,
+    `gateway.tls_key_file = "${await write("gateway.key", key)}"`,
+    "",
+  ];
+  node = await TestNode.start({ args: ["--config", await write("config.toml", lines.join("\n"))] });
+  url = node.url.replace("127.0.0.1", "localhost");
+}, 60_000);
+afterAll(async () => {
+  await node.stop();
+  await authority.discard();
+  await rm(dir, { recursive: true, force: true });
+}, 60_000);
+
+test("a gateway under a private authority is reached by who knows that", async () => {
+  const env = { OCI_NODE_URL: url, OCI_NODE_CA_FILE: authority.certificateFile };
+  expect((await node.json<{ name: string }[]>(["workspace", "ls"], { env }))[0]?.name).toBe("default");
+  const token = await node.ok(["token", "create", "--role", "viewer", "--workspace", "default"], { env });
+  expect(await node.json<[]>(["image", "ls"], { env: { ...env, OCI_NODE_TOKEN: token } })).toEqual([]);
+});
+
+test("a gateway whose authority is not known, or whose name is another, is sent nothing, and that is said", async () => {
+  const unknown = refusal(await node.cli(["image", "ls"], { env: { OCI_NODE_URL: url } }));
+  expect(unknown).toContain("certificate");
+  expect(unknown).toContain("OCI_NODE_CA_FILE");
+  const env = { OCI_NODE_URL: node.url, OCI_NODE_CA_FILE: authority.certificateFile };
+  const other = refusal(await node.cli(["image", "ls"], { env }));
+  expect(other).toContain("certificate");
+  expect(other).toContain("127.0.0.1");
+});
+
+test("a file of authorities that is none is told by its path", async () => {
+  const empty = join(dir, "empty.pem");
+  await writeFile(empty, "");
+  for (const [path, why] of [
+    [join(dir, "missing.pem"), "cannot be read"],
+    [empty, "holds no certificate"],
+  ] as const) {
+    const told = refusal(
+      await node.cli(["image", "ls"], { env: { OCI_NODE_URL: url, OCI_NODE_CA_FILE: path } }),
+    );
+    expect(told).toContain(path);
+    expect(told).toContain(why);
+  }
+});
