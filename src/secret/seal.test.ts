@@ -1,6 +1,5 @@
 import { expect, test } from "bun:test";
 import { inspect } from "node:util";
-import { AEAD_AES_128_GCM, CipherSuite, KDF_HKDF_SHA256, KEM_DHKEM_X25519_HKDF_SHA256 } from "hpke";
 import { Redacted } from "../std/redacted.ts";
 import type { SecretError } from "./error.ts";
 import { generateBootKey, type SealContext, sealTo } from "./seal.ts";
@@ -26,24 +25,6 @@ async function codeOf(work: Promise<unknown>): Promise<string> {
   expect(inspect(error, { depth: 10 })).not.toContain("canary");
   return error?.code ?? "opened";
 }
-
-test("the HPKE library gives the example of RFC 9180, A.1.1", async () => {
-  const hex = (text: string) => Uint8Array.from(Buffer.from(text, "hex"));
-  const suite = new CipherSuite(KEM_DHKEM_X25519_HKDF_SHA256, KDF_HKDF_SHA256, AEAD_AES_128_GCM);
-  const pair = await suite.DeriveKeyPair(
-    hex("6db9df30aa07dd42ee5e8181afdb977e538f5e1fec8a06223f33f7013e525037"),
-  );
-  expect(Buffer.from(await suite.SerializePublicKey(pair.publicKey)).toString("hex")).toBe(
-    "3948cfe0ad1ddb695d780e59077195da6c56506b027329794ab02bca80815c4d",
-  );
-  const plaintext = await suite.Open(
-    pair,
-    hex("37fda3567bdbd628e88668c3c8d7e97d1d1253b6d4ea6d44c150f741f1bf4431"),
-    hex("f938558b5d72f1a23810b4be2ab4f84331acc02fc97babc53a52ae8218a355a96d8770ac83d07bea87e13c512a"),
-    { info: hex("4f6465206f6e2061204772656369616e2055726e"), aad: hex("436f756e742d30") },
-  );
-  expect(new TextDecoder().decode(plaintext)).toBe("Beauty is truth, truth beauty");
-});
 
 test("the worker opens what was sealed to its boot key, and the sealed text shows nothing", async () => {
   const key = await generateBootKey();

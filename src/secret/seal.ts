@@ -18,6 +18,9 @@ const info = new TextEncoder().encode("oci-node image credentials v1");
 const version = 1;
 const encapsulatedBytes = 32;
 const sealedCharactersMax = 256 * 1024;
+/** What was opened is remembered until it expires: both bound that memory. */
+const openedMax = 65_536;
+const lifeMsMax = 3_600_000;
 
 /**
  * Seals a value to a worker's boot key: base64 of a version byte, the encapsulated key (32 bytes) and the ciphertext.
@@ -61,6 +64,11 @@ export class BootKey {
     this.#pair = pair;
   }
 
+  /** Of requests that were opened and have not expired: how many. */
+  get openedRequests(): number {
+    return this.#opened.size;
+  }
+
   /**
    * Opens what was sealed to this boot, once for each request. Throws SecretError `expired`, `replayed`, or
    * `undecryptable` when anything of the context differs from what it was sealed with.
@@ -73,9 +81,21 @@ export class BootKey {
         next: "Run it again; if that repeats, compare the clocks of scheduler and worker.",
       });
     }
+    if (expiresAtMs - now > lifeMsMax) {
+      throw new SecretError(
+        "expired",
+        `the credentials of container ${context.containerId} would count for too long`,
+      );
+    }
     for (const [requestId, endMs] of this.#opened) if (endMs <= now) this.#opened.delete(requestId);
     if (this.#opened.has(context.requestId)) {
       throw new SecretError("replayed", `the credentials of request ${context.requestId} were opened before`);
+    }
+    if (this.#opened.size >= openedMax) {
+      throw new SecretError(
+        "replayed",
+        `more than ${openedMax} requests at once: repeats could not be told any more`,
+      );
     }
     // Marked before the first wait, so that two at once cannot both open it; a failure takes the mark back.
     this.#opened.set(context.requestId, expiresAtMs);
