@@ -185,5 +185,6 @@ export function workerShape(worker: Worker) {
     memoryBytesUsed: Number(worker.memoryBytesUsed),
     containers: worker.containers,
     lastHeartbeatAt: time(worker.lastHeartbeatAt),
+    certificateExpiresAt: time(worker.certificateExpiresAt),
   };
 }

@@ -1,10 +1,10 @@
 import { createClient } from "@connectrpc/connect";
 import { buildRouteMap } from "@stricli/core";
-import { ClusterService } from "../gen/oci_node/v1/scheduler_service_pb.ts";
+import { ClusterService, type Worker } from "../gen/oci_node/v1/scheduler_service_pb.ts";
 import { formatSize } from "../std/size.ts";
-import { command } from "./action.ts";
+import { command, words } from "./action.ts";
 import { connectTransport } from "./context.ts";
-import { ago, printJson, printTable } from "./output.ts";
+import { ago, note, printJson, printLine, printTable } from "./output.ts";
 import { dateOf, workerShape } from "./shape.ts";
 
 const list = command<{ json: boolean }>({
@@ -16,7 +16,7 @@ const list = command<{ json: boolean }>({
       return 0;
     }
     printTable(
-      ["ID", "NAME", "STATE", "PLATFORM", "CONTAINERS", "CPU", "MEMORY", "SEEN"],
+      ["ID", "NAME", "STATE", "PLATFORM", "CONTAINERS", "CPU", "MEMORY", "SEEN", "CERTIFICATE"],
       workers.map((worker) => [
         worker.id,
         worker.name,
@@ -26,13 +26,41 @@ const list = command<{ json: boolean }>({
         `${worker.cpuMillisUsed / 1000}/${worker.cpuMillis / 1000}`,
         `${formatSize(Number(worker.memoryBytesUsed))}/${formatSize(Number(worker.memoryBytes))}`,
         `${ago(dateOf(worker.lastHeartbeatAt))} ago`,
+        certificateEnd(worker),
       ]),
     );
     return 0;
   },
 });
 
+const revoke = command<{ json: boolean }, [worker: string]>({
+  brief: "Take a worker out of the cluster, at once and for good",
+  fullDescription:
+    "Its certificate counts no more: it gets no further container and no credential, and its reports are not taken. What it " +
+    "ran is ended as with a lost worker; what was only scheduled there goes to another. Its host can join again as a new " +
+    "worker: stop it, remove the folder worker/identity in its data folder, start it with a new join token. If a join token " +
+    "was stolen, revoke that as well: `oci-node token revoke`.",
+  positional: words({ placeholder: "ID|NAME", brief: "The worker" }),
+  async run(flags, named) {
+    const client = createClient(ClusterService, connectTransport("administrator"));
+    const { worker, containerIds } = await client.revokeWorker({ worker: named });
+    if (flags.json) {
+      printJson({ revoked: worker === undefined ? null : workerShape(worker), containers: containerIds });
+      return 0;
+    }
+    printLine(worker?.id ?? named);
+    if (containerIds.length > 0) note(`containers taken from it: ${containerIds.join(", ")}`);
+    return 0;
+  },
+});
+
+function certificateEnd({ state, certificateExpiresAt }: Worker): string {
+  const end = dateOf(certificateExpiresAt);
+  if (end === undefined || state === "revoked") return "none that counts";
+  return end.getTime() > Date.now() ? `until ${end.toISOString().slice(0, 16)}Z` : "expired";
+}
+
 export const workerRoutes = buildRouteMap({
-  routes: { ls: list },
-  docs: { brief: "Look at the workers" },
+  routes: { ls: list, revoke },
+  docs: { brief: "Look at the workers, and take one out" },
 });

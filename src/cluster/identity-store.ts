@@ -1,7 +1,7 @@
 import { and, asc, eq, isNull, sql } from "drizzle-orm";
 import type { Database } from "../db/database.ts";
 import { workerIdentities } from "../db/schema-cluster.ts";
-import { ClusterError } from "./error.ts";
+import { ClusterError, revokedError } from "./error.ts";
 
 /** A worker that was let in. */
 export interface WorkerIdentityRow {
@@ -78,11 +78,7 @@ export class WorkerIdentityStore {
         next: "The worker joins again by itself when it has a join token: `oci-node token create --role worker`.",
       });
     }
-    if (row.revokedAt !== null) {
-      throw new ClusterError("revoked", `worker ${workerId} (${row.name}) was revoked`, {
-        next: "If that host shall work again: stop its worker, remove the folder worker/identity in its data folder, and join with a new token.",
-      });
-    }
+    if (row.revokedAt !== null) throw revokedError(workerId, row.name);
   }
 
   /** The workers that joined with a token, the first first: a stolen one may have let in more than were meant. */

@@ -27,8 +27,8 @@ import { authenticate } from "../rpc/authentication.ts";
 import { translateErrors } from "../rpc/error.ts";
 import { refuseNul } from "../rpc/request-text.ts";
 import { type Server, serve } from "../rpc/server.ts";
+import { clusterService } from "../scheduler/cluster-service.ts";
 import { askWorkers } from "../scheduler/lazy-status-client.ts";
-import { clusterService } from "../scheduler/service.ts";
 import type { IdentityIssuer } from "../secret/identity-issuer.ts";
 import { getWorkspaceIdentity } from "../secret/identity-service.ts";
 import { keyService } from "../secret/key-service.ts";
@@ -126,7 +126,7 @@ export async function startGateway(
         }),
       });
       router.service(KeyService, keyService(plane.rotation));
-      router.service(ClusterService, clusterService(scheduling));
+      router.service(ClusterService, clusterService(scheduling, containers));
       serveTenants(router, { plane, index, stopping });
       router.service(
         ContainerService,

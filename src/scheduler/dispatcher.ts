@@ -193,7 +193,7 @@ export class Dispatcher {
     worker: Worker,
     attached: AttachedCredentials,
   ): Promise<HandOverFailure | undefined> {
-    const { containers, workers } = this.#dependencies;
+    const { containers, store, workers } = this.#dependencies;
     const { credential, absentReason } = attached;
     const { secretName: secret, secretVersion, identity, delivery, validUntil } = credential;
     const told = {
@@ -210,6 +210,9 @@ export class Dispatcher {
     };
     const events = delivery === "none" && absentReason === "" ? [] : [told];
     const expected = { attempt: container.attempt, workerId: worker.id };
+    // It may have been revoked, or started again, while the credential was being asked for.
+    if (!(await store.takes(worker.id, worker.bootNonce)))
+      return { message: "it counts no more, or has started again" };
     const failure = await handOver(workers.to(worker), container, image, attached);
     if (failure !== undefined) return failure;
     const seen = { imageCredential: credential, events };

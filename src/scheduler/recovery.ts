@@ -6,12 +6,13 @@ import type { SchedulerStore } from "./store.ts";
 
 const log = logger("scheduler");
 
-/** Ends, or queues again, what a worker had and has no more. */
+/** Ends, or queues again, what a worker had and has no more. Returns the ids of those. */
 export async function recoverContainers(
   containers: ContainerStore,
   lost: readonly Container[],
   reason: string,
-): Promise<void> {
+): Promise<string[]> {
+  const recovered: string[] = [];
   for (const container of lost) {
     const to = container.state === "scheduled" ? "pending" : "failed";
     log.warn("container lost", { container: container.id, from: container.state, to, reason });
@@ -19,11 +20,13 @@ export async function recoverContainers(
       await containers.transition(container.id, { attempt: container.attempt, from: [container.state] }, to, {
         reason,
       });
+      recovered.push(container.id);
     } catch (error) {
       // Its worker reported something newer meanwhile.
       if (!(error instanceof ContainerError)) throw error;
     }
   }
+  return recovered;
 }
 
 /** Gives up the workers that stayed silent for too long, with what they had. */

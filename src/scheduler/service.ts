@@ -1,6 +1,6 @@
-import { create } from "@bufbuild/protobuf";
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import type { ServiceImpl } from "@connectrpc/connect";
+import { revokedError } from "../cluster/error.ts";
 import type { Container, Phases } from "../container/container.ts";
 import { toWireImageCredential } from "../container/credential-wire-service.ts";
 import { ContainerError } from "../container/error.ts";
@@ -8,12 +8,10 @@ import { isEnded } from "../container/state.ts";
 import type { ContainerStore } from "../container/store.ts";
 import type { Observation } from "../container/transition-store.ts";
 import { fromWireState, fromWireTime, fromWireTransfer } from "../container/wire-service.ts";
-import {
-  type ClusterService,
-  type RefreshImageCredentialsRequest,
-  type ReportContainerRequest,
-  type SchedulerService,
-  WorkerSchema,
+import type {
+  RefreshImageCredentialsRequest,
+  ReportContainerRequest,
+  SchedulerService,
 } from "../gen/oci_node/v1/scheduler_service_pb.ts";
 import { referenceOf } from "../image/image.ts";
 import type { ImageStore } from "../image/store.ts";
@@ -80,6 +78,8 @@ export function schedulerService(
         refused: request.refused,
         signal: context.signal,
       });
+      // It may have been revoked while a registry was asked.
+      await bootOf(store, request);
       const { attempt, workerId } = request;
       const imageCredential = attached.credential;
       await containers.observe(container.id, { attempt, workerId }, { imageCredential });
@@ -96,42 +96,13 @@ export function schedulerService(
   };
 }
 
-/** Answers ClusterService. */
-export function clusterService(store: SchedulerStore): ServiceImpl<typeof ClusterService> {
-  return {
-    async listWorkers() {
-      const workers = await store.workers();
-      return {
-        workers: workers.map((worker) =>
-          create(WorkerSchema, {
-            id: worker.id,
-            name: worker.name,
-            address: worker.address,
-            state: worker.state,
-            platform: worker.platform,
-            version: worker.version,
-            cpuMillis: worker.cpuMillis,
-            memoryBytes: BigInt(worker.memoryBytes),
-            cpuMillisUsed: worker.cpuMillisPlaced,
-            memoryBytesUsed: BigInt(worker.memoryBytesPlaced),
-            containers: worker.containers,
-            lastHeartbeatAt: timestampFromDate(worker.lastHeartbeatAt),
-          }),
-        ),
-      };
-    },
-    async revokeWorker() {
-      throw new SchedulerError("unknown_worker", "workers cannot be revoked yet");
-    },
-  };
-}
-
 /** The worker, when this boot of it is the one that is known. */
 async function bootOf(
   store: SchedulerStore,
   { workerId, bootNonce }: { readonly workerId: string; readonly bootNonce: string },
 ): Promise<Worker> {
   const worker = await store.worker(workerId);
+  if (worker?.state === "revoked") throw revokedError(workerId, worker.name);
   if (worker !== undefined && worker.bootNonce === bootNonce) return worker;
   throw new SchedulerError("stale_boot", `worker ${workerId} registered again meanwhile`, {
     next: "The worker registers again by itself.",

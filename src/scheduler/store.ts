@@ -1,10 +1,13 @@
-import { and, asc, eq, inArray, isNull, lt, or, sql } from "drizzle-orm";
+import { and, asc, desc, eq, inArray, isNull, lt, or, sql } from "drizzle-orm";
+import { revokedError } from "../cluster/error.ts";
 import type { Container } from "../container/container.ts";
 import { type ContainerRow, toContainer } from "../container/row-store.ts";
 import { placedStates } from "../container/state.ts";
 import { type Transitioned, transitionIn } from "../container/transition-store.ts";
 import type { Database, Queries, Subscription } from "../db/database.ts";
 import { containers, workers } from "../db/schema.ts";
+import { workerIdentities } from "../db/schema-cluster.ts";
+import { SchedulerError } from "./error.ts";
 import type { NewWorker, Worker, WorkerState } from "./worker.ts";
 
 export type { Subscription } from "../db/database.ts";
@@ -93,17 +96,63 @@ export class SchedulerStore {
     return this.#database.listen("container_pending", onPending, onPending);
   }
 
-  /** A worker joins, or joins again with a new boot key. */
+  /** A worker joins, or joins again with a new boot key. Throws ClusterError `revoked`. */
   async register(worker: NewWorker): Promise<void> {
     const { id, ...facts } = worker;
     const state: WorkerState = "ready";
     const now = { state, lastHeartbeatAt: sql`now()`, cpuMillisUsed: 0, memoryBytesUsed: 0 };
-    await this.#database.query((db) =>
-      db
+    await this.#database.transaction(async (tx) => {
+      // Held, so that a revocation comes before this or after it.
+      const [identity] = await tx
+        .select({ revokedAt: workerIdentities.revokedAt })
+        .from(workerIdentities)
+        .where(eq(workerIdentities.workerId, id))
+        .for("share");
+      if (identity?.revokedAt != null) throw revokedError(id, worker.name);
+      await tx
         .insert(workers)
         .values({ id, ...facts, state })
-        .onConflictDoUpdate({ target: workers.id, set: { ...facts, ...now } }),
+        .onConflictDoUpdate({ target: workers.id, set: { ...facts, ...now } });
+    });
+  }
+
+  /**
+   * Makes a worker's certificates count no more, at once and for good; nothing is placed on it from then on. Repeating it
+   * changes nothing. Throws SchedulerError `unknown_worker` when there is none, or when several have the name.
+   *
+   * @param worker id or name
+   */
+  async revoke(worker: string): Promise<{ readonly id: string; readonly name: string }> {
+    return this.#database.transaction(async (tx) => {
+      const found = await workersNamed(tx, worker);
+      const [only] = found;
+      if (only === undefined || found.length > 1) {
+        const many = found.map(({ id }) => id).join(", ");
+        throw new SchedulerError(
+          "unknown_worker",
+          only === undefined ? `no worker ${worker}` : `several workers are called ${worker}: ${many}`,
+          { next: only === undefined ? "List them with `oci-node worker ls`." : "Give its id." },
+        );
+      }
+      await tx
+        .update(workerIdentities)
+        .set({ revokedAt: sql`coalesce(${workerIdentities.revokedAt}, now())`, updatedAt: sql`now()` })
+        .where(eq(workerIdentities.workerId, only.id));
+      const state: WorkerState = "revoked";
+      await tx.update(workers).set({ state }).where(eq(workers.id, only.id));
+      return only;
+    });
+  }
+
+  /** Whether this boot of a worker may be given something now. */
+  async takes(id: string, bootNonce: string): Promise<boolean> {
+    const [row] = await this.#database.query((db) =>
+      db
+        .select({ id: workers.id })
+        .from(workers)
+        .where(and(eq(workers.id, id), eq(workers.bootNonce, bootNonce), eq(workers.state, "ready"))),
     );
+    return row !== undefined;
   }
 
   /** Whether this boot of the worker is known and not given up; false: it must register again. */
@@ -140,22 +189,25 @@ export class SchedulerStore {
       db
         .select({
           worker: workers,
+          certificateNotAfter: workerIdentities.certificateNotAfter,
           containers: sql<number>`count(${containers.id})::int`,
           cpuMillisPlaced: sql<number>`coalesce(sum(${containers.cpuMillis}), 0)::float8`,
           memoryBytesPlaced: sql<number>`coalesce(sum(${containers.memoryBytes}), 0)::float8`,
         })
         .from(workers)
+        .leftJoin(workerIdentities, eq(workerIdentities.workerId, workers.id))
         .leftJoin(
           containers,
           and(eq(containers.workerId, workers.id), inArray(containers.state, [...placedStates])),
         )
         .where(id === undefined ? undefined : eq(workers.id, id))
-        .groupBy(workers.id)
+        .groupBy(workers.id, workerIdentities.workerId)
         .orderBy(asc(workers.name), asc(workers.id)),
     );
-    return rows.map(({ worker, ...placed }) => ({
+    return rows.map(({ worker, certificateNotAfter, ...placed }) => ({
       ...worker,
       state: worker.state as WorkerState,
+      certificateNotAfter: certificateNotAfter ?? undefined,
       ...placed,
     }));
   }
@@ -183,6 +235,22 @@ export class SchedulerStore {
     );
     return rows.map(toContainer);
   }
+}
+
+/** Those of this id or name that are not revoked; where all are, the last that was let in. */
+async function workersNamed(tx: Queries, worker: string): Promise<{ id: string; name: string }[]> {
+  const letIn = await tx
+    .select({
+      id: workerIdentities.workerId,
+      name: workerIdentities.name,
+      revokedAt: workerIdentities.revokedAt,
+    })
+    .from(workerIdentities)
+    .where(or(eq(workerIdentities.workerId, worker), eq(workerIdentities.name, worker)))
+    .orderBy(desc(workerIdentities.createdAt))
+    .for("update");
+  const counting = letIn.filter(({ revokedAt }) => revokedAt === null);
+  return (counting.length > 0 ? counting : letIn.slice(0, 1)).map(({ id, name }) => ({ id, name }));
 }
 
 async function placedOn(tx: Queries, workerId: string): Promise<{ cpuMillis: number; memoryBytes: number }> {

@@ -1,5 +1,8 @@
-/** `lost`: it stayed silent for too long; it is `ready` again once it registers again. */
-export type WorkerState = "ready" | "lost";
+/**
+ * `lost`: it stayed silent for too long; it is `ready` again once it registers again. `revoked`: its certificate counts no
+ * more; it stays so.
+ */
+export type WorkerState = "ready" | "lost" | "revoked";
 
 /** What a worker says of itself when it joins. */
 export interface NewWorker {
@@ -26,4 +29,6 @@ export interface Worker extends NewWorker {
   readonly memoryBytesPlaced: number;
   readonly lastHeartbeatAt: Date;
   readonly createdAt: Date;
+  /** Of its latest certificate; undefined: it never had one. */
+  readonly certificateNotAfter: Date | undefined;
 }
