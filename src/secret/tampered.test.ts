@@ -2,7 +2,7 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { and, eq, inArray } from "drizzle-orm";
+import { and, eq, inArray, sql } from "drizzle-orm";
 import { startTestPostgres, type TestPostgres } from "../db/postgres.test-kit.ts";
 import { secrets, secretVersions, workspaces } from "../db/schema.ts";
 import { Redacted } from "../std/redacted.ts";
@@ -211,6 +211,26 @@ describe("a secret's version does not open", () => {
   });
 });
 
+test("a secret that takes another's name and versions is not the other", async () => {
+  const workspaceId = await makeWorkspace();
+  const made = [
+    await vault.create({ workspaceId, name: "s", value: new Redacted("of s") }),
+    await vault.create({ workspaceId, name: "t", value: new Redacted("of t") }),
+  ];
+  const rows = await versionsOf(made.map(({ id }) => id));
+  const [ofS, ofT] = made.map(({ id }) => rows.find((row) => row.secretId === id) as Version);
+  const rename = (id: string, name: string) =>
+    server.database.query((db) => db.update(secrets).set({ name }).where(eq(secrets.id, id)));
+  await rename(made[0]?.id ?? "", "aside");
+  await rename(made[1]?.id ?? "", "s");
+  const { secretId: _, ...others } = ofS as Version;
+  await putVersion(ofT as Version, others);
+  async function* tries() {
+    yield ["the taken name", () => vault.read(workspaceId, "s")] as const;
+  }
+  expect(await opening(tries())).toEqual([]);
+});
+
 describe("a workspace's key does not open", () => {
   test("with a bit turned over, cut off, longer, or as zeros", async () => {
     const id = await makeWorkspace();
@@ -287,6 +307,21 @@ describe("what is sealed outside of workspaces does not open", () => {
     }
     expect(await opening(tries())).toEqual([]);
   });
+});
+
+test("a workspace's wrapped key is overwritten before its row goes", async () => {
+  const statements = [
+    sql`create table gone_keys (wrapped_key bytea)`,
+    sql`create function keep_gone_key() returns trigger language plpgsql as
+      $$ begin insert into gone_keys values (old.wrapped_key); return old; end $$`,
+    sql`create trigger keep_gone_key before delete on workspaces for each row execute function keep_gone_key()`,
+  ];
+  for (const statement of statements) await server.database.query((db) => db.execute(statement));
+  const { name } = await workspaceRow(await makeWorkspace());
+  await store.remove(name);
+  const [gone] = await server.database.query((db) => db.execute(sql`select * from gone_keys`));
+  expect(gone?.["wrapped_key"]).toEqual(Buffer.alloc(60));
+  await server.database.query((db) => db.execute(sql`drop trigger keep_gone_key on workspaces`));
 });
 
 test("of a removed workspace nothing opens, although all else of it is put back from a dump", async () => {
