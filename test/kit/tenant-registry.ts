@@ -1,8 +1,8 @@
 import { join } from "node:path";
 import type { LocalImage } from "./oci-layout.ts";
 
-/** What a tenant's own registry does with a request for a blob: `undefined` gives the bytes. */
-export type Withhold = (digest: string, method: string, range: string | null) => boolean;
+/** What a tenant's own registry has of a blob: `undefined` is nothing, though it claims to have it. */
+export type Given = (digest: string, bytes: Uint8Array<ArrayBuffer>) => Uint8Array<ArrayBuffer> | undefined;
 
 /**
  * A registry that a tenant runs by himself, of one image, open to all: it claims every layer, and gives what it likes.
@@ -11,7 +11,7 @@ export class TenantRegistry {
   /** Requests for blobs as `METHOD DIGEST`. */
   readonly requests: string[] = [];
   image: LocalImage | undefined;
-  withhold: Withhold = () => false;
+  given: Given = (_, bytes) => bytes;
   readonly #server: Bun.Server<undefined>;
 
   constructor() {
@@ -37,18 +37,18 @@ export class TenantRegistry {
     if (!(await file.exists())) return new Response(null, { status: 404 });
     const type = isManifest ? "application/vnd.oci.image.manifest.v1+json" : "application/octet-stream";
     const headers = { "content-type": type, "docker-content-digest": digest };
-    const range = request.headers.get("range");
     if (!isManifest) this.requests.push(`${request.method} ${digest}`);
     if (request.method === "HEAD")
       return new Response(null, { headers: { ...headers, "content-length": String(file.size) } });
-    if (!isManifest && this.withhold(digest, request.method, range))
+    const bytes = isManifest ? await file.bytes() : this.given(digest, await file.bytes());
+    if (bytes === undefined)
       return Response.json({ errors: [{ code: "BLOB_UNKNOWN", message: "no" }] }, { status: 404 });
-    const match = /^bytes=(\d+)-(\d+)$/.exec(range ?? "");
-    if (match === null) return new Response(await file.bytes(), { headers });
-    const [start, end] = [Number(match[1]), Math.min(Number(match[2]), file.size - 1)];
-    return new Response(await file.slice(start, end + 1).bytes(), {
+    const match = /^bytes=(\d+)-(\d+)$/.exec(request.headers.get("range") ?? "");
+    if (match === null) return new Response(bytes, { headers });
+    const [start, end] = [Number(match[1]), Math.min(Number(match[2]), bytes.length - 1)];
+    return new Response(bytes.slice(start, end + 1), {
       status: 206,
-      headers: { ...headers, "content-range": `bytes ${start}-${end}/${file.size}` },
+      headers: { ...headers, "content-range": `bytes ${start}-${end}/${bytes.length}` },
     });
   }
 }
