@@ -10,12 +10,14 @@ import { TenantRegistry } from "../kit/tenant-registry.ts";
 import { type Image, inScratch, refusal, World } from "../kit/world.ts";
 
 let tenant: TenantRegistry;
+let lacking: TenantRegistry;
 let world: World;
 let image: LocalImage;
 
 beforeAll(async () => {
-  tenant = new TenantRegistry();
-  world = await World.start({ node: { args: ["--insecure-registry", tenant.host] } });
+  [tenant, lacking] = [new TenantRegistry(), new TenantRegistry()];
+  const insecure = [tenant, lacking].flatMap(({ host }) => ["--insecure-registry", host]);
+  world = await World.start({ node: { args: insecure } });
   image = await busyboxImage({
     extra: [{ path: "etc/secret", data: Buffer.from("A's own\n".repeat(9000)) }],
   });
@@ -25,18 +27,17 @@ beforeAll(async () => {
 }, 120_000);
 afterAll(async () => {
   await world.stop();
-  await tenant.stop();
+  await Promise.all([tenant.stop(), lacking.stop()]);
 });
 
 const layers = (): Set<string> => new Set(image.layers.map(({ digest }) => digest));
-const tries = (name: string, ...flags: string[]) =>
-  world.node.cli(["image", "build", `${tenant.host}/${name}:1`, ...flags]);
+const tries = (name: string, ...flags: string[]) => world.node.cli(["image", "build", `${name}:1`, ...flags]);
 
 describe("a private image whose layers are indexed, and cached", () => {
   test("is not had by naming its layers from a registry that claims them and has no byte of them", async () => {
     tenant.image = image;
     tenant.given = (digest, bytes) => (layers().has(digest) ? undefined : bytes);
-    const told = refusal(await tries("b/none"));
+    const told = refusal(await tries(`${tenant.host}/b/none`));
     expect(told).toContain(tenant.host);
     const images = await world.node.json<Image[]>(["image", "ls"]);
     expect(images.filter(({ reference }) => reference.startsWith(tenant.host))).toEqual([]);
@@ -44,20 +45,21 @@ describe("a private image whose layers are indexed, and cached", () => {
 
   test("is not had while one layer of it is lacking", async () => {
     const last = image.layers.at(-1)?.digest;
-    tenant.given = (digest, bytes) => (digest === last ? undefined : bytes);
-    refusal(await tries("b/most"));
+    lacking.image = image;
+    lacking.given = (digest, bytes) => (digest === last ? undefined : bytes);
+    refusal(await tries(`${lacking.host}/b/most`));
   });
 
   test("is had by whom has all of its bytes, who reads them once", async () => {
     tenant.given = (_, bytes) => bytes;
     tenant.requests.length = 0;
-    const built = await tries("b/all", "--json");
+    const built = await tries(`${tenant.host}/b/all`, "--json");
     expect([built.code, built.stderr]).toEqual([0, ""]);
     const { id } = JSON.parse(built.stdout) as Image;
     for (const digest of layers()) expect(tenant.requests).toContain(`GET ${digest}`);
     expect(await world.node.ok(["run", id])).toBe("hello from the image");
     tenant.requests.length = 0;
-    expect((await tries("b/all")).code).toBe(0);
+    expect((await tries(`${tenant.host}/b/all`)).code).toBe(0);
     for (const digest of layers()) expect(tenant.requests).not.toContain(`GET ${digest}`);
   });
 
