@@ -29,6 +29,15 @@ const failedWithSpareForMs = 10_000;
 /** Whoever has an old one that is still good does not wait longer for the new one. */
 const renewalPatienceMs = 2_000;
 
+/** When an issuer was asked for what it made, by a clock of whoever keeps it. */
+const questions = new WeakMap<object, { readonly atMs: number; readonly now: () => number }>();
+
+/** How long ago an issuer was asked for this very object; `undefined`: it is none that was kept here. */
+export function issuedAgoMs(authorization: object): number | undefined {
+  const asked = questions.get(authorization);
+  return asked === undefined ? undefined : Math.max(0, asked.now() - asked.atMs);
+}
+
 /**
  * Authorizations (or keys) that an issuer (AWS, Google, Entra) made, kept until they are due for renewal: one request in flight per
  * credential, whoever waits. While a renewal fails or takes long, the old one serves until it truly ends. One whose end
@@ -69,8 +78,10 @@ export class IssuedAuthorizations<T extends object = RegistryAuthorization> {
   }
 
   async #renew(key: string, rule: KeepRule, issue: () => Promise<T>): Promise<T> {
+    const atMs = this.#now();
     try {
       const authorization = await issue();
+      questions.set(authorization, { atMs, now: this.#now });
       this.#failed.delete(key);
       this.#keep(key, rule, authorization);
       return authorization;

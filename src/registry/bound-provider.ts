@@ -1,3 +1,4 @@
+import { issuedAgoMs } from "../credential/issued.ts";
 import type { CredentialProvider, RegistryAuthorization } from "../credential/provider.ts";
 import { SingleFlight } from "../std/single-flight.ts";
 import { waitFor } from "../std/wait.ts";
@@ -16,6 +17,7 @@ export class BoundProvider {
   readonly #totalTimeoutMs: number;
   readonly #renewals = new SingleFlight<RegistryAuthorization>();
   #refused = false;
+  #provedAtMs = Number.NEGATIVE_INFINITY;
 
   constructor(provider: CredentialProvider, subject: Subject, now: () => number, totalTimeoutMs: number) {
     this.#provider = provider;
@@ -31,6 +33,11 @@ export class BoundProvider {
   /** The next authorization is made anew. */
   get isRefused(): boolean {
     return this.#refused;
+  }
+
+  /** When the credential itself gave what {@link authorization} gave last: its issuer was asked then, or it is that. */
+  get provedAtMs(): number {
+    return this.#provedAtMs;
   }
 
   /** The last authorization was refused: the next comes from the issuer, where there is one. */
@@ -58,10 +65,18 @@ export class BoundProvider {
     }
     if (this.#refused) return this.#renewed(signal);
     const authorization = await this.#provider.authorization(signal);
+    // What is not known to be newer is what was made last.
+    const agoMs = this.#provider.renewable ? issuedAgoMs(authorization) : 0;
+    if (agoMs !== undefined) this.#provedAtMs = this.#now() - agoMs;
     // What can be renewed is its issuer's to judge.
     const endsAtMs = this.#provider.renewable ? undefined : endOf(authorization);
     if (endsAtMs === undefined || this.#now() < endsAtMs + clockSkewMs) return authorization;
     throw expiredCredential(this.#subject, { endedAtMs: endsAtMs, nowMs: this.#now() });
+  }
+
+  /** Has the issuer make the next, whatever there is. @throws CredentialError */
+  async renew(signal: AbortSignal): Promise<void> {
+    await this.#renewed(signal);
   }
 
   /** Has the issuer make the next before the last has ended. That it fails does no harm before that end. */
@@ -73,8 +88,10 @@ export class BoundProvider {
   #renewed(signal: AbortSignal): Promise<RegistryAuthorization> {
     const renew = async (): Promise<RegistryAuthorization> => {
       const limit = AbortSignal.timeout(this.#totalTimeoutMs);
+      const askedAtMs = this.#now();
       const renewed = await this.#provider.authorization(limit, { refresh: true });
       this.#refused = false;
+      this.#provedAtMs = askedAtMs;
       return renewed;
     };
     return waitFor(this.#renewals.run("renewal", renew), signal);

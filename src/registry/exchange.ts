@@ -56,13 +56,20 @@ export class Exchanger {
     const { provider } = this.#options;
     const madeAnew = provider.isRefused;
     try {
-      return this.#made(request, await this.#send(request, undefined));
+      return this.#made(request, await this.#sendCredential(request));
     } catch (error) {
       if (!isNo(error) || error.code === "denied" || madeAnew || !provider.renewable) throw error;
       // What the issuer gave has ended, it may be. One that is made anew is not refused for its age.
       provider.refuse();
-      return this.#made(request, await this.#send(request, undefined).catch(unlessUnchanged(error)));
+      return this.#made(request, await this.#sendCredential(request).catch(unlessUnchanged(error)));
     }
+  }
+
+  async #sendCredential(request: TokenRequest): Promise<BearerToken> {
+    const { provider, clock } = this.#options;
+    const askedAtMs = clock.now();
+    const token = await this.#send(request, undefined);
+    return { ...token, provedAtMs: Math.min(askedAtMs, provider.provedAtMs) };
   }
 
   /** A token was refused before its end: the next is made with the credential itself, which may have been revoked. */

@@ -1,12 +1,12 @@
-import { CredentialError } from "../credential/error.ts";
 import type { RegistryAuthorization } from "../credential/provider.ts";
 import { openedBy } from "../credential/scope.ts";
 import { SingleFlight } from "../std/single-flight.ts";
 import { waitFor } from "../std/wait.ts";
-import { isPassing, type Where } from "./error.ts";
+import type { Where } from "./error.ts";
 import { grantedBy } from "./grant.ts";
 import type { Clock } from "./retry.ts";
 import { type Carried, newForMs, type Session } from "./session.ts";
+import { isAway } from "./unproved.ts";
 
 /** What somebody else needs to pull one repository for a while, in place of the credential. */
 export interface MintedPull {
@@ -16,6 +16,11 @@ export interface MintedPull {
   readonly scope: string;
   /** The manifest that was asked for with it when it was made, by tag or digest, and when that was. */
   readonly proved: { readonly manifest: string; readonly at: Date };
+  /**
+   * When the credential itself was asked with. What it gave then may live on for hours, however soon it was revoked: this is
+   * how old the proof is.
+   */
+  readonly provedAt: Date;
 }
 
 /**
@@ -29,6 +34,11 @@ export interface MintOptions {
   readonly anew?: boolean;
   /** Whoever asks has the last one, and comes a little before it is due. */
   readonly early?: boolean;
+  /**
+   * It is to prove access: the credential itself must have been asked with no longer ago than so, in milliseconds; 0: it
+   * is asked with now. Absent: whatever is good will do.
+   */
+  readonly withinMs?: number;
 }
 
 /** Asks for a manifest, so that what is handed out is known to be good for it. */
@@ -72,17 +82,28 @@ export class Minter {
   }
 
   /** @throws RegistryError, CredentialError */
-  mint(proof: Proof, signal: AbortSignal, { anew = false, early = false }: MintOptions): Promise<Minted> {
+  mint(proof: Proof, signal: AbortSignal, options: MintOptions): Promise<Minted> {
+    const { anew = false, early = false, withinMs } = options;
     const kept = this.#kept;
+    const now = this.#clock.now();
     const newUntilMs = (kept?.madeAtMs ?? 0) + newForMs;
     const servesUntilMs = anew || early ? newUntilMs : kept?.renewAtMs;
-    if (kept !== undefined && this.#clock.now() < (servesUntilMs ?? 0)) return Promise.resolve(kept.minted);
+    const provedAtMs = kept?.minted.provedAt.getTime() ?? Number.NEGATIVE_INFINITY;
+    const isProof = withinMs === undefined || now - provedAtMs < withinMs;
+    if (kept !== undefined && isProof && now < (servesUntilMs ?? 0)) return Promise.resolve(kept.minted);
+    const how = anew ? "anew" : isProof ? "next" : "proof";
     // Several wait for it, so it has a time of its own instead of anybody's signal.
-    const call = () => this.#make(proof, AbortSignal.timeout(this.#totalTimeoutMs), anew);
-    return waitFor(this.#flights.run(anew ? "anew" : "next", call), signal);
+    const call = () => this.#make(proof, AbortSignal.timeout(this.#totalTimeoutMs), how, withinMs);
+    return waitFor(this.#flights.run(how === "proof" ? `proof ${withinMs}` : how, call), signal);
   }
 
-  async #make(proof: Proof, signal: AbortSignal, anew: boolean): Promise<Minted> {
+  async #make(
+    proof: Proof,
+    signal: AbortSignal,
+    how: "anew" | "next" | "proof",
+    withinMs = 0,
+  ): Promise<Minted> {
+    const anew = how === "anew";
     // What was refused serves nobody any more.
     if (anew) this.#kept = undefined;
     const kept = this.#kept;
@@ -90,6 +111,7 @@ export class Minter {
       if (kept === undefined && !anew && this.#session.agreed && (await this.#isUnending(signal)))
         return undefined;
       if (anew) this.#session.renew();
+      else if (how === "proof") await this.#session.proveWithin(withinMs, signal);
       else if (kept !== undefined) await this.#session.renewEarly(signal);
       await proof.ask(signal);
       const carried = await this.#session.carried(signal);
@@ -99,7 +121,8 @@ export class Minter {
     } catch (error) {
       // The credential is not good any more, or not for this: what it made before is handed to nobody else.
       if (!isAway(error)) this.#kept = undefined;
-      if (kept === undefined || !isAway(error)) throw error;
+      // What there is serves others until its end; it proves nothing.
+      if (kept === undefined || how === "proof" || !isAway(error)) throw error;
       if (this.#clock.now() >= kept.minted.validUntil.getTime()) throw error;
       return kept.minted;
     }
@@ -121,6 +144,7 @@ export class Minter {
       validUntil: new Date(validUntilMs),
       scope: exchanged ? grantedBy(authorization, this.#where, echoed) : openedBy(this.#where.registry),
       proved: { manifest, at: new Date(madeAtMs) },
+      provedAt: new Date(Math.max(this.#session.provedAtMs, 0)),
     };
     this.#kept = { minted, madeAtMs, renewAtMs: madeAtMs + (validUntilMs - madeAtMs) / 2 };
     return minted;
@@ -130,9 +154,4 @@ export class Minter {
     this.#kept = undefined;
     return undefined;
   }
-}
-
-/** Whoever should make the next cannot be reached; refusing it is something else. */
-function isAway(error: unknown): boolean {
-  return isPassing(error) || (error instanceof CredentialError && error.code === "provider_unreachable");
 }

@@ -74,6 +74,7 @@ export class Session {
   #realmWorked = false;
   #generation = 0;
   #renewedAtMs = Number.NEGATIVE_INFINITY;
+  #tokenProvedAtMs = Number.NEGATIVE_INFINITY;
   readonly #refusal: LastRefusal;
 
   constructor(options: SessionOptions) {
@@ -91,6 +92,13 @@ export class Session {
   /** Whether the registry has said how it wants to be asked. */
   get agreed(): boolean {
     return this.#scheme.kind !== "unknown";
+  }
+
+  /**
+   * When what requests carry was last got with the credential itself: not with what that gave before, which may outlive it.
+   */
+  get provedAtMs(): number {
+    return this.#scheme.kind === "bearer" ? this.#tokenProvedAtMs : this.#provider.provedAtMs;
   }
 
   /** The header for the next request. @throws RegistryError, CredentialError */
@@ -228,6 +236,29 @@ export class Session {
     });
   }
 
+  /**
+   * Sees to it that what requests carry was got with the credential itself, no longer ago than so. What there is stays when
+   * nobody can be asked.
+   *
+   * @param withinMs 0: it is asked in any case
+   * @throws RegistryError, CredentialError
+   */
+  async proveWithin(withinMs: number, signal: AbortSignal): Promise<void> {
+    const fromMs = this.#clock.now() - withinMs;
+    if (this.#provider.renewable) {
+      if (withinMs > 0) await this.#authorization(signal);
+      if (this.#provider.provedAtMs <= fromMs) await this.#provider.renew(signal);
+    }
+    const isOld = (): boolean => this.#scheme.kind === "bearer" && this.#tokenProvedAtMs <= fromMs;
+    // Who joins an exchange that runs may find that it was made with something else, or too early.
+    for (let round = 0; round < 2 && isOld(); round += 1) {
+      this.#exchanger.doubt();
+      await this.renewEarly(signal);
+    }
+    // The token service is not where it was: the next request finds it.
+    if (isOld()) this.renew();
+  }
+
   /** What goes into requests as the provider gives it; `undefined` when it has to be exchanged or asked for first. */
   #directHeader(authorization: RegistryAuthorization): string | undefined {
     if (authorization.kind === "bearer") return `Bearer ${authorization.token.expose()}`;
@@ -302,6 +333,7 @@ export class Session {
     try {
       const token = await this.#exchanger.token(request);
       this.#token = { ...token, madeAtMs: this.#clock.now() };
+      this.#tokenProvedAtMs = token.provedAtMs ?? this.#tokenProvedAtMs;
       this.#realmWorked = true;
       this.#generation += 1;
     } catch (error) {

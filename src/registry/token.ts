@@ -26,6 +26,8 @@ export interface BearerToken {
   readonly exchanged: boolean;
   /** It is the credential itself, handed back. */
   readonly echoed?: boolean;
+  /** When the credential itself was asked with; absent: what it gave before was, a refresh token. */
+  readonly provedAtMs?: number;
 }
 
 /** Who waits, how long, and whether it is a second try. */

@@ -38,6 +38,7 @@ export async function startScheduler(config: Config, plane: ControlPlane): Promi
     noteUse: (event: AuditEvent) => void plane.audit.note(event),
     seen: (secretId: string, what: "refused" | "proved") => secretHealth.monitor.seen(secretId, what),
     deliveryOf: async (workspaceId: string) => (await plane.policies(workspaceId)).credential_delivery,
+    grantLifeOf: async (workspaceId: string) => (await plane.policies(workspaceId)).grant_life,
   };
   const { authorities, identity, workerIdentities: identities } = plane;
   const server = await serve({

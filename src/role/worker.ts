@@ -74,9 +74,9 @@ export async function startWorker(
       await registered.promise;
       return await client.report(report);
     },
-    freshAccess: async (user, refused) => {
+    freshAccess: async (user, refused, starting) => {
       await Promise.race([registered.promise, sleep(registrationPatienceMs)]);
-      return await client.freshAccess(user, refused);
+      return await client.freshAccess(user, refused, starting);
     },
   });
   await worker.adopt();

@@ -1,4 +1,3 @@
-import type { Descriptor } from "../registry/descriptor.ts";
 import { RegistryError } from "../registry/error.ts";
 import { SingleFlight } from "../std/single-flight.ts";
 
@@ -12,61 +11,68 @@ export interface GrantKey {
   readonly credential: string;
 }
 
-/** How long a proof of access counts without asking the registry again. */
-export const grantLifeMs = 15 * 60_000;
+const proofsMax = 10_000;
 
 /**
  * Proofs that a workspace may run an image, got by asking the registry with the workspace's own credential; needed also
- * when every byte is cached. Kept in memory only: after a restart the registry is asked again.
+ * when every byte is cached, and when the image is mounted for others. A proof is as old as the credential's last use in it:
+ * a token that lives on says nothing of the credential that it was got with. Kept in memory only: after a restart the
+ * registry is asked again.
  */
 export class AccessGrants {
-  readonly #expiries = new Map<string, number>();
+  /** When access was proved, the oldest first. */
+  readonly #proofs = new Map<string, number>();
   readonly #asking = new SingleFlight<void>();
-  readonly #lifeMs: number;
-  readonly #now: () => number;
+  readonly now: () => number;
 
-  constructor(lifeMs = grantLifeMs, now: () => number = Date.now) {
-    this.#lifeMs = lifeMs;
-    this.#now = now;
+  constructor(now: () => number = Date.now) {
+    this.now = now;
   }
 
   /**
-   * Resolves when access is proved. `ask` is the HEAD of the very manifest; its error is the caller's, and no grant is
-   * left of it.
+   * Resolves when access is proved.
+   *
+   * @param lifeMs how long a proof counts; 0: the registry is asked, and only who asks at the same moment shares its answer
+   * @param ask asks for the very manifest, and says how long ago the credential itself was asked with; its error is the
+   *   caller's, and no grant is left where it is the registry's answer
    */
-  async prove(key: GrantKey, ask: () => Promise<Descriptor>): Promise<"asked" | "granted"> {
-    const text = textOf(key);
-    if ((this.#expiries.get(text) ?? 0) > this.#now()) return "granted";
-    this.#expiries.delete(text);
+  async prove(key: GrantKey, lifeMs: number, ask: () => Promise<number>): Promise<"asked" | "granted"> {
+    const agoMs = this.agoMs(key);
+    if (agoMs !== undefined && agoMs < lifeMs) return "granted";
     let own = false;
     try {
-      await this.#asking.run(text, async () => {
+      await this.#asking.run(textOf(key), async () => {
         own = true;
-        await ask();
-        this.give(key);
+        this.give(key, await ask());
       });
       return "asked";
     } catch (error) {
       // What the registry says, it says of the credential. Anything else may be the other container's end.
       if (own || error instanceof RegistryError) throw error;
-      return await this.prove(key, ask);
+      return await this.prove(key, lifeMs, ask);
     }
   }
 
-  /** Access was proved elsewhere, just now. */
-  give(key: GrantKey): void {
-    this.#prune();
-    this.#expiries.set(textOf(key), this.#now() + this.#lifeMs);
+  /** Access was proved, so long ago. */
+  give(key: GrantKey, agoMs: number): void {
+    const text = textOf(key);
+    const youngestMs = Math.min(agoMs, this.agoMs(key) ?? Number.POSITIVE_INFINITY);
+    this.#proofs.delete(text);
+    this.#proofs.set(text, this.now() - youngestMs);
+    const oldest = this.#proofs.keys().next();
+    if (this.#proofs.size > proofsMax && !oldest.done) this.#proofs.delete(oldest.value);
+  }
+
+  /** How long ago access was proved last, whether or not that counts; `undefined`: never, or the registry has refused since. */
+  agoMs(key: GrantKey): number | undefined {
+    const atMs = this.#proofs.get(textOf(key));
+    // A clock that was set back makes no proof younger than it can be.
+    return atMs === undefined || atMs > this.now() ? undefined : this.now() - atMs;
   }
 
   /** The registry has refused since: the next run has to prove it again. */
   forget(key: GrantKey): void {
-    this.#expiries.delete(textOf(key));
-  }
-
-  #prune(): void {
-    const now = this.#now();
-    for (const [text, expiry] of this.#expiries) if (expiry <= now) this.#expiries.delete(text);
+    this.#proofs.delete(textOf(key));
   }
 }
 

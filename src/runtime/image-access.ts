@@ -30,8 +30,12 @@ export interface ImageAccess {
   readonly absentReason: string;
   /** What they are; absent: the scheduler does not say. */
   readonly credential: ImageCredential | undefined;
-  /** The registry said so just now, when the scheduler asked with these credentials. */
+  /** The registry said that the image may be had, when the scheduler asked with these credentials. */
   readonly accessProved?: boolean;
+  /** How long ago they were got with the credential itself; absent: they are that. */
+  readonly provedAgoMs?: number;
+  /** How long a proof of access counts; absent: not at all. */
+  readonly grantLifeMs?: number;
 }
 
 export interface AccessDependencies {

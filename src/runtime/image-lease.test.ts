@@ -109,6 +109,8 @@ async function access(
     sealContext,
     absentReason,
     credential: what === undefined ? { delivery: "none", givenAt } : credential,
+    grantLifeMs: 15 * minute,
+    provedAgoMs: 0,
   };
 }
 
@@ -144,12 +146,13 @@ describe("proving", () => {
     expect(heads()).toBe(2);
   });
 
-  test("asks anew for what was sealed, and for another container after a refusal", async () => {
+  test("counts for the credential itself, too, and is asked for anew by another container after a refusal", async () => {
     const minted = await open("c1", access("c1", { token: "t1" }));
     await minted.prove(never);
     good.add("robot:pw");
     await (await open("c2", access("c2", { password: "pw" }))).prove(never);
     const before = heads();
+    expect(before).toBe(1);
     good.delete("t1");
     next = [() => access("c1", { token: "t2" })];
     expect(await read(minted)).toEqual(content.slice(0, 10));

@@ -1,7 +1,9 @@
 import { originOf } from "../container/image-credential.ts";
+import { issuedAgoMs } from "../credential/issued.ts";
 import { Lease, type LeaseTerm } from "../credential/lease.ts";
 import type { LeaseClock } from "../credential/lease-clock.ts";
 import { parseReference } from "../reference/reference.ts";
+import { unproved } from "../registry/unproved.ts";
 import { CodedError, messageOf } from "../std/error.ts";
 import { logger } from "../std/log.ts";
 import type { GrantKey } from "./grants.ts";
@@ -20,9 +22,10 @@ export interface LeaseDependencies extends AccessDependencies {
   /**
    * The access to a container's image as it is now, asked of the scheduler once, in a time of its own.
    * @param refused the registry does not take what the container has
+   * @param starting the container is yet to start: what is given is to prove access
    * @throws CredentialError, also when the container is not this worker's (any more)
    */
-  readonly freshAccess: (container: ImageUser, refused: boolean) => Promise<ImageAccess>;
+  readonly freshAccess: (container: ImageUser, refused: boolean, starting: boolean) => Promise<ImageAccess>;
   readonly leaseClock?: LeaseClock;
   /** How long a read waits for a scheduler that is away; less than a reader's deadline, so that it hears why. */
   readonly leasePatienceMs?: number;
@@ -37,6 +40,9 @@ export class ImageLease {
   readonly #onEvent: EventSink;
   readonly #lease: Lease;
   #access: ImageAccess | undefined;
+  /** When what is here was got with the credential itself. */
+  #provedAtMs: number;
+  #starting: boolean;
 
   private constructor(
     dependencies: LeaseDependencies,
@@ -49,6 +55,8 @@ export class ImageLease {
     this.#user = user;
     this.#onEvent = onEvent;
     this.#access = first?.access;
+    this.#starting = first !== undefined;
+    this.#provedAtMs = dependencies.grants.now() - (first?.access.provedAgoMs ?? 0);
     this.#lease = new Lease({
       first: first?.term,
       ask: (refused) => this.#ask(refused),
@@ -91,14 +99,61 @@ export class ImageLease {
     return new ImageLease(dependencies, user, onEvent, keptUp, undefined);
   }
 
-  /** Resolves when the registry says that the container may have the image, or said so a while ago. */
+  /**
+   * Resolves when the registry says that the container may have the image, or said so a while ago.
+   *
+   * @throws RegistryError, CredentialError, also when nobody can be asked, and nothing counts that was said before
+   */
   async prove(signal: AbortSignal): Promise<void> {
     const { grants } = this.#dependencies;
-    const head = () =>
-      this.source.use((repository) => repository.headManifest(this.#user.manifestDigest, signal), signal);
-    if (this.#access === undefined) await head();
-    else if (this.#access.accessProved === true) grants.give(this.#grant(this.#access));
-    else await grants.prove(this.#grant(this.#access), head);
+    const access = this.#access;
+    if (access === undefined) await this.#head(signal);
+    else if (access.accessProved === true) grants.give(this.#grant(access), access.provedAgoMs ?? 0);
+    else await this.#proveBy(access, signal);
+    this.#starting = false;
+  }
+
+  async #proveBy(access: ImageAccess, signal: AbortSignal): Promise<void> {
+    const { grants } = this.#dependencies;
+    const { grantLifeMs: lifeMs = 0 } = access;
+    const key = this.#grant(access);
+    try {
+      await grants.prove(key, lifeMs, async () => {
+        await this.#renewOld(lifeMs, signal);
+        await this.#head(signal);
+        return grants.now() - this.#provedAtMs;
+      });
+    } catch (thrown) {
+      signal.throwIfAborted();
+      const agoMs = grants.agoMs(key);
+      throw unproved(
+        thrown,
+        parseReference(access.imageReference),
+        agoMs === undefined ? undefined : { agoMs, lifeMs },
+      );
+    }
+  }
+
+  /** What an issuer gave for the credential itself some time ago lives on when that is revoked: it proves nothing. */
+  async #renewOld(lifeMs: number, signal: AbortSignal): Promise<void> {
+    const { grants } = this.#dependencies;
+    const delivery = this.#access?.credential?.delivery;
+    const provider = this.#lease.term?.provider;
+    if (delivery === "minted") return;
+    this.#provedAtMs = grants.now();
+    if (provider?.renewable !== true) return;
+    const agoMs = issuedAgoMs(await provider.authorization(signal)) ?? Number.POSITIVE_INFINITY;
+    if (agoMs < lifeMs) {
+      this.#provedAtMs -= agoMs;
+      return;
+    }
+    this.#provedAtMs = grants.now();
+    await provider.authorization(signal, { refresh: true });
+    this.source.reopen();
+  }
+
+  async #head(signal: AbortSignal): Promise<void> {
+    await this.source.use((repository) => repository.headManifest(this.#user.manifestDigest, signal), signal);
   }
 
   /** The image is mounted: what is missing of it will be read, and the scheduler may be away by then. */
@@ -120,21 +175,23 @@ export class ImageLease {
   #grant({ imageReference, credential }: ImageAccess): GrantKey {
     const { workspaceId, manifestDigest } = this.#user;
     const { registry, repository } = parseReference(imageReference);
-    const { delivery = "none", secretId = "", secretVersion = 0, identity = "" } = credential ?? {};
+    const { secretId = "", secretVersion = 0, identity = "" } = credential ?? {};
     return {
       workspaceId,
       repository: `${registry}/${repository}`,
       manifestDigest,
-      credential: JSON.stringify([delivery, secretId, secretVersion, identity]),
+      // However it came here: it is the same one that proves.
+      credential: JSON.stringify([secretId, secretVersion, identity]),
     };
   }
 
   async #ask(refused: boolean): Promise<LeaseTerm> {
     const before = this.#access;
     if (refused && before !== undefined) this.#dependencies.grants.forget(this.#grant(before));
-    const access = await this.#dependencies.freshAccess(this.#user, refused);
+    const access = await this.#dependencies.freshAccess(this.#user, refused, this.#starting);
     const term = await openTerm(this.#dependencies, access);
     this.#access = access;
+    this.#provedAtMs = this.#dependencies.grants.now() - (access.provedAgoMs ?? 0);
     this.#began(before, access, refused);
     return term;
   }

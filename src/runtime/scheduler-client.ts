@@ -177,15 +177,16 @@ export class SchedulerClient {
    * The access to the image of a container that runs here, as it is now. Asked once: the lease tries again.
    *
    * @param refused the registry does not take what the container has
+   * @param starting what is given is to prove access
    * @throws CredentialError `provider_failed` when there is none, or the container does not run here;
    *   `provider_unreachable` when nobody can say now
    */
-  async freshAccess(user: ImageUser, refused: boolean): Promise<ImageAccess> {
+  async freshAccess(user: ImageUser, refused: boolean, starting: boolean): Promise<ImageAccess> {
     const { workerId, bootNonce } = this.#facts;
     const { containerId, attempt, workspaceId } = user;
     try {
       const fresh = await this.#client.refreshImageCredentials(
-        { workerId, bootNonce, containerId, attempt, refused },
+        { workerId, bootNonce, containerId, attempt, refused, starting },
         { timeoutMs: callTimeoutMs, signal: this.#signal },
       );
       const { requestId } = fresh;
@@ -199,6 +200,7 @@ export class SchedulerClient {
         sealContext: { requestId, containerId, workerId, bootNonce, expiresAt },
         absentReason: fresh.credentialsAbsentReason,
         credential: fromWireImageCredential(fresh.imageCredential),
+        provedAgoMs: Number(fresh.provedAgoMs),
       };
     } catch (error) {
       throw noAccess(ConnectError.from(this.#noteRevoked(error)));

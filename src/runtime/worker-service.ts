@@ -83,6 +83,8 @@ function fromWireRequest(
     absentReason: request.credentialsAbsentReason,
     credential: fromWireImageCredential(request.imageCredential),
     accessProved: request.accessProved,
+    provedAgoMs: Number(request.provedAgoMs),
+    grantLifeMs: Number(request.grantLifeMs),
     command: request.command,
     env: request.env,
     cpuMillis: request.cpuMillis,

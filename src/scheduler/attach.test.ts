@@ -36,6 +36,7 @@ import type { Worker } from "./worker.ts";
 const keyPath = join(tmpdir(), `oci-node-attach-${process.pid}-${Date.now()}`);
 const pushed = makeImage();
 const password = "the robot's password";
+const grantLifeMs = 15 * 60_000;
 const never = new AbortController().signal;
 let postgres: TestPostgres;
 let vault: Vault;
@@ -80,6 +81,7 @@ beforeEach(() => {
     providersOf: async () => ({}),
     defaultProvider: async () => undefined,
     deliveryOf: async () => "minted",
+    grantLifeOf: async () => grantLifeMs,
     noteUse: (event) => noted.push(event),
   };
 });

@@ -30,6 +30,8 @@ export interface AttachDependencies {
   readonly deliveryOf: (workspaceId: string) => Promise<"minted" | "sealed">;
   /** Told that a registry or an issuer refused a secret, or took it, just now; nobody waits for it, and it never throws. */
   readonly seen?: ((secretId: string, what: "refused" | "proved") => Promise<void>) | undefined;
+  /** How long a proof of access counts in the workspace, in milliseconds; 0: not at all. */
+  readonly grantLifeOf: (workspaceId: string) => Promise<number>;
   /** Writes down which credential went to which worker; nobody waits for it. */
   readonly noteUse: (event: AuditEvent) => void;
 }
@@ -45,8 +47,12 @@ export interface AttachedCredentials {
   readonly absentReason: string;
   /** What it is; never a value. */
   readonly credential: ImageCredential;
-  /** The registry said just now, asked with this, that the container may have the image. */
+  /** The registry said, asked with this, that the container may have the image. */
   readonly accessProved?: boolean;
+  /** How long ago this was got with the credential itself; absent: it is that, or nothing. */
+  readonly provedAgoMs?: number | undefined;
+  /** How long that counts. */
+  readonly grantLifeMs: number;
 }
 
 export interface AttachOptions {
@@ -54,6 +60,8 @@ export interface AttachOptions {
   readonly known?: boolean;
   /** The worker has something already. */
   readonly renewal?: boolean;
+  /** The container is yet to start: what it gets is to prove access. Default: unless it is a renewal. */
+  readonly starting?: boolean;
   /** The registry refuses what the worker has. */
   readonly refused?: boolean;
   readonly signal?: AbortSignal;
@@ -79,17 +87,19 @@ export async function attachCredentials(
   worker: Worker,
   options: AttachOptions = {},
 ): Promise<AttachedCredentials> {
-  const { renewal = false, refused = false, known = false, signal } = options;
+  const { renewal = false, starting = !renewal, refused = false, known = false, signal } = options;
   const requestId = randomUUID();
   const givenAt = new Date();
   const expiresAt = new Date(givenAt.getTime() + sealedLifeMs);
-  const [found, wanted] = await Promise.all([
+  const [found, wanted, grantLifeMs] = await Promise.all([
     find(dependencies, container, image),
     dependencies.deliveryOf(container.workspaceId),
+    dependencies.grantLifeOf(container.workspaceId),
   ]);
   const { absentReason = "" } = found;
   if (found.deliverable === undefined) {
-    return { requestId, sealed: "", expiresAt, absentReason, credential: { delivery: "none", givenAt } };
+    const credential = { delivery: "none" as const, givenAt };
+    return { requestId, sealed: "", expiresAt, absentReason, credential, grantLifeMs };
   }
   const { origin } = found;
   const saw = (what: "refused" | "proved"): void => {
@@ -100,6 +110,7 @@ export async function attachCredentials(
   const delivery = await deliver(dependencies.registry, found.deliverable, {
     wanted,
     known,
+    grantLifeMs: starting ? grantLifeMs : undefined,
     signal,
     anew: refused && before?.delivery === "minted" && before.secretVersion === origin?.secretVersion,
     hasUntil:
@@ -128,8 +139,8 @@ export async function attachCredentials(
     validUntil: delivery.validUntil?.toISOString(),
   });
   if (gives(before, credential, renewal)) noteUse(dependencies, container, image, worker, credential);
-  const { accessProved = false } = delivery;
-  return { requestId, sealed, expiresAt, absentReason, credential, accessProved };
+  const { accessProved = false, provedAgoMs } = delivery;
+  return { requestId, sealed, expiresAt, absentReason, credential, accessProved, provedAgoMs, grantLifeMs };
 }
 
 function blamesCredential(error: unknown): boolean {

@@ -7,15 +7,13 @@ import type { Reference } from "../reference/reference.ts";
 import type { RegistryClient } from "../registry/client.ts";
 import { RegistryError, type RegistryErrorCode } from "../registry/error.ts";
 import type { Minted, MintedPull, MintOptions } from "../registry/mint.ts";
+import { unproved } from "../registry/unproved.ts";
 import type { Redacted } from "../std/redacted.ts";
 
 /** Less than a worker waits for the answer, and than a scheduler's claim on a container lasts. */
 const mintTimeoutMs = 8_000;
 /** How soon what could not be minted for a reason that may pass is asked for again. */
 const tryAgainInMs = 5 * 60_000;
-
-/** For so long a worker need not ask what was asked here. */
-const provedForMs = 30_000;
 
 /** A credential of the control plane's that is to be used on a worker. */
 export interface Deliverable {
@@ -35,6 +33,11 @@ export interface DeliveryRule {
   readonly hasUntil?: Date | undefined;
   /** The worker has the image, at least in part, and may have proved that it may: perhaps it needs nothing. */
   readonly known?: boolean | undefined;
+  /**
+   * It is for a start: what is delivered must prove that the workspace may have the image, and was got with the credential
+   * itself no longer ago than so, in milliseconds. Absent: for what runs already.
+   */
+  readonly grantLifeMs?: number | undefined;
   /** Nobody waits for it any more. */
   readonly signal?: AbortSignal | undefined;
 }
@@ -48,8 +51,10 @@ export interface Delivery {
   readonly validUntil?: Date;
   readonly renewAt?: Date;
   readonly sealedReason?: string;
-  /** The registry said just now, asked with what is delivered, that the image may be had. */
+  /** The registry said, asked with what is delivered, that the image may be had. */
   readonly accessProved?: boolean;
+  /** How long ago what is delivered was got with the credential itself; absent: it is that, or nothing. */
+  readonly provedAgoMs?: number;
 }
 
 /**
@@ -66,27 +71,34 @@ export async function deliver(
   now: () => number = Date.now,
 ): Promise<Delivery> {
   const { reference, provider } = what;
+  const { grantLifeMs: withinMs } = rule;
   const seal = sealer(what);
   if (rule.wanted === "sealed" && seal !== undefined) return seal();
-  if (rule.known === true) {
-    // A known image starts without a question to the registry, however long ago the last start was.
+  if (rule.known === true && withinMs !== 0) {
+    // A known image starts without a question to the registry while a proof counts, the worker's or ours.
     const made = registry.mintedPull(reference, provider);
     if (made === "over") return { delivery: "minted" };
-    if (made !== undefined) return deliveryOf(made, reference, now());
+    const counts = withinMs === undefined || now() - Number(made?.provedAt) < withinMs;
+    if (made !== undefined && counts) return deliveryOf(made, reference, now());
   }
   const signals = [AbortSignal.timeout(mintTimeoutMs), ...(rule.signal === undefined ? [] : [rule.signal])];
   let minted: Minted;
   try {
     const mint = (options: MintOptions) =>
       registry.mintPull(reference, provider, AbortSignal.any(signals), options);
-    minted = await mint({ anew: rule.anew });
+    minted = await mint({ anew: rule.anew, ...(withinMs === undefined ? {} : { withinMs }) });
     // A worker that asks a little early would ask again for half of the rest.
     const same = isMade(minted) && minted.validUntil.getTime() === rule.hasUntil?.getTime();
     if (same) minted = await mint({ early: true });
   } catch (thrown) {
     rule.signal?.throwIfAborted();
     const error = thrown instanceof DOMException ? tooLate(reference) : thrown;
-    if (seal === undefined || rule.hasUntil !== undefined || !mayPass(error)) throw error;
+    if (rule.hasUntil !== undefined || !mayPass(error)) throw error;
+    if (seal === undefined) {
+      // The worker knows whether its last proof counts still.
+      if (rule.known === true && withinMs !== 0) return { delivery: "minted" };
+      throw withinMs === undefined ? error : unproved(error, reference);
+    }
     const sealedReason = `nothing was minted: ${error.message}`;
     return seal({ sealedReason, renewAt: new Date(now() + tryAgainInMs) });
   }
@@ -117,14 +129,15 @@ function sealer({ credential, value }: Deliverable) {
 }
 
 function deliveryOf(
-  { authorization, validUntil, scope, proved }: MintedPull,
+  { authorization, validUntil, scope, proved, provedAt }: MintedPull,
   { registry, digest }: Reference,
   nowMs: number,
 ): Delivery {
   const renewAt = new Date(nowMs + Math.max(0, validUntil.getTime() - nowMs) / 2);
-  const accessProved = proved.manifest === digest && Math.abs(nowMs - proved.at.getTime()) < provedForMs;
+  const accessProved = proved.manifest === digest;
+  const provedAgoMs = Math.max(0, nowMs - provedAt.getTime());
   const text = marshalMinted(registry, authorization);
-  return { delivery: "minted", text, scope, validUntil, renewAt, accessProved };
+  return { delivery: "minted", text, scope, validUntil, renewAt, accessProved, provedAgoMs };
 }
 
 const answers: ReadonlySet<RegistryErrorCode> = new Set<RegistryErrorCode>([

@@ -104,6 +104,7 @@ beforeAll(async () => {
     providersOf: async () => ({}),
     defaultProvider: async () => undefined,
     deliveryOf: async () => "minted",
+    grantLifeOf: async () => 15 * 60_000,
     noteUse: () => undefined,
   });
 }, 60_000);
@@ -154,6 +155,7 @@ const minted = async (): Promise<MintedPull> => ({
   validUntil: new Date(Date.now() + 300_000),
   scope: "pull team/app",
   proved: { manifest: "sha256:team/app", at: new Date() },
+  provedAt: new Date(),
 });
 
 test("a container is handed over with what was minted, and its row and events say so", async () => {

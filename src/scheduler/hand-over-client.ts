@@ -59,6 +59,8 @@ export async function handOver(
     credentialsAbsentReason: attached.absentReason,
     imageCredential: toWireImageCredential(attached.credential),
     accessProved: attached.accessProved ?? false,
+    provedAgoMs: BigInt(Math.round(attached.provedAgoMs ?? 0)),
+    grantLifeMs: BigInt(attached.grantLifeMs),
     command: [...container.command],
     env: { ...container.env },
     cpuMillis: container.cpuMillis,

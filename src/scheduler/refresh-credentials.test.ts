@@ -53,6 +53,7 @@ beforeAll(async () => {
     providersOf: async () => ({}),
     defaultProvider: async () => undefined,
     deliveryOf: async () => delivery,
+    grantLifeOf: async () => 15 * 60_000,
     noteUse: () => undefined,
   });
   workspaceId = (await workspaces.ensure("w")).id;

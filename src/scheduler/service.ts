@@ -75,6 +75,7 @@ export function schedulerService(
       const image = await dependencies.images.get(container.workspaceId, container.imageId);
       const attached = await attachCredentials(dependencies, container, image, worker, {
         renewal: true,
+        starting: request.starting,
         refused: request.refused,
         signal: context.signal,
       });
@@ -91,6 +92,7 @@ export function schedulerService(
         credentialsExpireAt: timestampFromDate(attached.expiresAt),
         credentialsAbsentReason: attached.absentReason,
         imageCredential: toWireImageCredential(imageCredential),
+        provedAgoMs: BigInt(Math.round(attached.provedAgoMs ?? 0)),
       };
     },
   };

@@ -7,3 +7,9 @@ export function parseDuration(text: string): number | undefined {
   const ms = Math.round(Number(match[1]) * (unitsMs[match[2] ?? ""] ?? Number.NaN));
   return Number.isSafeInteger(ms) ? ms : undefined;
 }
+
+/** A time as people say it: `40 s`, `16 min`, `3 h`; whole units, at least two of each but the smallest. */
+export function formatDuration(ms: number): string {
+  if (ms < 2 * 60_000) return `${Math.round(ms / 1000)} s`;
+  return ms < 2 * 3_600_000 ? `${Math.floor(ms / 60_000)} min` : `${Math.floor(ms / 3_600_000)} h`;
+}
