@@ -249,14 +249,15 @@ export class Session {
       if (withinMs > 0) await this.#authorization(signal);
       if (this.#provider.provedAtMs <= fromMs) await this.#provider.renew(signal);
     }
-    const isOld = (): boolean => this.#scheme.kind === "bearer" && this.#tokenProvedAtMs <= fromMs;
+    if (this.#scheme.kind !== "bearer" || this.#tokenProvedAtMs > fromMs) return;
     // Who joins an exchange that runs may find that it was made with something else, or too early.
-    for (let round = 0; round < 2 && isOld(); round += 1) {
+    for (let round = 0; round < 2; round += 1) {
       this.#exchanger.doubt();
       await this.renewEarly(signal);
+      if (this.#tokenProvedAtMs >= fromMs) return;
     }
     // The token service is not where it was: the next request finds it.
-    if (isOld()) this.renew();
+    this.renew();
   }
 
   /** What goes into requests as the provider gives it; `undefined` when it has to be exchanged or asked for first. */
