@@ -15,14 +15,16 @@ export interface LastProof {
  */
 export function unproved(thrown: unknown, reference: Reference, last?: LastProof): unknown {
   if (!isAway(thrown)) return thrown;
-  const before =
-    last === undefined
-      ? ""
-      : `; the last proof is ${formatDuration(last.agoMs)} old and counts for ${formatDuration(last.lifeMs)}`;
+  const before = last === undefined ? "" : `; ${tell(last)}`;
   const message = `access to ${formatReference(reference)} cannot be proved now: ${thrown.message}${before}`;
   const next = `${thrown.next ?? "Try again."} A workspace's \`grant_life\` says how long a proof counts while nobody answers.`;
   if (thrown instanceof CredentialError) return new CredentialError(thrown.code, message, { next });
   return new RegistryError(thrown.code, message, thrown, { next, retryAfterMs: thrown.retryAfterMs });
+}
+
+function tell({ agoMs, lifeMs }: LastProof): string {
+  if (lifeMs === 0) return "each start is to prove it";
+  return `the last proof is ${formatDuration(agoMs)} old and counts for ${formatDuration(lifeMs)}`;
 }
 
 /** Whoever should answer cannot be reached; refusing is something else. */

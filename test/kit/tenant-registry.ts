@@ -11,6 +11,8 @@ export class TenantRegistry {
   /** Requests for blobs as `METHOD DIGEST`. */
   readonly requests: string[] = [];
   image: LocalImage | undefined;
+  /** It was open to all until now. */
+  closed = false;
   given: Given = (_, bytes) => bytes;
   readonly #server: Bun.Server<undefined>;
 
@@ -28,6 +30,8 @@ export class TenantRegistry {
 
   async #answer(request: Request): Promise<Response> {
     const { image } = this;
+    if (this.closed)
+      return new Response(null, { status: 401, headers: { "www-authenticate": 'Basic realm="tenant"' } });
     const { pathname } = new URL(request.url);
     const name = pathname.split("/").at(-1) ?? "";
     if (image === undefined) return new Response(null, { status: 404 });
