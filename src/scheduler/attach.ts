@@ -20,6 +20,8 @@ import type { Worker } from "./worker.ts";
 
 const log = logger("scheduler");
 const sealedLifeMs = 5 * 60_000;
+/** A proof that is older says nothing of how the secret fares now. */
+const newsMs = 30_000;
 
 export interface AttachDependencies {
   readonly vault: Pick<Vault, "read" | "get">;
@@ -119,7 +121,8 @@ export async function attachCredentials(
     if (blamesCredential(error)) saw("refused");
     throw error;
   });
-  if (!refused && delivery.accessProved === true) saw("proved");
+  const isNews = (delivery.provedAgoMs ?? 0) < newsMs;
+  if (!refused && delivery.accessProved === true && isNews) saw("proved");
   const context = { requestId, containerId: container.id, workerId: worker.id, expiresAt };
   const sealed =
     delivery.text === undefined
