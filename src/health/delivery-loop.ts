@@ -21,7 +21,7 @@ export interface DeliverySettings {
 const standard: DeliverySettings = {
   runningMax: 64,
   perWebhook: 1,
-  leaseMs: 60_000,
+  leaseMs: 20_000,
   everyMs: 1_000,
   note: async () => undefined,
 };

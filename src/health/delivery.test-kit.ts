@@ -2,6 +2,7 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { eq, sql } from "drizzle-orm";
+import { type Receiver, startReceiver } from "../../test/kit/receiver.ts";
 import { Database } from "../db/database.ts";
 import { startTestPostgres, type TestPostgres } from "../db/postgres.test-kit.ts";
 import { webhookDeliveries } from "../db/schema-health.ts";
@@ -15,7 +16,6 @@ import { insertSecret } from "./alert.test-kit.ts";
 import { AlertStore } from "./alert-store.ts";
 import { DeliveryLoop, type DeliverySettings } from "./delivery-loop.ts";
 import { DeliveryStore } from "./delivery-store.ts";
-import { type Receiver, startReceiver } from "./receiver.test-kit.ts";
 import { WebhookStore } from "./webhook-store.ts";
 
 /** Everything that delivers, over a real database and to a receiver on loopback that the operator allows. */
