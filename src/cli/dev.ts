@@ -67,7 +67,7 @@ export const dev = command<DevFlags>({
     await configureLog(config.log_level);
     const onReady = async (node: Node) => {
       if (node.url === undefined || node.tokens === undefined) return;
-      if (node.madeKeyFile !== undefined) noteNewKey(node.madeKeyFile);
+      if (node.madeKeyFile !== undefined) noteNewKey(node.madeKeyFile, flags);
       const { owner: token, admin: adminToken } = node.tokens;
       const path = await writeContext({ url: node.url, token, adminToken });
       if (flags.json) printJson({ ready: node.url, context: path });
@@ -78,11 +78,14 @@ export const dev = command<DevFlags>({
 });
 
 /** Told before it can happen: a lost key cannot be had back. */
-function noteNewKey(path: string): void {
+function noteNewKey(path: string, { config, dataDir }: DevFlags): void {
+  const where = [config && ` --config ${config}`, dataDir && ` --data-dir ${dataDir}`];
   note(
     `note: made the key file ${path}: without it no stored secret can be opened, and nobody can make it again`,
   );
-  note("      keep a copy apart from the data: oci-node key export --to FILE");
+  note(
+    `      keep a copy apart from the data: oci-node key export${where.map((flag) => flag ?? "").join("")} --to FILE`,
+  );
 }
 
 function withFlags(flags: DevFlags): Config {

@@ -80,7 +80,9 @@ function accepts(host: string, port: number): Promise<boolean> {
 async function checkIdentity(name: string, identity: Identity, config: Config): Promise<Finding> {
   const check = `identity ${name}`;
   const settings = config.identities[name] as IdentitySettings;
-  const usable = Object.values(config.workspaces).some(({ identities }) => identities.includes(name));
+  const usable =
+    Object.values(config.workspaces).some(({ identities }) => identities.includes(name)) ||
+    Object.values(config.keys).some((key) => "identity" in key && key.identity === name);
   try {
     const found = await tryIdentity(identity, settings);
     if (usable) return { check, state: "ok", found };

@@ -9,6 +9,7 @@ import { SpawnError, tryRun } from "../std/spawn.ts";
 import { version } from "../std/version.ts";
 import { command } from "./action.ts";
 import { checkConfig } from "./doctor-config.ts";
+import { checkKeys } from "./doctor-keys.ts";
 import type { Finding } from "./finding.ts";
 import { printJson, printLine } from "./output.ts";
 
@@ -21,14 +22,14 @@ export const doctor = command<{ json: boolean; dataDir?: string; config?: string
       kind: "parsed",
       parse: String,
       optional: true,
-      brief: "Configuration file (TOML): its proxies, identities and issuer are tried as well",
+      brief: "Configuration file (TOML): its keys, proxies, identities and issuer are tried as well",
       placeholder: "FILE",
     },
     dataDir: {
       kind: "parsed",
       parse: String,
       optional: true,
-      brief: "Data folder whose disk is looked at (default /var/lib/oci-node)",
+      brief: "Data folder whose disk and key are looked at (default /var/lib/oci-node)",
       placeholder: "DIR",
     },
   },
@@ -41,6 +42,7 @@ export const doctor = command<{ json: boolean; dataDir?: string; config?: string
       await disk(flags.dataDir ?? "/var/lib/oci-node"),
       restarts(probe),
       ...(await clock()),
+      ...(await checkKeys(flags)),
       ...(flags.config === undefined ? [] : await checkConfig(flags.config)),
     ];
     if (flags.json) printJson({ version, kernel: release(), findings });

@@ -1,6 +1,6 @@
 import { readFileSync, statSync } from "node:fs";
 import { resolve } from "node:path";
-import { type Config, makeConfig, readConfig } from "../config.ts";
+import { type Config, makeConfig, readSettings } from "../config.ts";
 import { keyFilesOf } from "../role/keyring.ts";
 import { exportKeyFile, importKeyFile } from "../secret/key-export.ts";
 import { errnoOf } from "../std/error.ts";
@@ -90,13 +90,8 @@ export const importKey = command<CopyFlags, [string]>({
 });
 
 function configOf({ config, dataDir }: CopyFlags): Config {
-  if (config !== undefined && dataDir !== undefined) {
-    throw new CliError("usage", "--config and --data-dir exclude each other", {
-      next: "The configuration names the data folder.",
-    });
-  }
-  if (config !== undefined) return readConfig(config);
-  return makeConfig(dataDir === undefined ? {} : { data_dir: dataDir });
+  const settings = config === undefined ? {} : readSettings(config);
+  return makeConfig(dataDir === undefined ? settings : { ...settings, data_dir: dataDir }, config);
 }
 
 async function choose(config: Config, wanted: string | undefined): Promise<string> {

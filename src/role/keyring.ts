@@ -1,7 +1,7 @@
 import { type Config, ConfigError, readConfig } from "../config.ts";
-import type { Identity, IdentityDependencies } from "../credential/issuer.ts";
+import type { IdentityDependencies } from "../credential/issuer.ts";
 import { SecretError } from "../secret/error.ts";
-import { KeyFile, keyFromVariable } from "../secret/kek.ts";
+import { type KeyEncryptionKey, KeyFile, keyFromVariable } from "../secret/kek.ts";
 import { AwsKmsKey } from "../secret/key-aws-kms.ts";
 import { type FoundKeyFile, findKeyFile, keyFilesIn, keyFolder } from "../secret/key-folder.ts";
 import { GcpKmsKey } from "../secret/key-gcp-kms.ts";
@@ -34,6 +34,7 @@ export async function keyFilesOf(
 }
 
 type KeySettings = Config["keys"][string];
+type ServiceSettings = Extract<KeySettings, { identity: string }>;
 
 export interface KeySourceOptions {
   readonly issuers: IdentityDependencies;
@@ -56,22 +57,15 @@ export function keySource(config: Config, options: KeySourceOptions): KeySource 
   checkKinds(config, options);
 
   /** An instance is kept: in it is what the key service unwrapped. */
-  const serviceKey = (each: KeySettings & { type: "aws-kms" | "gcp-kms" }): HeldKey["key"] => {
-    const id = JSON.stringify(each);
-    const known = services.get(id);
-    if (known !== undefined) return known;
-    const identity = identityOf(settings, each.identity, options.issuers);
-    const send = options.issuers.fetch;
-    const key =
-      each.type === "aws-kms"
-        ? new AwsKmsKey({ arn: each.key, identity, send })
-        : new GcpKmsKey({ name: each.key, identity, send });
+  const keptKey = (each: ServiceSettings): HeldKey["key"] => {
+    const id = JSON.stringify([each, settings.identities[each.identity]]);
+    const key = services.get(id) ?? serviceKey(settings, each, options.issuers);
     services.set(id, key);
     return key;
   };
 
   const named = (name: string, each: Exclude<KeySettings, { type: "file" }>): HeldKey => {
-    if (each.type !== "env") return { key: serviceKey(each), name, place: each.key, exportedAt: undefined };
+    if (each.type !== "env") return { key: keptKey(each), name, place: each.key, exportedAt: undefined };
     const key = keyFromVariable(each.variable, options.env?.[each.variable]);
     return { key, name, place: `$${each.variable}`, exportedAt: undefined };
   };
@@ -180,10 +174,20 @@ function checkKinds({ keys, identities }: Config, { env }: KeySourceOptions): vo
   }
 }
 
-function identityOf(config: Config, name: string, issuers: IdentityDependencies): Identity {
-  const settings = config.identities[name];
+/** A key at a key service. @throws ConfigError when the settings of its identity are wrong */
+export function serviceKey(
+  { identities }: Pick<Config, "identities">,
+  each: ServiceSettings,
+  issuers: IdentityDependencies,
+): KeyEncryptionKey {
+  const settings = identities[each.identity];
   const identity =
-    settings === undefined ? undefined : createIdentities({ [name]: settings }, issuers).get(name);
-  if (identity === undefined) throw new Error(`the identity ${name} is not there`);
-  return identity;
+    settings === undefined
+      ? undefined
+      : createIdentities({ [each.identity]: settings }, issuers).get(each.identity);
+  if (identity === undefined) throw new Error(`the identity ${each.identity} is not there`);
+  const send = issuers.fetch;
+  return each.type === "aws-kms"
+    ? new AwsKmsKey({ arn: each.key, identity, send })
+    : new GcpKmsKey({ name: each.key, identity, send });
 }

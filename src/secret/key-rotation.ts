@@ -46,7 +46,7 @@ export async function* rotateKey(
   const { ring, keys, rows, processes, patienceMs = 15_000 } = dependencies;
   const target = await targetOf(ring, to);
   const { key } = target;
-  await tryOut(key);
+  await tryKey(key);
   await keys.announce();
   await waitForAll(processes, target, patienceMs, signal);
   if ((await keys.primaryId()) !== key.id) {
@@ -122,8 +122,12 @@ async function targetOf(ring: LiveKeyring, to: string): Promise<HeldKey> {
   return await ring.make(to);
 }
 
-/** That a key is closed to us is found out before it is primary. */
-async function tryOut(key: KeyEncryptionKey): Promise<void> {
+/**
+ * Wraps something and opens it again: that a key is closed to us is found out before it is primary.
+ *
+ * @throws SecretError `key_refused`, `key_unreachable`
+ */
+export async function tryKey(key: KeyEncryptionKey): Promise<void> {
   const place = new TextEncoder().encode("oci-node key trial");
   const trial = crypto.getRandomValues(new Uint8Array(32));
   const back = await key.unwrap(await key.wrap(trial, place), place);
