@@ -1,4 +1,5 @@
-import type { Database } from "./database.ts";
+import { sql } from "drizzle-orm";
+import type { Database, Queries } from "./database.ts";
 import { images, workspaces } from "./schema.ts";
 
 /** A workspace's row, for tests of stores that only need one to be there. */
@@ -28,4 +29,30 @@ export async function insertImage(database: Database, workspaceId: string, chang
   };
   await database.query((db) => db.insert(images).values(row));
   return id;
+}
+
+/** Does `held` in a transaction that commits only once `work`, begun meanwhile, waits for it; then gives what came of that. */
+export async function whileHeld<T>(
+  database: Database,
+  held: (tx: Queries) => PromiseLike<unknown>,
+  work: () => Promise<T>,
+): Promise<PromiseSettledResult<T>> {
+  let outcome: Promise<PromiseSettledResult<T>> | undefined;
+  await database.transaction(async (tx) => {
+    await held(tx);
+    outcome = Promise.allSettled([work()]).then(([settled]) => settled);
+    const deadline = Date.now() + 10_000;
+    while (!(await waits(tx)))
+      if (Date.now() > deadline) throw new Error("nothing waits for the transaction");
+  });
+  if (outcome === undefined) throw new Error("nothing was begun");
+  return await outcome;
+}
+
+/** Whether any statement waits for a lock of this transaction. */
+async function waits(tx: Queries): Promise<boolean> {
+  const rows = await tx.execute(
+    sql`select 1 from pg_locks where not granted and pg_backend_pid() = any(pg_blocking_pids(pid))`,
+  );
+  return rows.length > 0;
 }
