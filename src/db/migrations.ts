@@ -4,6 +4,7 @@ import initial from "../../drizzle/0000_initial.sql" with { type: "text" };
 import imageCredential from "../../drizzle/0001_image-credential.sql" with { type: "text" };
 import tenantsKeysHealthAudit from "../../drizzle/0002_tenants-keys-health-audit.sql" with { type: "text" };
 import webhookDisabled from "../../drizzle/0003_webhook-disabled.sql" with { type: "text" };
+import openDeliveries from "../../drizzle/0004_open-deliveries.sql" with { type: "text" };
 import journal from "../../drizzle/meta/_journal.json" with { type: "json" };
 
 /** Every migration's text by its tag in the journal. A compiled executable has no folder to read: add a line here. */
@@ -12,6 +13,7 @@ const texts: Readonly<Record<string, string>> = {
   "0001_image-credential": imageCredential,
   "0002_tenants-keys-health-audit": tenantsKeysHealthAudit,
   "0003_webhook-disabled": webhookDisabled,
+  "0004_open-deliveries": openDeliveries,
 };
 
 /** The migrations in the journal's order, shaped as drizzle-orm 0.45 makes them from a folder. */

@@ -1,3 +1,4 @@
+import { sql } from "drizzle-orm";
 import {
   bigserial,
   foreignKey,
@@ -130,6 +131,11 @@ export const webhookDeliveries = pgTable(
       foreignColumns: [alerts.id],
     }).onDelete("cascade"),
     index("webhook_deliveries_due").on(table.nextAttemptAt),
+    // The next one to a webhook, and those that are under way, however many wait or are done.
+    index("webhook_deliveries_open")
+      .on(table.webhookId, table.attempts, table.nextAttemptAt)
+      .where(sql`delivered_at is null and failed_at is null`),
+    index("webhook_deliveries_leased").on(table.webhookId).where(sql`lease_until is not null`),
   ],
 );
 

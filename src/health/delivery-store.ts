@@ -39,21 +39,22 @@ export class DeliveryStore {
   async claim(limit: number, leaseMs: number, perWebhook: number): Promise<Delivery[]> {
     const open = sql`d.delivered_at is null and d.failed_at is null`;
     const free = sql`(d.lease_until is null or d.lease_until < now())`;
-    const order = sql`order by d.attempts, d.next_attempt_at, d.id`;
     const claimed = await this.#database.query((db) =>
       db.execute<{ id: string }>(sql`
-        with busy as (
-          select d.webhook_id, count(*) as count from webhook_deliveries d
-          where ${open} and d.lease_until >= now() group by d.webhook_id
-        ), due as (
-          select d.id, d.attempts, d.next_attempt_at,
-            row_number() over (partition by d.webhook_id ${order}) + coalesce(b.count, 0) as nth
-          from webhook_deliveries d left join busy b on b.webhook_id = d.webhook_id
-          where ${open} and ${free} and d.next_attempt_at <= now()
+        with next as (
+          select d.id from webhooks h
+          cross join lateral (
+            select count(*) as count from webhook_deliveries d where d.webhook_id = h.id and d.lease_until >= now()
+          ) busy
+          cross join lateral (
+            select d.id, d.attempts, d.next_attempt_at from webhook_deliveries d
+            where d.webhook_id = h.id and ${open} and ${free} and d.next_attempt_at <= now()
+            order by d.attempts, d.next_attempt_at limit greatest(${perWebhook}::int - busy.count, 0)
+          ) d
+          order by d.attempts, d.next_attempt_at, d.id limit ${limit}
         ), chosen as (
           select d.id from webhook_deliveries d
-          where ${open} and ${free} and d.next_attempt_at <= now() and d.id in (
-            select d.id from due d where d.nth <= ${perWebhook} ${order} limit ${limit})
+          where d.id in (select id from next) and ${open} and ${free} and d.next_attempt_at <= now()
           for update skip locked
         )
         update webhook_deliveries d

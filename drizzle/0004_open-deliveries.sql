@@ -1,0 +1,2 @@
+CREATE INDEX "webhook_deliveries_open" ON "webhook_deliveries" USING btree ("webhook_id","attempts","next_attempt_at") WHERE delivered_at is null and failed_at is null;--> statement-breakpoint
+CREATE INDEX "webhook_deliveries_leased" ON "webhook_deliveries" USING btree ("webhook_id") WHERE lease_until is not null;
