@@ -168,6 +168,8 @@ export class Dispatcher {
       const known = this.#warm.get(bootOf(worker))?.has(image.manifestDigest) === true;
       attached = await attachCredentials(this.#dependencies, container, image, worker, { known, signal });
     } catch (error) {
+      // Else the worker would be told of it while the failure is written down.
+      clearTimeout(hint);
       if (!(error instanceof RegistryError || error instanceof CredentialError)) throw error;
       // Not before it was heard: else what is taken back might be begun after that.
       void announced?.then(() => retract(client, container));
