@@ -6,6 +6,7 @@ import type { Transport } from "@connectrpc/connect";
 import { transportTo } from "../rpc/transport.ts";
 import { writeFileAtomic } from "../std/atomic-file.ts";
 import { CodedError, errnoOf, messageOf } from "../std/error.ts";
+import { PrivateFileError, readPrivateFile } from "../std/private-file.ts";
 
 export type CliErrorCode = "no_context" | "bad_context" | "usage" | "failed";
 
@@ -120,8 +121,9 @@ function readContextFile(env: Environment): Context | undefined {
   const path = contextPath(env);
   let text: string;
   try {
-    text = readFileSync(path, "utf8");
-  } catch {
+    text = readPrivateFile(path, { holds: "tokens" });
+  } catch (error) {
+    if (error instanceof PrivateFileError) throw error;
     return undefined;
   }
   try {

@@ -13,6 +13,7 @@ import { CredentialError } from "../credential/error.ts";
 import { credentialsFromKubernetes } from "../credential/kubernetes-secret.ts";
 import type { CredentialMap } from "../credential/provider.ts";
 import { errnoOf } from "../std/error.ts";
+import { PrivateFileError, readPrivateFile } from "../std/private-file.ts";
 import { CliError } from "./context.ts";
 
 /** docker-credential-oci-node, as configurations name it. */
@@ -141,12 +142,13 @@ function nothing(
   });
 }
 
-/** The text of a file that a flag names; `-` is standard input. */
-export async function readText(path: string, flag: string): Promise<string> {
+/** The text of a file that a flag names; `-` is standard input. @param own the file was made for us: others must not read it */
+export async function readText(path: string, flag: string, own = false): Promise<string> {
   if (path === "-") return await Bun.stdin.text();
   try {
-    return readFileSync(path, "utf8");
+    return own ? readPrivateFile(path, { holds: "credentials" }) : readFileSync(path, "utf8");
   } catch (error) {
+    if (error instanceof PrivateFileError) throw error;
     throw new CliError("failed", `${flag}: ${path} cannot be read (${errnoOf(error) ?? "failed"})`, {
       next: "Check the path and its permissions.",
     });

@@ -97,7 +97,7 @@ async function readGiven(
   { kept, env }: Required<ReadOptions>,
 ): Promise<CredentialMap> {
   if (credsFrom !== undefined) return await credentialsFrom(credsFrom, target, env, kept);
-  if (credsFile !== undefined) return parseCredentialsFile(await readText(credsFile, "--creds-file"));
+  if (credsFile !== undefined) return parseCredentialsFile(await readText(credsFile, "--creds-file", true));
   const keys = (creds ?? "")
     .split(",")
     .map((key) => key.trim())

@@ -1,9 +1,10 @@
-import { readFileSync, statSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { resolve } from "node:path";
 import { type Config, makeConfig, readSettings } from "../config.ts";
 import { keyFilesOf } from "../role/keyring.ts";
 import { exportKeyFile, importKeyFile } from "../secret/key-export.ts";
 import { errnoOf } from "../std/error.ts";
+import { PrivateFileError, readPrivateFile } from "../std/private-file.ts";
 import { Redacted } from "../std/redacted.ts";
 import { command, words } from "./action.ts";
 import { CliError } from "./context.ts";
@@ -134,17 +135,15 @@ async function passphraseOf(flags: CopyFlags, { twice }: { twice: boolean }): Pr
 }
 
 function passphraseIn(path: string): Redacted<string> {
-  const text = readText(path);
-  if ((statSync(path).mode & 0o077) !== 0) {
-    throw new CliError("failed", `${path} can be read by others`, { next: `Run: chmod 600 ${path}` });
-  }
+  const text = readText(path, (file) => readPrivateFile(file, { holds: "a passphrase" }));
   return new Redacted(text.split(/\r?\n/)[0] ?? "");
 }
 
-function readText(path: string): string {
+function readText(path: string, read = (file: string) => readFileSync(file, "utf8")): string {
   try {
-    return readFileSync(path, "utf8");
+    return read(path);
   } catch (error) {
+    if (error instanceof PrivateFileError) throw error;
     throw new CliError("failed", `${path} cannot be read (${errnoOf(error) ?? "unknown"})`, {
       next: "Check its path and its permissions.",
     });

@@ -7,6 +7,7 @@ import { logger } from "../std/log.ts";
 import { sleep } from "../std/wait.ts";
 import { DbError, toDbError } from "./error.ts";
 import { migrations } from "./migrations.ts";
+import { databasePlace } from "./place.ts";
 import * as schema from "./schema.ts";
 
 /** What statements are made with: the pool's connections, or one transaction. */
@@ -148,19 +149,10 @@ async function refuseNewerSchema(client: postgres.Sql): Promise<void> {
 }
 
 function openClient(url: string, max: number, connection: Record<string, number>): postgres.Sql {
-  let parsed: URL;
-  try {
-    parsed = new URL(url);
-  } catch {
-    throw new DbError("unavailable", "the database URL cannot be read", {
-      next: "Give --database-url as postgres://user:password@host:port/name.",
-    });
-  }
-  const folder = parsed.searchParams.get("host");
-  parsed.searchParams.delete("host");
-  const path = folder?.startsWith("/") ? { path: `${folder}/.s.PGSQL.${parsed.port || "5432"}` } : {};
-  return postgres(parsed.href, {
-    ...path,
+  const { url: bare, path, tls } = databasePlace(url);
+  return postgres(bare, {
+    ...(path === undefined ? {} : { path }),
+    ...(tls === undefined ? {} : { ssl: tls }),
     max,
     connect_timeout: 10,
     onnotice: (notice) => log.debug("notice", { sqlState: notice["code"] }),

@@ -41,11 +41,20 @@ export function toDbError(thrown: unknown): Error {
       next: "Check that PostgreSQL runs and that --database-url is right.",
     });
   }
+  if (tlsCode.test(code)) {
+    return new DbError("unavailable", `the database's TLS is not taken (${code})`, {
+      next: "Check its certificate, the host in its URL, sslmode and sslrootcert; TLS 1.2 is the least.",
+    });
+  }
   if (!/^[0-9A-Z]{5}$/.test(code))
     return new DbError("internal", `the database work failed (${code || source.name})`);
   const constraint = typeof source.constraint_name === "string" ? source.constraint_name : undefined;
   return serverError(code, constraint);
 }
+
+/** As OpenSSL and Node name what is wrong with a connection's TLS, or with who is at its other end. */
+const tlsCode =
+  /^(ERR_(TLS|SSL)_|CERT_|UNABLE_TO_|DEPTH_ZERO_|SELF_SIGNED_|INVALID_CA|HOSTNAME_MISMATCH|EPROTO$)/;
 
 function serverError(sqlState: string, constraint: string | undefined): DbError {
   const about = { sqlState, ...(constraint === undefined ? {} : { constraint }) };

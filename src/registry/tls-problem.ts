@@ -42,7 +42,7 @@ function describe(code: string, host: string, plainHint: string): { what: string
         next: `A private authority's certificate belongs in the node's configuration: ca_file under [registry.hosts."${host}"].`,
       };
     case "EPROTO":
-      return { what: `${host} does not answer with TLS`, next: plainHint };
+      return { what: `${host} does not answer with TLS 1.2 or later`, next: plainHint };
     default:
       return { what: `the secure connection to ${host} failed`, next: `Check the certificate of ${host}.` };
   }

@@ -1,8 +1,8 @@
-import { readFileSync } from "node:fs";
 import { hostname } from "node:os";
 import { join } from "node:path";
 import type { Config } from "../config.ts";
 import { writeFileAtomic } from "../std/atomic-file.ts";
+import { PrivateFileError, readPrivateFile } from "../std/private-file.ts";
 import type { ControlPlane } from "./control-plane.ts";
 
 export const defaultWorkspace = "default";
@@ -48,8 +48,9 @@ async function keepAdminToken(config: Config, { tokens }: Stores, where: string)
 
 function readToken(path: string): string | undefined {
   try {
-    return readFileSync(path, "utf8").trim();
-  } catch {
+    return readPrivateFile(path, { holds: "the administrator's token" }).trim();
+  } catch (error) {
+    if (error instanceof PrivateFileError) throw error;
     return undefined;
   }
 }

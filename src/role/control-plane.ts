@@ -6,12 +6,14 @@ import { AuthorityStore } from "../cluster/authority-store.ts";
 import { loadCertificates } from "../cluster/certificate.ts";
 import { ControlPlaneIdentity } from "../cluster/control-plane-identity.ts";
 import { WorkerIdentityStore } from "../cluster/identity-store.ts";
-import type { Config } from "../config.ts";
+import { type Config, ConfigError } from "../config.ts";
 import { ContainerStore } from "../container/store.ts";
 import { WorkerClients } from "../container/worker-client.ts";
 import type { DefaultProvider, ProvidersOf } from "../credential/issuer.ts";
 import { Database } from "../db/database.ts";
 import { EmbeddedPostgres } from "../db/embedded.ts";
+import { DbError } from "../db/error.ts";
+import { databasePlace } from "../db/place.ts";
 import { AlertStore } from "../health/alert-store.ts";
 import { DeliveryStore } from "../health/delivery-store.ts";
 import { MetricsStore } from "../health/metrics-store.ts";
@@ -102,6 +104,7 @@ export async function openControlPlane(
   options: ControlPlaneOptions,
 ): Promise<ControlPlane> {
   const { url } = config.database;
+  if (url !== undefined) assertSafeDatabase(url);
   // While the database starts.
   loadCertificates();
   const embedded =
@@ -172,4 +175,14 @@ function createIssuer(config: Config, database: Database, ring: Keyring): Identi
   const { issuer } = config.identity;
   if (issuer === undefined) return undefined;
   return new IdentityIssuer(issuer, new IdentityKeys(new IdentityKeyStore(database), ring));
+}
+
+/** Before anything is asked of it: a mistake in the URL is one of the configuration's. */
+function assertSafeDatabase(url: string): void {
+  try {
+    databasePlace(url);
+  } catch (error) {
+    if (!(error instanceof DbError)) throw error;
+    throw new ConfigError("invalid", `database.url: ${error.message}`, { next: error.next });
+  }
 }

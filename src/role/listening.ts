@@ -1,5 +1,8 @@
+import { readFileSync } from "node:fs";
 import { type Config, ConfigError } from "../config.ts";
 import type { OperatorTls } from "../rpc/server.ts";
+import { messageOf } from "../std/error.ts";
+import { PrivateFileError, readPrivateFile } from "../std/private-file.ts";
 
 export interface ListenSettings {
   readonly host: string;
@@ -29,13 +32,31 @@ export function listenSettings(
       next: "Give both files, or neither.",
     });
   }
-  if (certFile !== undefined && keyFile !== undefined) return { host, port, tls: { certFile, keyFile } };
+  if (certFile !== undefined && keyFile !== undefined) {
+    const holds = "a private key";
+    readable(`${role}.tls_key_file`, () => readPrivateFile(keyFile, { holds, groupMayRead: true }));
+    readable(`${role}.tls_cert_file`, () => readFileSync(certFile));
+    return { host, port, tls: { certFile, keyFile } };
+  }
   if (!isLoopback(host)) {
     throw new ConfigError("invalid", `${role}: ${host} is not loopback, and TLS is off`, {
       next: "Set tls_cert_file and tls_key_file, or listen on 127.0.0.1.",
     });
   }
   return { host, port };
+}
+
+/** Before a server is made of them: what that says of a file names neither the file nor the setting. */
+function readable(setting: string, read: () => unknown): void {
+  try {
+    read();
+  } catch (error) {
+    if (error instanceof PrivateFileError)
+      throw new ConfigError(error.code, error.message, { next: error.next });
+    throw new ConfigError("unreadable", `${setting}: ${messageOf(error)}`, {
+      next: "Check the path, and who may read it.",
+    });
+  }
 }
 
 export function isLoopback(host: string): boolean {

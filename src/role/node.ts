@@ -7,6 +7,7 @@ import type { Server } from "../rpc/server.ts";
 import { writeFileAtomic } from "../std/atomic-file.ts";
 import { errnoOf, messageOf } from "../std/error.ts";
 import { logger } from "../std/log.ts";
+import { PrivateFileError, readPrivateFile } from "../std/private-file.ts";
 import { type BootstrapTokens, bootstrapTokens } from "./bootstrap-tokens.ts";
 import type { ControlPlane } from "./control-plane.ts";
 import type { RoleName } from "./role-name.ts";
@@ -130,6 +131,8 @@ async function tellOfUnknownWorkspaces(config: Config, { workspaces }: ControlPl
     log.warn("the configuration speaks of a workspace that there is not", { workspace, there: [...known] });
 }
 
+const joinTokenRule = { holds: "the token that lets workers join", groupMayRead: true };
+
 function joinTokenPath(config: Config): string {
   return config.worker.token_file ?? join(config.data_dir, "join-token");
 }
@@ -137,7 +140,7 @@ function joinTokenPath(config: Config): string {
 /** Workers join with the token in this file; it is made once, for root's eyes. */
 async function keepJoinToken(config: Config, { tokens, authorities }: ControlPlane): Promise<void> {
   const path = joinTokenPath(config);
-  const [bare = ""] = existsSync(path) ? readFileSync(path, "utf8").trim().split(".") : [];
+  const [bare = ""] = existsSync(path) ? readPrivateFile(path, joinTokenRule).trim().split(".") : [];
   const counts = (await tokens.verify(bare))?.role === "worker";
   const token = counts ? bare : (await tokens.create({ role: "worker", name: "join token" })).token;
   const text = `${formatJoinToken(token, authorities.trusted)}\n`;
@@ -148,8 +151,9 @@ function readJoinToken(config: Config): JoinToken {
   const path = joinTokenPath(config);
   let text: string;
   try {
-    text = readFileSync(path, "utf8");
-  } catch {
+    text = readPrivateFile(path, joinTokenRule);
+  } catch (error) {
+    if (error instanceof PrivateFileError) throw error;
     throw new ConfigError("unreadable", `worker: no join token: ${path} cannot be read`, {
       next: "Put what `oci-node token create --role worker` prints into a file, and name it with worker.token_file.",
     });
