@@ -118,7 +118,12 @@ export async function openControlPlane(
     const { env, onMade } = options;
     const ring = await LiveKeyring.open(keySource(config, { issuers, env, onMade }), keys);
     const processes = new ControlProcessStore(database);
-    const presence = await KeyPresence.start(processes, ring, options.roles);
+    const presence = await KeyPresence.start({
+      store: processes,
+      ring,
+      roles: options.roles,
+      dataDir: config.data_dir,
+    });
     const workspaces = new WorkspaceStore(database, ring);
     const authorities = await ClusterAuthorities.open(new AuthorityStore(database), ring);
     const identity = await ControlPlaneIdentity.start(authorities, config.cluster.certificate_life);

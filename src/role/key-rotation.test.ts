@@ -57,7 +57,13 @@ async function startProcess(host: string, dataDir = folder) {
     keys,
   );
   const processes = new ControlProcessStore(database);
-  const presence = await KeyPresence.start(processes, ring, ["gateway"], host);
+  const presence = await KeyPresence.start({
+    store: processes,
+    ring,
+    roles: ["gateway"],
+    dataDir: join(dataDir, host),
+    host,
+  });
   const store = new WorkspaceStore(database, ring);
   const running = {
     ring,
@@ -78,7 +84,7 @@ async function startProcess(host: string, dataDir = folder) {
 }
 
 async function closeAll(): Promise<void> {
-  for (const each of open.splice(0)) await each.close();
+  for (const each of open.splice(0).reverse()) await each.close();
   await rm(folder, { recursive: true, force: true });
 }
 
@@ -232,6 +238,13 @@ test("a process that ended cleanly, or was not heard of for two minutes, is not 
     await two.close();
     open.pop();
     expect((await one.processes.live()).map(({ host }) => host)).toEqual(["one"]);
+    // Killed, and started again in its place.
+    const killed = { id: crypto.randomUUID(), host: "three", roles: ["gateway"], keyIds: [], version: "0" };
+    await one.processes.beat(killed);
+    await Bun.write(join(folder, "three/control-process-gateway"), `${killed.id}\n`);
+    await startProcess("three");
+    expect((await one.processes.live()).map(({ host }) => host)).toEqual(["one", "three"]);
+    expect((await one.processes.live()).map(({ id }) => id)).not.toContain(killed.id);
     const gone = { id: crypto.randomUUID(), host: "gone", roles: ["gateway"], keyIds: [], version: "0" };
     await one.processes.beat(gone);
     expect((await refusal(rotate(one, "", 0))).message).toContain("gone (gateway)");
@@ -353,6 +366,19 @@ test("of two rotations at once the first stops and says so", async () => {
       expect.stringContaining(`${to} is primary`),
     ]);
     expect([...(await one.keys.usage()).keys()]).toEqual([to]);
+  } finally {
+    await closeAll();
+  }
+}, 60_000);
+
+test("a process whose key file became loose meanwhile still counts, with the keys that it has", async () => {
+  try {
+    const { ring, processes } = await startProcess("one");
+    await chmod(join(folder, "key"), 0o644);
+    const about = { store: processes, ring, roles: ["scheduler"], dataDir: folder, host: "loose" };
+    open.push(await KeyPresence.start(about));
+    const [loose] = (await processes.live()).filter(({ host }) => host === "loose");
+    expect(loose?.keyIds).toEqual([(await ring.primary()).id]);
   } finally {
     await closeAll();
   }

@@ -109,7 +109,7 @@ export async function exportKeyFile(path: string, to: string, passphrase: Redact
       next: "Check its folder.",
     });
   });
-  await writeFileAtomic(exportMarker(path), `${new Date().toISOString()}\n`, 0o600);
+  await noteCopy(path);
   return (JSON.parse(text) as { keyId: string }).keyId;
 }
 
@@ -134,11 +134,17 @@ export async function importKeyFile(
       throw new SecretError("exists", `this host has the key ${id} already: ${there.path}`);
     }
     await createKeyFile(path, key);
-    await writeFileAtomic(exportMarker(path), `${new Date().toISOString()}\n`, 0o600);
+    await noteCopy(path);
     return { id, path };
   } finally {
     key.fill(0);
   }
+}
+
+/** Where it cannot be noted, the key goes on being told of as one without a copy. */
+async function noteCopy(path: string): Promise<void> {
+  const now = new Date().toISOString();
+  await writeFileAtomic(exportMarker(path), `${now}\n`, 0o600).catch(() => undefined);
 }
 
 type Kdf = z.infer<typeof exported>["kdf"];
