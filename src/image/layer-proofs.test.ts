@@ -9,6 +9,7 @@ import { type TestImage, testImage } from "../index/image-index.test-kit.ts";
 import { type BuiltImageIndex, buildImageIndex } from "../index/image-index.ts";
 import { indexLayerStream } from "../index/layer-index.ts";
 import { defaultIndexLimits } from "../index/limits.ts";
+import { type MergeImage, mergeImage } from "../index/merge-image.ts";
 import { IndexStore } from "../index/store.ts";
 import { repositoryAt } from "../registry/quirks.test-kit.ts";
 import {
@@ -77,7 +78,12 @@ async function registry(answer: Answer = () => undefined): Promise<RawServer> {
   return started;
 }
 
-function build({ host }: RawServer, into = store, mirror?: RawServer): Promise<BuiltImageIndex> {
+function build(
+  { host }: RawServer,
+  into = store,
+  mirror?: RawServer,
+  merge: MergeImage = mergeImage,
+): Promise<BuiltImageIndex> {
   const mirrors = mirror && new Map([[host, [{ url: new URL(`http://${mirror.host}`), namespaced: false }]]]);
   const repository = repositoryAt(host, mirrors && { policy: { mirrors } });
   return buildImageIndex({
@@ -86,6 +92,7 @@ function build({ host }: RawServer, into = store, mirror?: RawServer): Promise<B
     source: provedBlobSource(repository),
     proofs: layerProofs(new LayerStore(server.database), repository),
     store: into,
+    mergeImage: merge,
     scratchDir: join(dir, "scratch"),
     indexLayer: (layer, bytes, out, signal) =>
       indexLayerStream(layer, bytes, out, defaultIndexLimits, signal),
@@ -213,6 +220,17 @@ describe("an index store that others can write", () => {
       .filter(({ level }) => level === "warning")
       .map(({ properties }) => properties["layer"]);
     expect(told).toEqual([image.resolved.layers[1]?.digest]);
+  });
+
+  test("changes nothing between the look at a layer and its use", async () => {
+    const same = await registry();
+    const first = await build(same);
+    const late: MergeImage = async (request, signal) => {
+      await cp(join(layerFolder(0), "toc"), join(layerFolder(1), "toc"));
+      return await mergeImage(request, signal);
+    };
+    await expect(build(same, store, undefined, late)).rejects.toMatchObject({ code: "corrupt_index" });
+    expect(await build(same)).toEqual(first);
   });
 
   test("is believed in nothing that was written before its hashes were kept", () =>

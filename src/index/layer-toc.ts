@@ -106,9 +106,10 @@ export interface TocReader extends Iterable<TocEntry> {
  * bytes changed is refused by the iteration, at the latest before it ends. No file descriptor stays open between
  * iterations.
  *
+ * @param sha256 hex, of the whole file: one that has another is refused by the iteration, however sound it is
  * @throws {IndexError} `corrupt_index`, `not_found`
  */
-export function openToc(path: string): TocReader {
+export function openToc(path: string, sha256?: string): TocReader {
   const fd = openForReading(path);
   try {
     const size = fstatSync(fd).size;
@@ -119,13 +120,18 @@ export function openToc(path: string): TocReader {
     const footer = readExactly(fd, path, size - footerBytes, footerBytes);
     if (footer.toString("latin1", 0, 8) !== footerMagic) throw corrupt(path, "its end is missing");
     const entries = Number(footer.readBigUInt64LE(8));
-    return { path, entries, [Symbol.iterator]: () => iterate(path, size, entries) };
+    return { path, entries, [Symbol.iterator]: () => iterate(path, size, entries, sha256) };
   } finally {
     closeSync(fd);
   }
 }
 
-function* iterate(path: string, size: number, entries: number): Generator<TocEntry, void, undefined> {
+function* iterate(
+  path: string,
+  size: number,
+  entries: number,
+  sha256: string | undefined,
+): Generator<TocEntry, void, undefined> {
   const fd = openForReading(path);
   try {
     if (fstatSync(fd).size !== size) throw corrupt(path, "its size changed");
@@ -142,7 +148,9 @@ function* iterate(path: string, size: number, entries: number): Generator<TocEnt
     }
     if (count !== entries) throw corrupt(path, "it holds another number of entries than it says");
     const footer = readExactly(fd, path, size - footerBytes, footerBytes);
-    if (!footer.subarray(16).equals(window.digest())) throw corrupt(path, "its checksum differs");
+    const { records, whole } = window.digests(footer);
+    if (!footer.subarray(16).equals(records)) throw corrupt(path, "its checksum differs");
+    if (sha256 !== undefined && whole !== sha256) throw corrupt(path, "it is another one than was verified");
   } finally {
     closeSync(fd);
   }
@@ -170,8 +178,10 @@ class RecordWindow {
     return this.start === this.#end && this.#position === this.#recordsEnd;
   }
 
-  digest(): Buffer {
-    return this.#hasher.digest();
+  /** Of what was read, and of that with the file's end. */
+  digests(footer: Buffer): { readonly records: Buffer; readonly whole: string } {
+    const whole = this.#hasher.copy().update(footer).digest("hex");
+    return { records: this.#hasher.digest(), whole };
   }
 
   /** A buffer with at least `length` bytes from `start` on. */

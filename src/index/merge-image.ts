@@ -7,7 +7,12 @@ import type { Tree } from "./tree.ts";
 
 /** What an image's EROFS is made from: its layers, the lowest first. */
 export interface MergeRequest {
-  readonly layers: readonly { readonly tocPath: string; readonly blobSizeBytes: number }[];
+  readonly layers: readonly {
+    readonly tocPath: string;
+    /** Hex, of that file as it was verified: whoever can write there has had time since. */
+    readonly tocSha256?: string;
+    readonly blobSizeBytes: number;
+  }[];
   readonly erofsPath: string;
 }
 
@@ -46,7 +51,7 @@ async function mergeTocs(
   const turns = new Turns();
   for (const layer of request.layers) {
     merger.startLayer();
-    for (const entry of openToc(layer.tocPath)) {
+    for (const entry of openToc(layer.tocPath, layer.tocSha256)) {
       merger.add(entry);
       if (!turns.over) continue;
       await turns.next();
