@@ -50,12 +50,9 @@ export class IdentityFiles {
 
   /** Keeps a certificate for the next start. */
   async save(certificate: string, authorities: string): Promise<TlsIdentity> {
-    await writeFileAtomic(
-      join(this.#dir, "certificate.pem"),
-      `${certificate.trim()}\n${authorities.trim()}\n`,
-      0o600,
-    );
-    return this.#identity(certificate, authorities);
+    const [own, others] = [`${certificate.trim()}\n`, `${authorities.trim()}\n`];
+    await writeFileAtomic(join(this.#dir, "certificate.pem"), `${own}${others}`, 0o600);
+    return this.#identity(own, others);
   }
 
   /** Asks for a certificate for the key (PKCS #10, PEM). */

@@ -22,15 +22,16 @@ export interface JoinDependencies {
 }
 
 /** Lets hosts in, each for the id that is its key's. */
-export function joinService({
-  authorities,
-  identities,
-  lifeMs,
-}: JoinDependencies): ServiceImpl<typeof JoinService> {
+export function joinService(dependencies: JoinDependencies): ServiceImpl<typeof JoinService> {
+  const { authorities, identities } = dependencies;
   const certify = async (request: string) => {
     const publicKey = await readRequest(request);
     const workerId = workerIdOfKey(publicKey);
-    const { pem, serial, notAfter } = await authorities.issue(publicKey, [workerName(workerId)], lifeMs);
+    const { pem, serial, notAfter } = await authorities.issue(
+      publicKey,
+      [workerName(workerId)],
+      dependencies.lifeMs,
+    );
     return {
       issued: { workerId, certificateSerial: serial, certificateNotAfter: notAfter },
       publicKeySha256: keySha256(publicKey),
