@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { eq } from "drizzle-orm";
 import { TestCluster } from "../cluster/cluster.test-kit.ts";
+import { WorkerIdentityStore } from "../cluster/identity-store.ts";
 import { ContainerStore } from "../container/store.ts";
 import { WorkerClients } from "../container/worker-client.ts";
 import { CredentialError } from "../credential/error.ts";
@@ -27,7 +28,7 @@ import { Vault } from "../secret/vault.ts";
 import { WorkspaceStore } from "../secret/workspace-store.ts";
 import { Redacted } from "../std/redacted.ts";
 import { waitFor } from "../std/wait.ts";
-import { Dispatcher } from "./dispatcher.ts";
+import { Dispatcher, type DispatcherDependencies } from "./dispatcher.ts";
 import { SchedulerStore } from "./store.ts";
 
 const keyPath = join(tmpdir(), `oci-node-dispatch-${process.pid}-${Date.now()}`);
@@ -38,6 +39,7 @@ let workspaceId: string;
 let otherId: string;
 let worker: Server;
 let dispatcher: Dispatcher;
+let dependencies: DispatcherDependencies;
 /** What the registries say when they are asked to mint, by repository. */
 let registries: Record<string, () => Promise<MintedPull | undefined>>;
 /** What was minted before. */
@@ -89,7 +91,7 @@ beforeAll(async () => {
     platform: "linux/amd64",
     version: "0",
   });
-  dispatcher = new Dispatcher({
+  dependencies = {
     schedulerId: "s1",
     store,
     containers,
@@ -106,7 +108,8 @@ beforeAll(async () => {
     deliveryOf: async () => "minted",
     grantLifeOf: async () => 15 * 60_000,
     noteUse: () => undefined,
-  });
+  };
+  dispatcher = new Dispatcher(dependencies);
 }, 60_000);
 beforeEach(() => {
   taken = [];
@@ -289,4 +292,29 @@ test("a scheduler that ends waits for no registry, and leaves the container to t
   await dispatcher.close();
   expect(taken).toEqual([]);
   expect((await containers.find(id))?.state).toBe("scheduled");
+});
+
+test("a worker that is revoked while the credential is asked for gets nothing", async () => {
+  const { database } = postgres;
+  const store = new SchedulerStore(database);
+  const gate = Promise.withResolvers<MintedPull>();
+  registries = { late: () => gate.promise };
+  await new WorkerIdentityStore(database).join({
+    workerId: "w1",
+    publicKeySha256: "k",
+    name: "worker",
+    tokenId: crypto.randomUUID(),
+    joinedFrom: "127.0.0.1",
+    certificateSerial: "1",
+    certificateNotAfter: new Date(Date.now() + 60_000),
+  });
+  const id = await queued("late");
+  const own = new Dispatcher({ ...dependencies, schedulerId: "s3" });
+  await own.round();
+  await heard.promise;
+  await store.revoke("w1");
+  gate.resolve(await minted());
+  await own.idle();
+  expect(taken).toEqual([]);
+  expect(await containers.find(id)).toMatchObject({ state: "pending", imageCredential: undefined });
 });

@@ -28,6 +28,8 @@ beforeEach(async () => {
 });
 afterAll(() => server.end(), 60_000);
 
+const mi = 1024 * 1024;
+
 const queue = (change: { cpuMillis?: number; memoryBytes?: number } = {}) =>
   containerStore.create({
     workspaceId,
@@ -49,7 +51,7 @@ const worker = (id: string, change: Partial<NewWorker> = {}): NewWorker => ({
   bootPublicKey: new Uint8Array(32).fill(7),
   bootNonce: "boot1",
   cpuMillis: 2000,
-  memoryBytes: 1000,
+  memoryBytes: 1000 * mi,
   platform: "linux/amd64",
   version: "0.1.0",
   ...change,
@@ -133,16 +135,16 @@ test("places a container and takes up a hand-over that was not confirmed in time
 
 test("does not place on a worker that is lost, unknown or full", async () => {
   await store.register(worker("w1"));
-  const container = await queue({ cpuMillis: 1500, memoryBytes: 10 });
+  const container = await queue({ cpuMillis: 1500, memoryBytes: 10 * mi });
   expect(await store.place(container, "w2", 1_000)).toBeUndefined();
   expect((await store.place(container, "w1", 1_000))?.changed).toBe(true);
   expect(await store.place(await queue({ cpuMillis: 501 }), "w1", 1_000)).toBeUndefined();
-  expect(await store.place(await queue({ memoryBytes: 991 }), "w1", 1_000)).toBeUndefined();
+  expect(await store.place(await queue({ memoryBytes: 991 * mi }), "w1", 1_000)).toBeUndefined();
   expect((await store.worker("w1"))?.containers).toBe(1);
   await containerStore.transition(container.id, {}, "failed");
-  expect((await store.place(await queue({ cpuMillis: 2000, memoryBytes: 1000 }), "w1", 1_000))?.changed).toBe(
-    true,
-  );
+  expect(
+    (await store.place(await queue({ cpuMillis: 2000, memoryBytes: 1000 * mi }), "w1", 1_000))?.changed,
+  ).toBe(true);
   await age({ heartbeatMs: 60_000 });
   await store.markLost(30_000);
   expect(await store.place(await queue(), "w1", 1_000)).toBeUndefined();
