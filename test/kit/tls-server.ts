@@ -35,6 +35,12 @@ export class TestAuthority {
     return { key: await readFile(key, "utf8"), cert: await readFile(cert, "utf8") };
   }
 
+  /** As {@link certificateFor}, by the files' paths. */
+  async filesFor(name: string): Promise<{ readonly keyFile: string; readonly certFile: string }> {
+    await this.certificateFor(name);
+    return { keyFile: this.#file(`${name}.key`), certFile: this.#file(`${name}.pem`) };
+  }
+
   async discard(): Promise<void> {
     await rm(this.#dir, { recursive: true, force: true });
   }
