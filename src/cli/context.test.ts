@@ -11,7 +11,8 @@ beforeEach(async () => {
 });
 afterEach(() => rm(home, { recursive: true, force: true }));
 
-const write = (said: object) => writeFileAtomic(contextPath({ XDG_CONFIG_HOME: home }), JSON.stringify(said));
+const write = (said: object) =>
+  writeFileAtomic(contextPath({ XDG_CONFIG_HOME: home }), JSON.stringify(said), 0o600);
 const read = (env: Record<string, string> = {}) => readContext({ XDG_CONFIG_HOME: home, ...env });
 const refusal = (env: Record<string, string>): CliError => {
   try {

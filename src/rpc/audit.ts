@@ -82,6 +82,8 @@ export function auditCalls(audit: CallAudit): Interceptor {
     }
     if (row.everyMs > 0 && !repeated.lets(keyOf(event), row.everyMs)) return;
     if (error === undefined && changes && row.strict) await audit.record(event);
+    // Nobody waits for the disk with what need not be seen: it is on its way.
+    else if (error === undefined) void audit.note(event);
     else await audit.note(event);
   };
   return (next) => async (request) => {
