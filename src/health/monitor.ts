@@ -39,15 +39,15 @@ export interface MonitorDependencies extends CheckDependencies {
 export class HealthMonitor {
   readonly #dependencies: MonitorDependencies;
   readonly #checks = new SingleFlight<void>();
-  #listener: OnTransition = async () => undefined;
+  readonly #listeners: OnTransition[] = [];
 
   constructor(dependencies: MonitorDependencies) {
     this.#dependencies = dependencies;
   }
 
-  /** Tells of what this process finds from now on; there is one listener. */
+  /** Tells of what this process finds from now on. */
   onTransition(listener: OnTransition): void {
-    this.#listener = listener;
+    this.#listeners.push(listener);
   }
 
   now(): Date {
@@ -164,7 +164,7 @@ export class HealthMonitor {
       to: to.state,
       code: to.code,
     });
-    await this.#listener(transition);
+    await Promise.all(this.#listeners.map((listener) => listener(transition)));
   }
 }
 

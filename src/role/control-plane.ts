@@ -1,4 +1,5 @@
 import { randomUUID } from "node:crypto";
+import type { AuditEvent } from "../audit/audit.ts";
 import { AuditStore } from "../audit/store.ts";
 import { AuditTrail } from "../audit/trail.ts";
 import { ClusterAuthorities } from "../cluster/authorities.ts";
@@ -131,9 +132,10 @@ export async function openControlPlane(
     const issuer = createIssuer(config, database, ring);
     const providersOf = createProvidersOf({ config, policies, issuers, issuer });
     const vault = new Vault({ store: new SecretStore(database), workspaces });
-    const secretHealth = openSecretHealth(config, database, { registry, providersOf, vault });
     const auditEvents = new AuditStore(database);
     const audit = new AuditTrail(auditEvents);
+    const note = (event: AuditEvent) => audit.note(event);
+    const secretHealth = openSecretHealth(config, database, { registry, providersOf, vault, note });
     return {
       audit,
       auditEvents,

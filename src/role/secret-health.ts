@@ -1,6 +1,8 @@
+import type { Audit } from "../audit/audit.ts";
 import type { Config } from "../config.ts";
 import type { ProvidersOf } from "../credential/issuer.ts";
 import type { Database } from "../db/database.ts";
+import { auditTransitions } from "../health/audit-transitions.ts";
 import { HealthStore } from "../health/health-store.ts";
 import { HealthMonitor } from "../health/monitor.ts";
 import { ReportStore } from "../health/report-store.ts";
@@ -21,10 +23,12 @@ export function openSecretHealth(
     readonly registry: RegistryClient;
     readonly providersOf: ProvidersOf;
     readonly vault: Vault;
+    readonly note: Audit;
   },
 ): SecretHealthParts {
   const store = new HealthStore(database);
   const { check_interval: intervalMs, probe_push: probePush } = config.health;
   const monitor = new HealthMonitor({ ...dependencies, store, intervalMs, probePush });
+  monitor.onTransition(auditTransitions(dependencies.note));
   return { store, monitor, reports: new ReportStore(database) };
 }
