@@ -2,6 +2,7 @@ import { expect, test } from "bun:test";
 import { randomUUID } from "node:crypto";
 import { mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { waitForExit } from "../../src/native/process.ts";
 import { run, tryRun } from "../../src/std/spawn.ts";
 import { sweep } from "../kit/leftovers.ts";
 import { runCli } from "../kit/node.ts";
@@ -55,6 +56,10 @@ test("a crash of whatever role or command writes no core, even where the limit i
       await worker.waitFor(/^ready worker$/m, 60_000);
       const [merging, serving] = [start("internal", "merge-image"), start("internal", "serve-mount")];
       running.push(merging, serving);
+      const postmaster = Number.parseInt(
+        await readFile(join(dir, "data/postgres/data/postmaster.pid"), "utf8"),
+        10,
+      );
       for (const [program, signal] of [
         [worker, "SIGSEGV"],
         [control, "SIGABRT"],
@@ -65,6 +70,8 @@ test("a crash of whatever role or command writes no core, even where the limit i
         await crash(program, signal);
         expect(program.output).not.toContain("a value that");
       }
+      // The database ends after its node, with a checkpoint.
+      await waitForExit(postmaster);
       expect(await cores(cwd)).toEqual([]);
       // What is not protected leaves one here, where the machine's pattern says so.
       const pattern = await readFile("/proc/sys/kernel/core_pattern", "utf8");
