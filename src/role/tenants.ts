@@ -29,7 +29,7 @@ export function serveTenants(router: ConnectRouter, { plane, index, stopping }: 
       workspaces,
       tokens,
       stopContainers: (workspaceId, signal) => stopContainersOf(stopping, workspaceId, signal),
-      forget: (workspace) => forget(index, workspace),
+      forget: (workspace) => forgetWorkspace(index, workspace),
     }),
   );
   router.service(
@@ -43,8 +43,14 @@ export function serveTenants(router: ConnectRouter, { plane, index, stopping }: 
   );
 }
 
-/** The workspace is gone by now: what cannot be removed is in nobody's way, and the disk's trouble is the operator's. */
-async function forget(index: IndexStore, { id, name, unusedManifests }: RemovedWorkspace): Promise<void> {
+/**
+ * Removes what a workspace had outside the database. It is gone by now: what cannot be removed is in nobody's way, and the
+ * disk's trouble is the operator's.
+ */
+export async function forgetWorkspace(
+  index: IndexStore,
+  { id, name, unusedManifests }: Pick<RemovedWorkspace, "id" | "name" | "unusedManifests">,
+): Promise<void> {
   try {
     await index.traces.removeWorkspace(id);
     for (const manifest of unusedManifests) await index.removeImage(manifest);
