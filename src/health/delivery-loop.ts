@@ -1,4 +1,5 @@
 import type { Audit } from "../audit/audit.ts";
+import type { WebhookAnswer } from "../registry/webhook-post.ts";
 import { messageOf } from "../std/error.ts";
 import { logger } from "../std/log.ts";
 import { Rounds } from "../std/rounds.ts";
@@ -79,19 +80,17 @@ export class DeliveryLoop {
   async #attempt(delivery: Delivery): Promise<void> {
     const { signal } = this.#ending;
     const { workspaceId, webhookId, told, sealed } = delivery;
-    let problem: string;
-    let retryAfterMs: number | undefined;
+    let answer: WebhookAnswer;
     try {
-      const answer = await sendToWebhook(this.#sending, { workspaceId, id: webhookId }, sealed, told, signal);
-      if (isTaken(answer)) return await this.#store.delivered(delivery);
-      if (answer.status === goneStatus) return await this.#disable(delivery);
-      problem = `${delivery.host} answered ${answer.status}`;
-      retryAfterMs = answer.retryAfterMs;
+      answer = await sendToWebhook(this.#sending, { workspaceId, id: webhookId }, sealed, told, signal);
     } catch (error) {
-      if (signal.aborted) return await this.#store.release(delivery);
-      problem = problemOf(error);
+      if (signal.aborted) await this.#store.release(delivery);
+      else await this.#failed(delivery, problemOf(error), undefined);
+      return;
     }
-    await this.#failed(delivery, problem, retryAfterMs);
+    if (isTaken(answer)) await this.#store.delivered(delivery);
+    else if (answer.status === goneStatus) await this.#disable(delivery);
+    else await this.#failed(delivery, `${delivery.host} answered ${answer.status}`, answer.retryAfterMs);
   }
 
   async #failed(delivery: Delivery, problem: string, retryAfterMs: number | undefined): Promise<void> {

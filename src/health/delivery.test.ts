@@ -2,6 +2,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "bun:te
 import { sql } from "drizzle-orm";
 import type { AuditEvent } from "../audit/audit.ts";
 import { DeliveryScene } from "./delivery.test-kit.ts";
+import { type Delivery, DeliveryStore } from "./delivery-store.ts";
 
 let scene: DeliveryScene;
 let workspaceId: string;
@@ -223,6 +224,29 @@ test("a scheduler that ends gives back what it had under way, and another delive
   await scene.loop();
   await scene.until(id, ended);
   expect(at(path)).toHaveLength(2);
+});
+
+test("who comes too late with his outcome is not heard: the delivery is another's by then", async () => {
+  const id = await scene.webhook(workspaceId, newPath());
+  await scene.fail(workspaceId);
+  const [late, other] = ["late", "other"].map((name) => new DeliveryStore(scene.server.database, name));
+  const claim = async (store: DeliveryStore | undefined, leaseMs: number) =>
+    (await store?.claim(10_000, leaseMs, 1))?.find(({ webhookId }) => webhookId === id) as Delivery;
+  const lost = await claim(late, 0);
+  const taken = await claim(other, 60_000);
+  for (const speak of [
+    () => late?.failed(lost, "late", 1),
+    () => late?.delivered(lost),
+    () => late?.release(lost),
+  ]) {
+    await speak();
+    expect(await scene.deliveries(id)).toMatchObject([
+      { claimedBy: "other", attempts: 0, deliveredAt: null },
+    ]);
+  }
+  expect(await listed(id)).toMatchObject({ lastError: null, lastDeliveredAt: null });
+  await other?.delivered(taken);
+  expect(await scene.deliveries(id)).toMatchObject([{ claimedBy: null, attempts: 1 }]);
 });
 
 test("a webhook that is removed takes with it what was on its way", async () => {
