@@ -255,6 +255,9 @@ test("a webhook that is removed takes with it what was on its way", async () => 
   await expect(scene.webhooks.remove(await scene.workspace(), id)).rejects.toMatchObject({
     code: "webhook_not_found",
   });
+  await expect(scene.webhooks.sealed(await scene.workspace(), id)).rejects.toMatchObject({
+    code: "webhook_not_found",
+  });
   await scene.webhooks.remove(workspaceId, id);
   expect(await scene.deliveries(id)).toEqual([]);
   for (const unknown of [id, "no-uuid"])

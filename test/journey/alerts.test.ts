@@ -209,6 +209,30 @@ describe("a secret that its registry refuses", () => {
   });
 });
 
+test("a secret that ends in two days is told of by the nearest threshold alone, and once", async () => {
+  const had = receiver.received.length;
+  const account = { env: credentialVariables(registry) };
+  await ok(["secret", "update", secretName, "--expires", "2d", ...withCredentials], account);
+  const { received, payload } = await next(had);
+  expect([received.signed, payload.type, payload.data["state"]]).toEqual([
+    true,
+    "secret.expiring",
+    "expiring",
+  ]);
+  const left = Date.parse(String(payload.data["expires_at"])) - Date.now();
+  expect(left / 3_600_000).toBeGreaterThan(40);
+  expect(String(payload.data["message"])).toMatch(
+    /ends in (48 hours|2 days), at .*Renew it before: oci-node secret update/,
+  );
+  await ok(["secret", "health", secretName, "--check"]);
+  await ok(["secret", "update", secretName, "--expires", "400d", ...withCredentials], account);
+  expect((await json<{ kind: string }[]>("alert", "ls")).map(({ kind }) => kind)).toEqual([
+    "expiring",
+    "recovered",
+    "failing",
+  ]);
+});
+
 test("a node that is killed while it delivers delivers after its next start", async () => {
   const had = receiver.received.length;
   receiver.answer = () => new Promise(() => undefined);
