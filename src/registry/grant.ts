@@ -37,7 +37,7 @@ export function grantedLess(
 ): boolean {
   if (challenges.some(({ parameters }) => parameters.get("error") === "insufficient_scope")) return true;
   const access = token === undefined ? undefined : accessOf(token);
-  return access !== undefined && !access.some(({ name }) => name === repository);
+  return access !== undefined && !access.some((entry) => entry.name === repository && allowsAny(entry));
 }
 
 /** What a token may do in a repository by its own word; `undefined`: it does not say. */
@@ -67,6 +67,11 @@ function accessOf(token: Redacted<string>): readonly Access[] | undefined {
   const access = claimsOf(token)?.["access"];
   if (!Array.isArray(access)) return undefined;
   return access.filter((entry): entry is Access => typeof entry === "object" && entry !== null);
+}
+
+/** Some services name what was asked for and grant nothing in it. */
+function allowsAny({ actions }: Access): boolean {
+  return !Array.isArray(actions) || actions.length > 0;
 }
 
 function isPullOf({ type, name, actions }: Access, repository: string): boolean {
