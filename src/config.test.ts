@@ -107,6 +107,10 @@ describe("a configuration file", () => {
     ['[identities."X Y"]\ntype = "aws"', 'identities."X Y": must be a short name'],
     ["[identity]\nissuer = 5", 'identity.issuer: must be text in quotes, such as "…"'],
     ['[workspaces.default]\ncredential_delivery = "x"', 'credential_delivery: must be "minted" or "sealed"'],
+    ['[worker]\ntls_key_file = "/k"', "worker.tls_key_file: is not needed any more"],
+    ['[scheduler]\ntls_cert_file = "/c"', "scheduler.tls_cert_file: is not needed any more"],
+    ['[worker]\nscheduler_url = "http://s:7071"', "worker.scheduler_url: must be a URL such as https://"],
+    ['[worker]\nlisten = "0.0.0.0:7072"', "worker.listen: must be an address that schedulers reach"],
     ["[registries]", "config.toml: registries: there is no such setting"],
   ])("%p is refused in plain words: %s", (text, told) => {
     expect(refusal(`${text}\n`).message).toContain(told);

@@ -77,6 +77,12 @@ const schema = z
     scheduler: clusterServer.default({}),
     worker: clusterServer
       .extend({
+        /** Where schedulers and gateways reach it, so no address that stands for all. */
+        listen: address
+          .refine(({ host }) => !/^(0\.0\.0\.0|[0:]+)$/.test(host), {
+            error: "must be an address that schedulers reach, such as 10.0.0.7:7072",
+          })
+          .optional(),
         name: z.string().optional(),
         /** Where the scheduler listens, for a worker in a process of its own. */
         scheduler_url: schedulerUrl.optional(),

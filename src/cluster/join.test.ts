@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Code, ConnectError, createClient } from "@connectrpc/connect";
 import { eq } from "drizzle-orm";
+import { ConfigError } from "../config.ts";
 import { startTestPostgres, type TestPostgres } from "../db/postgres.test-kit.ts";
 import { workerIdentities } from "../db/schema-cluster.ts";
 import { JoinService, SchedulerService } from "../gen/oci_node/v1/scheduler_service_pb.ts";
@@ -150,6 +151,17 @@ test("a join token that was revoked, is of another role or was made up lets nobo
     const { membership } = await member({ token: { ...token, token: bare } });
     expect(await codeOf(membership.begin())).toMatch(/not_joined|bad_token/);
   }
+});
+
+test("a host without a certificate and without a token says what it lacks, in place of asking forever", async () => {
+  const lacking = new ConfigError("unreadable", "no join token");
+  const files = await IdentityFiles.open(join(dir, "tokenless"));
+  const joinToken = () => {
+    throw lacking;
+  };
+  const { url } = scheduler;
+  const membership = new Membership({ files, url, name: "host-1", joinToken, signal: leaving.signal });
+  await expect(membership.begin()).rejects.toBe(lacking);
 });
 
 test("the token is shown to nobody whose certificate the pinned authority did not sign", async () => {

@@ -4,7 +4,7 @@ import { ErrorDetailSchema } from "../gen/oci_node/v1/error_pb.ts";
 import { JoinService } from "../gen/oci_node/v1/scheduler_service_pb.ts";
 import { fetchUnverified } from "../rpc/fetch-unverified.ts";
 import { clusterTransport } from "../rpc/transport.ts";
-import { messageOf } from "../std/error.ts";
+import { CodedError, messageOf } from "../std/error.ts";
 import { logger } from "../std/log.ts";
 import type { TlsIdentity } from "../std/tls-identity.ts";
 import { sleep } from "../std/wait.ts";
@@ -86,13 +86,13 @@ export class Membership {
         on.renewed(this.identity);
       } catch (error) {
         if (signal.aborted) return;
-        if (!(error instanceof ClusterError) || error.code === "revoked") {
-          if (error instanceof ClusterError) on.revoked(error);
-          else log.error("the worker's certificate is renewed no more", { error: messageOf(error) });
+        if (error instanceof ClusterError && error.code === "revoked") {
+          on.revoked(error);
           return;
         }
         // Such as a join token that is not there: somebody may put it there.
-        log.error("this worker has no certificate that counts", { error: error.message, next: error.next });
+        const { next } = error as { next?: string };
+        log.error("this worker's certificate could not be renewed", { error: messageOf(error), next });
         await sleep(retryMostMs, signal).catch(() => undefined);
       }
     }
@@ -156,6 +156,8 @@ export class Membership {
         return;
       } catch (error) {
         signal.throwIfAborted();
+        // What this host itself lacks, such as the join token.
+        if (error instanceof CodedError && !(error instanceof ClusterError)) throw error;
         const failure = clusterErrorOf(error) ?? asClusterError(error, url);
         if (failure.code !== "unreachable") throw failure;
         log.warn("the scheduler does not answer", { what, url, error: failure.message });

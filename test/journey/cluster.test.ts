@@ -178,6 +178,11 @@ test("neither a thief with the join token nor another cluster's certificates sta
       const none = await cluster.begin("c", bare);
       expect(await none.program.child.exited).toBe(1);
       expect(none.program.output).toContain("holds a token without its cluster's authority");
+      const without = await cluster.begin("d", undefined);
+      expect(await without.program.child.exited).toBe(1);
+      expect(without.program.output).toMatch(
+        /no join token: .+ cannot be read\n +Put what `oci-node token create/,
+      );
     } finally {
       expect(await cluster.stop()).toEqual([]);
     }
