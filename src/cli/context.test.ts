@@ -31,8 +31,9 @@ test("the file says where the node is, and variables say otherwise", async () =>
     adminToken: "admin",
     caFile: "/ca.pem",
   });
-  expect(read({ OCI_NODE_URL: "https://node.example", OCI_NODE_CA_FILE: "/other.pem" })).toMatchObject({
-    url: "https://node.example",
+  expect(read({ OCI_NODE_URL: "https://localhost:7070", OCI_NODE_CA_FILE: "/other.pem" })).toMatchObject({
+    url: "https://localhost:7070",
+    token: "of-file",
     caFile: "/other.pem",
   });
 });
@@ -40,6 +41,18 @@ test("the file says where the node is, and variables say otherwise", async () =>
 test("a token that is set is used for everything, in place of the administrator's, too", async () => {
   await write({ url: "http://127.0.0.1:7070", token: "of-file", admin_token: "admin" });
   expect(read({ OCI_NODE_TOKEN: "set" })).toMatchObject({ token: "set", adminToken: "set" });
+});
+
+test("the tokens of the file are sent to the node of the file alone", async () => {
+  await write({ url: "http://127.0.0.1:7070", token: "of-file", admin_token: "admin" });
+  for (const OCI_NODE_URL of ["https://node.example:7070", "http://127.0.0.1:7071", "https://localhost"]) {
+    const { code, message } = refusal({ OCI_NODE_URL });
+    expect([OCI_NODE_URL, code]).toEqual([OCI_NODE_URL, "no_context"]);
+    expect(message).toContain("another node");
+    expect(read({ OCI_NODE_URL, OCI_NODE_TOKEN: "set" }).token).toBe("set");
+  }
+  await write({ url: "https://0.0.0.0:7070", token: "of-file" });
+  expect(read({ OCI_NODE_URL: "https://node.example:7070" }).token).toBe("of-file");
 });
 
 test("no token crosses a network in the clear", () => {

@@ -69,6 +69,15 @@ export function readContext(env: Environment = process.env): Context {
     });
   }
   assertSafe(url);
+  if (own === undefined && file !== undefined && !isSameNode(url, file.url)) {
+    throw new CliError(
+      "no_context",
+      "OCI_NODE_URL is another node than the one whose tokens this machine has",
+      {
+        next: `Set OCI_NODE_TOKEN to a token of that node; those in ${contextPath(env)} are not sent to it.`,
+      },
+    );
+  }
   const adminToken = own ?? file?.adminToken;
   return { url, token, adminToken, caFile: env["OCI_NODE_CA_FILE"] || file?.caFile };
 }
@@ -93,10 +102,27 @@ function assertSafe(url: string): void {
       next: "Set OCI_NODE_URL to one such as https://oci-node.example:7070.",
     });
   }
-  if (hostname === "localhost" || hostname === "[::1]" || /^127(\.\d{1,3}){3}$/.test(hostname)) return;
+  if (isThisMachine(hostname)) return;
   throw new CliError("usage", `the token would go to ${parsed?.host} in the clear`, {
     next: "Use https:// in OCI_NODE_URL; plain http:// is for this machine itself (127.0.0.1).",
   });
+}
+
+function isThisMachine(hostname: string): boolean {
+  return hostname === "localhost" || hostname === "[::1]" || /^127(\.\d{1,3}){3}$/.test(hostname);
+}
+
+/** Whether the node in the file can be what a URL means: of one that listens everywhere the host's name does not matter. */
+function isSameNode(url: string, inFile: string): boolean {
+  const [wanted, known] = [URL.parse(url), URL.parse(inFile)];
+  if (wanted === null || known === null || portOf(wanted) !== portOf(known)) return false;
+  const everywhere = known.hostname === "0.0.0.0" || known.hostname === "[::]";
+  const here = isThisMachine(wanted.hostname) && isThisMachine(known.hostname);
+  return everywhere || here || wanted.hostname === known.hostname;
+}
+
+function portOf({ port, protocol }: URL): string {
+  return port || (protocol === "https:" ? "443" : "80");
 }
 
 /** Those of the system stay: the file's are added. */

@@ -6,6 +6,7 @@ import {
   type HandlerContext,
   type Interceptor,
 } from "@connectrpc/connect";
+import { ErrorDetailSchema } from "../gen/oci_node/v1/error_pb.ts";
 import { accessTo, type Role } from "./authorization.ts";
 
 export type { Role } from "./authorization.ts";
@@ -53,9 +54,15 @@ function assertAllowed(
 ): void {
   const access = accessTo(service, method.localName);
   if (access?.by === "token" && access.roles.includes(role)) return;
+  const next =
+    access?.by === "token"
+      ? `It takes a token with the role ${access.roles.join(" or ")}.`
+      : "It takes a certificate of the cluster.";
   throw new ConnectError(
     `a token with the role ${role} may not call ${service}/${method.name}`,
     Code.PermissionDenied,
+    undefined,
+    [{ desc: ErrorDetailSchema, value: { room: "rpc", code: "permission_denied", next } }],
   );
 }
 
