@@ -3,11 +3,14 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { and, eq, inArray, sql } from "drizzle-orm";
+import type { Identity, IssuerFetch } from "../credential/issuer.ts";
 import { startTestPostgres, type TestPostgres } from "../db/postgres.test-kit.ts";
 import { secrets, secretVersions, workspaces } from "../db/schema.ts";
 import { Redacted } from "../std/redacted.ts";
 import { SecretError } from "./error.ts";
+import { FakeGcpKms } from "./gcp-kms.test-kit.ts";
 import { KeyFile } from "./kek.ts";
+import { GcpKmsKey } from "./key-gcp-kms.ts";
 import { type Keyring, openUnder, type SealPlace, sealUnder, singleKey } from "./keyring.ts";
 import { SecretStore } from "./store.ts";
 import { Vault } from "./vault.ts";
@@ -322,6 +325,32 @@ test("a workspace's wrapped key is overwritten before its row goes", async () =>
   const [gone] = await server.database.query((db) => db.execute(sql`select * from gone_keys`));
   expect(gone?.["wrapped_key"]).toEqual(Buffer.alloc(60));
   await server.database.query((db) => db.execute(sql`drop trigger keep_gone_key on workspaces`));
+});
+
+test("a workspace's key that a key service opened is forgotten with the workspace", async () => {
+  const kms = new FakeGcpKms();
+  const name = "projects/acme/locations/global/keyRings/oci/cryptoKeys/kek";
+  kms.addKey(name);
+  const identity: Identity = {
+    name: "vm",
+    provider: () => {
+      throw new Error("no registry is asked for here");
+    },
+    googleToken: async () => new Redacted("token"),
+  };
+  const send: IssuerFetch = async (url, { method = "GET", headers, body }) => {
+    const { host, pathname: path, searchParams: query } = new URL(url);
+    return kms.answer({ method, host, path, query, headers: new Headers(headers), body: String(body) });
+  };
+  const inService = new WorkspaceStore(server.database, singleKey(new GcpKmsKey({ name, identity, send })));
+  const { id } = await inService.create("in-service");
+  for (const _ of [1, 2]) (await inService.key(id)).fill(0);
+  expect(kms.asked).toBe(2);
+  const row = await workspaceRow(id);
+  await inService.remove("in-service");
+  await server.database.query((db) => db.insert(workspaces).values(row));
+  kms.mayUse = () => false;
+  await expect(inService.key(id)).rejects.toMatchObject({ code: "key_refused" });
 });
 
 test("of a removed workspace nothing opens, although all else of it is put back from a dump", async () => {
