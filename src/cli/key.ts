@@ -131,6 +131,7 @@ function stateOf({ primary, retiredAt }: Key): string {
 
 function copyOf({ kind, exportedAt }: Key): string {
   if (kind.endsWith("-kms")) return "in the service";
+  if (kind === "env") return "yours to keep";
   return exportedAt === undefined ? "none known" : `${ago(dateOf(exportedAt))} ago`;
 }
 
