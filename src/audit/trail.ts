@@ -19,7 +19,8 @@ export class AuditTrail {
     try {
       await this.#store.tryAppend(event);
     } catch (error) {
-      log.error("an action was refused: the audit cannot be written", { error, ...logged(event) });
+      const { outcome: _, ...asked } = logged(event);
+      log.error("an action was refused: the audit cannot be written", { error, ...asked });
       throw new AuditError("not_writable", "nothing was done, as the audit cannot be written", {
         next: "Look at the log of the gateway, and at its database.",
       });

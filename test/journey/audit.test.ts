@@ -1,4 +1,6 @@
 import { expect, test } from "bun:test";
+import { sql } from "drizzle-orm";
+import { Database } from "../../src/db/database.ts";
 import { type CliResult, runCli } from "../kit/node.ts";
 import { product } from "../kit/product.ts";
 import { type Image, World, withCredentials } from "../kit/world.ts";
@@ -160,3 +162,36 @@ test("who did what, in two workspaces with three tokens, is all there, also what
   );
   expect([early.code, eventsOf(early.stdout).length]).toEqual([0, 1]);
 }, 180_000);
+
+test("while the audit cannot be written nothing is changed, and no credential is given out; what is read is read", async () => {
+  await using world = await World.start();
+  const { node } = world;
+  const creating = ["secret", "create", world.registry.host, ...withCredentials];
+  const secret = await node.ok([...creating, "--name", "before"], { env: world.env });
+  const socket = encodeURIComponent(`${node.dataDir}/postgres/run`);
+  const database = await Database.connect(`postgres://oci_node@localhost/postgres?host=${socket}`);
+  const execute = (statement: string) => database.query((db) => db.execute(sql.raw(statement)));
+  try {
+    await execute("alter table audit_events add constraint full_disk check (false) not valid");
+    for (const args of [
+      [...creating, "--name", "unseen"],
+      ["secret", "rm", secret],
+      ["workspace", "create", "unseen"],
+      ["token", "create", "--role", "worker"],
+      ["credential", "get", world.registry.host],
+    ]) {
+      const refused = await node.cli(args, { env: world.env });
+      expect([args, refused.code, refused.stdout]).toEqual([args, 1, ""]);
+      expect(refused.stderr).toContain("nothing was done, as the audit cannot be written");
+    }
+    expect((await node.json<{ name: string }[]>(["secret", "ls"])).map(({ name }) => name)).toEqual([
+      "before",
+    ]);
+    expect(await node.json<unknown[]>(["workspace", "ls"])).toHaveLength(1);
+    expect(node.log).toContain('"action":"credential.get"');
+    await execute("alter table audit_events drop constraint full_disk");
+    await node.ok(["secret", "rm", secret]);
+  } finally {
+    await database.close();
+  }
+}, 60_000);
