@@ -197,6 +197,10 @@ test("no process that a node or a command starts has anything of their environme
   const image = await world.build("team/app:1");
   const id = await world.node.ok(["run", "-d", image.id, "--", "sh", "-c", "while :; do sleep 1; done"]);
   await world.reaches(id, "running");
+  // Its own limit, not what was left of its worker's.
+  expect(await world.node.ok(["run", image.id, "--", "cat", "/proc/self/limits"])).toMatch(
+    /Max core file size +0 +0 /,
+  );
   const seen = new Set<string>();
   const look = async () => {
     for (const pid of (await readdir("/proc")).filter((name) => /^\d+$/.test(name)))
