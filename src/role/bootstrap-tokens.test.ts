@@ -41,6 +41,7 @@ test("a start gives out an owner's token anew and keeps the administrator's in a
   expect(second.owner).not.toBe(first.owner);
   expect(await roleOf(first.owner)).toBeUndefined();
   expect([await roleOf(second.owner), await roleOf(second.admin)]).toEqual(["owner", "admin"]);
+  expect(await tokens.list("all")).toHaveLength(2);
 });
 
 test("gateways on one database leave each other's tokens alone", async () => {

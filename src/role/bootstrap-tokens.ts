@@ -30,7 +30,7 @@ export async function bootstrapTokens(config: Config, plane: Stores): Promise<Bo
 async function issueOwnerToken({ tokens, workspaces }: Stores, where: string): Promise<string> {
   const { id: workspaceId } = await workspaces.ensure(defaultWorkspace);
   const name = `${earlierName} of ${where}`;
-  for (const given of [name, earlierName]) await tokens.revokeAll({ workspaceId }, given);
+  for (const given of [name, earlierName]) await tokens.removeNamed({ workspaceId }, given);
   return (await tokens.create({ workspaceId, role: "owner", name })).token;
 }
 
@@ -40,7 +40,7 @@ async function keepAdminToken(config: Config, { tokens }: Stores, where: string)
   const kept = readToken(path);
   if (kept !== undefined && (await tokens.verify(kept))?.role === "admin") return kept;
   const name = `admin token of ${where}`;
-  await tokens.revokeAll("cluster", name);
+  await tokens.removeNamed("cluster", name);
   const { token } = await tokens.create({ role: "admin", name });
   await writeFileAtomic(path, `${token}\n`, 0o600);
   return token;

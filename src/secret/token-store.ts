@@ -113,20 +113,19 @@ export class TokenStore {
     });
   }
 
-  /** Revokes all tokens of a workspace, or those of one name. */
-  async revokeAll(owner: { readonly workspaceId: string } | "cluster", name?: string): Promise<void> {
+  /** Revokes all tokens of a workspace. */
+  async revokeAll(workspaceId: string): Promise<void> {
     await this.#database.query((db) =>
       db
         .update(tokens)
         .set({ revokedAt: sql`now()` })
-        .where(
-          and(
-            ownedBy(owner),
-            isNull(tokens.revokedAt),
-            name === undefined ? undefined : eq(tokens.name, name),
-          ),
-        ),
+        .where(and(ownedBy({ workspaceId }), isNull(tokens.revokedAt))),
     );
+  }
+
+  /** Removes the tokens of one name: those that a node makes for itself would be more with each start. */
+  async removeNamed(owner: { readonly workspaceId: string } | "cluster", name: string): Promise<void> {
+    await this.#database.query((db) => db.delete(tokens).where(and(ownedBy(owner), eq(tokens.name, name))));
   }
 
   /** The oldest first. */

@@ -63,7 +63,7 @@ async function removeByForce(
 ): Promise<RemovedWorkspace> {
   const workspace = await workspaces.find(name);
   if (workspace === undefined) throw unknownWorkspace(name);
-  await tokens.revokeAll({ workspaceId: workspace.id });
+  await tokens.revokeAll(workspace.id);
   for (let attempt = 1; ; attempt += 1) {
     await stopContainers(workspace.id, signal);
     try {
