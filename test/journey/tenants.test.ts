@@ -83,6 +83,50 @@ test("a stored password is given out where the operator allows it, and to nobody
   expect(viewer.stderr).toContain("a token with the role viewer may not call");
 });
 
+test("an owner makes, sees and revokes tokens of his own workspace, and none that may more than he", async () => {
+  const make = ["token", "create", "--role"];
+  const made = await scene.node.json<{ id: string; token: string; workspace: string }>(
+    [...make, "developer", "--name", "pipeline", "--expires", "30d"],
+    ownerOf(beta),
+  );
+  expect(made.workspace).toBe("beta");
+  for (const role of ["admin", "worker"])
+    expect((await cli(beta, ...make, role)).stderr).toContain(
+      `only an administrator makes tokens with the role ${role}`,
+    );
+  const elsewhere = await cli(beta, ...make, "viewer", "--workspace", "alpha");
+  expect(refusal(elsewhere)).toContain("no workspace alpha");
+  expect(refusal(await cli(beta, ...make, "viewer", "--expires", "2020-01-01"))).toContain("expired already");
+  expect(refusal(await cli(beta, "token", "revoke", alpha.token))).toContain(`no token ${alpha.token}`);
+  const listed = await scene.node.json<{ id: string; name: string; workspace: string }[]>(
+    ["token", "ls"],
+    ownerOf(beta),
+  );
+  expect(new Set(listed.map(({ workspace }) => workspace))).toEqual(new Set(["beta"]));
+  expect(listed.map(({ id }) => id)).toContain(made.id);
+  const developer = { env: { OCI_NODE_TOKEN: made.token } };
+  expect((await scene.node.cli(["image", "ls"], developer)).code).toBe(0);
+  expect((await scene.node.cli([...make, "viewer"], developer)).stderr).toContain("may not call");
+  await scene.node.ok(["token", "revoke", made.id], ownerOf(beta));
+  expect((await scene.node.cli(["image", "ls"], developer)).stderr).toContain("expired or revoked");
+});
+
+test("nobody locks himself out without --force", async () => {
+  const last = await scene.node.json<{ id: string; token: string }>([
+    "token",
+    "create",
+    "--role",
+    "owner",
+    "--workspace",
+    "beta",
+  ]);
+  const own = { env: { OCI_NODE_TOKEN: last.token } };
+  expect(refusal(await scene.node.cli(["token", "revoke", last.id], own))).toContain("--force");
+  expect((await scene.node.cli(["image", "ls"], own)).code).toBe(0);
+  await scene.node.ok(["token", "revoke", "--force", last.id], own);
+  expect((await scene.node.cli(["image", "ls"], own)).code).toBe(1);
+});
+
 test("a workspace whose containers live stays, and they are named", async () => {
   const told = refusal(await scene.node.cli(["workspace", "rm", "alpha"]));
   expect(told).toContain(alpha.running);
