@@ -4,8 +4,10 @@ import { type Key, KeyService } from "../gen/oci_node/v1/key_service_pb.ts";
 import { command, words } from "./action.ts";
 import { CliError, connectTransport } from "./context.ts";
 import { exportKey, importKey } from "./key-copy.ts";
-import { ago, createProgress, note, printJson, printLine, printTable } from "./output.ts";
+import { ago, note, printJson, printLine, printTable } from "./output.ts";
 import { dateOf } from "./shape.ts";
+
+const progressEveryMs = 1_000;
 
 const list = command<{ json: boolean }>({
   brief: "List key-encryption keys: what is under each, and who lacks it",
@@ -39,7 +41,7 @@ const list = command<{ json: boolean }>({
 const rotate = command<{ json: boolean; to?: string }>({
   brief: "Go on to another key-encryption key, while everything is in use",
   fullDescription:
-    "Makes a new key file (or takes the key named with --to) and wraps everything anew with it. Nothing stops meanwhile. An interrupted " +
+    "Makes a new key file (or takes the key named with --to, as one must from a key service on) and wraps everything anew with it. Nothing stops meanwhile. An interrupted " +
     "rotation goes on with --to and the new key's id. The old key file is needed until `key retire` says that it may go.",
   flags: {
     to: {
@@ -54,24 +56,27 @@ const rotate = command<{ json: boolean; to?: string }>({
     const abort = new AbortController();
     const interrupt = () => abort.abort();
     process.once("SIGINT", interrupt);
-    const progress = createProgress(flags.json);
     const last = { to: "", rewrapped: 0, left: 0, done: false };
+    let toldAtMs = 0;
     try {
       const client = createClient(KeyService, connectTransport("administrator"));
-      for await (const update of client.rotateKey({ to: flags.to ?? "" }, { signal: abort.signal })) {
-        Object.assign(last, {
-          to: update.to,
-          rewrapped: update.rewrapped,
-          left: update.left,
-          done: update.done,
-        });
-        if (update.left > 0) progress.step(`${rows(update.rewrapped)} rewrapped, ${update.left} left`);
+      for await (const { to, rewrapped, left, done } of client.rotateKey(
+        { to: flags.to ?? "" },
+        { signal: abort.signal },
+      )) {
+        Object.assign(last, { to, rewrapped, left, done });
+        if (flags.json || left === 0 || performance.now() - toldAtMs < progressEveryMs) continue;
+        toldAtMs = performance.now();
+        note(`${rows(rewrapped)} rewrapped, ${left} left`);
       }
     } catch (error) {
-      if (!abort.signal.aborted) throw error;
+      if (!abort.signal.aborted) {
+        if (last.to !== "")
+          note(`note: what is done stays; it goes on with: oci-node key rotate --to ${last.to}`);
+        throw error;
+      }
     } finally {
       process.removeListener("SIGINT", interrupt);
-      progress.end();
     }
     if (!last.done) throw interrupted(last.to);
     if (flags.json) printJson({ primary: last.to, rewrapped: last.rewrapped, left: last.left });

@@ -35,7 +35,7 @@ const passesMax = 10;
  * May be ended at any time and begun again with the same key: what is done stays done.
  *
  * @param to id of a key or its name in `[keys]`; empty: a new key file
- * @throws SecretError `not_found`, `key_missing` (a live process could not go on), `conflict` (another rotation began),
+ * @throws SecretError `not_found`, `bad_value` (a new file would take a key service's place), `key_missing` (a live process could not go on), `conflict` (another rotation began),
  *   `undecryptable` (rows that do not open, once all others are done), `key_unreachable`, `key_refused`
  */
 export async function* rotateKey(
@@ -115,11 +115,27 @@ async function rewrap(
 }
 
 async function targetOf(ring: LiveKeyring, to: string): Promise<HeldKey> {
-  if (to === "") return await ring.make();
+  if (to === "") {
+    await refuseToLeaveService(ring);
+    return await ring.make();
+  }
   const found = await ring.find(to);
   if (found !== undefined) return found;
   if (/^[0-9a-f]{16}$/.test(to) || to.includes(":")) throw unknownKey(to);
   return await ring.make(to);
+}
+
+/** A file is a step down from a key service: whoever wants that says so. */
+async function refuseToLeaveService(ring: LiveKeyring): Promise<void> {
+  const { id, kind } = await ring.primary();
+  if (kind === "file" || kind === "env") return;
+  throw new SecretError(
+    "bad_value",
+    `the primary key ${id} is kept by a key service, which rotates it by itself`,
+    {
+      next: "To go on to another key, name it: oci-node key rotate --to ID|NAME.",
+    },
+  );
 }
 
 /**

@@ -108,6 +108,9 @@ test("goes from a file to AWS KMS and on to Cloud KMS, with what the operator's 
     const listed = await node.ok(["key", "ls"]);
     expect(listed).toMatch(new RegExp(`${id} +${id.split(":")[0]} +primary +1 .* in the service$`, "m"));
   }
+  // A file would be a step down.
+  const refused = await node.cli(["key", "rotate"]);
+  expect(refused.stderr).toContain(`the primary key gcp-kms:${googleKey} is kept by a key service`);
   await node.ok(["workspace", "create", "acme"]);
   expect(net.strays()).toEqual([]);
   expect(net.leaks()).toEqual([]);
