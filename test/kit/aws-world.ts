@@ -38,7 +38,8 @@ export class AwsWorld {
     this.externalId = externalId;
   }
 
-  static async start(): Promise<AwsWorld> {
+  /** @param policy more of the default workspace's */
+  static async start(policy = ""): Promise<AwsWorld> {
     const net = new QuirkNet();
     const aws = new FakeAws();
     aws.now = () => net.now();
@@ -58,7 +59,7 @@ export class AwsWorld {
       issued: () => aws.passwords.size,
     };
     try {
-      const world = await QuirkWorld.start(net, { more: configuration });
+      const world = await QuirkWorld.start(net, { more: `${configuration}${policy}\n` });
       const who = await world.node.json<{ externalId: string }>(["identity"]);
       return new AwsWorld(aws, world, row, who.externalId);
     } catch (error) {
