@@ -161,6 +161,85 @@ describe("proving", () => {
     expect(heads() - before).toBe(1);
   });
 
+  test("is as old as the token that proves: one that was got long ago proves for what is left", async () => {
+    let nowMs = 0;
+    dependencies = { ...dependencies, grants: new AccessGrants(() => nowMs) };
+    const old = async (container: string) => ({
+      ...(await access(container, { token: "t1" })),
+      provedAgoMs: 10 * minute,
+    });
+    await (await open("c1", old("c1"))).prove(never);
+    nowMs = 5 * minute - 1;
+    await (await open("c2", access("c2", { token: "t1" }))).prove(never);
+    expect(heads()).toBe(1);
+    nowMs = 5 * minute;
+    await (await open("c3", access("c3", { token: "t1" }))).prove(never);
+    expect(heads()).toBe(2);
+  });
+
+  test("by the scheduler counts for this start, and for others as long as the workspace's policy says", async () => {
+    const proved = async (container: string) => ({
+      ...(await access(container, { token: "t1" })),
+      accessProved: true,
+    });
+    await (await open("c1", proved("c1"))).prove(never);
+    await (await open("c2", access("c2", { token: "t1" }))).prove(never);
+    expect(heads()).toBe(0);
+    const asking = async (container: string) => ({
+      ...(await access(container, { token: "t1" })),
+      grantLifeMs: 0,
+    });
+    await (await open("c3", asking("c3"))).prove(never);
+    await (await open("c4", asking("c4"))).prove(never);
+    expect(heads()).toBe(2);
+  });
+
+  test("asks the scheduler for a proof until there is one, and for what serves after that", async () => {
+    const startings: boolean[] = [];
+    const { freshAccess } = dependencies;
+    dependencies = {
+      ...dependencies,
+      freshAccess: async (container, refused, starting) => {
+        startings.push(starting);
+        return await freshAccess(container, refused, starting);
+      },
+    };
+    next = [() => access("c1", { token: "t2" })];
+    const lease = await open("c1", access("c1", { token: "t0" }));
+    await lease.prove(never);
+    good.delete("t2");
+    next = [() => access("c1", { token: "t1" })];
+    await clock.pass(minute);
+    await read(lease);
+    expect(startings).toEqual([true, false]);
+  });
+
+  test("that nobody can give ends with the image's name, and with when it was given last", async () => {
+    let nowMs = 0;
+    dependencies = { ...dependencies, grants: new AccessGrants(() => nowMs), leasePatienceMs: 0 };
+    await (await open("c1", access("c1", { token: "t1" }))).prove(never);
+    nowMs = 16 * minute;
+    const { validUntil: _, ...credential } = (await access("c2", { token: "t1" }))
+      .credential as ImageCredential;
+    const nothing = { ...(await access("c2", { token: "t1" })), sealedCredentials: "", credential };
+    next = [() => Promise.reject(new CredentialError("provider_unreachable", "the scheduler is away"))];
+    const proving = (await open("c2", Promise.resolve(nothing))).prove(never);
+    let settled: unknown;
+    void proving.catch((error: unknown) => {
+      settled = error;
+    });
+    while (settled === undefined) {
+      await settle();
+      await clock.pass(100);
+    }
+    expect(settled).toMatchObject({
+      code: "provider_unreachable",
+      message: expect.stringMatching(
+        /team\/app@sha256:.* cannot be proved now: .*16 min old and counts for 15 min/,
+      ),
+    });
+  });
+
   test("of a token that the registry refuses ends by name when the scheduler says no", async () => {
     good.clear();
     const refusal = { next: "Update it." };
