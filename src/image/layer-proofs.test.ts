@@ -5,12 +5,15 @@ import { dirname, join } from "node:path";
 import { configure, type LogRecord, reset } from "@logtape/logtape";
 import { startTestPostgres, type TestPostgres } from "../db/postgres.test-kit.ts";
 import { layers } from "../db/schema.ts";
-import { type TestImage, testImage } from "../index/image-index.test-kit.ts";
+import { chunkedLayer } from "../index/chunked-layer.test-kit.ts";
+import { imageOfBlobs, type TestImage, testImage } from "../index/image-index.test-kit.ts";
 import { type BuiltImageIndex, buildImageIndex } from "../index/image-index.ts";
+import { ociTar } from "../index/layer.test-kit.ts";
 import { indexLayerStream } from "../index/layer-index.ts";
 import { defaultIndexLimits } from "../index/limits.ts";
 import { type MergeImage, mergeImage } from "../index/merge-image.ts";
 import { IndexStore } from "../index/store.ts";
+import { tarTestLayer } from "../index/tree-layers.test-kit.ts";
 import { repositoryAt } from "../registry/quirks.test-kit.ts";
 import {
   type RawReply,
@@ -168,6 +171,48 @@ describe("a layer that somebody's build has indexed", () => {
     await expect(build(lacking, store, mirror)).rejects.toMatchObject({ code: "not_found" });
     await build(await registry(), store, mirror);
     expect(mirror.lines().length).toBeGreaterThan(0);
+  });
+});
+
+describe("a layer that brings its own table of contents", () => {
+  beforeEach(() => {
+    const members = image.resolved.layers.map((_, at) =>
+      tarTestLayer([{ path: `f${at}`, type: "file", content: `${serial}`.repeat(200_000) }]).subarray(
+        0,
+        -1024,
+      ),
+    );
+    const { blob, annotations } = chunkedLayer("estargz", members);
+    image = imageOfBlobs([{ bytes: blob, mediaType: `${ociTar}+gzip`, annotations }]);
+  });
+
+  test("is indexed by it where the registry says that it has the layer, and told from other registries'", async () => {
+    const [one, two] = [await registry(), await registry()];
+    const [first, second] = [(await build(one)).index.layers[0], (await build(two)).index.layers[0]];
+    expect([first?.registry, second?.registry]).toEqual([one.host, two.host]);
+    expect(first?.tocDigest).toBeString();
+    expect({ ...first, registry: "" }).toEqual({ ...second, registry: "" });
+  });
+
+  test("is read as a whole where the registry does not say so", async () => {
+    const silent = await registry((_, method) =>
+      method === "HEAD" ? { status: 200, headers: { "content-length": "17" } } : undefined,
+    );
+    const [layer] = (await build(silent)).index.layers;
+    expect([layer?.tocDigest, layer?.registry]).toEqual([undefined, undefined]);
+    expect(downloads(silent)).toEqual(everyLayer());
+  });
+
+  test("is indexed anew each time: what stands in the store is replaced where it is not the same", async () => {
+    const same = await registry();
+    const first = await build(same);
+    const [layer] = first.index.layers;
+    const { tocPath } = store.layerPaths({ digest: layer?.digest ?? "", tocDigest: layer?.tocDigest });
+    const facts = join(dirname(tocPath), "layer.json");
+    const forged = { ...JSON.parse(await readFile(facts, "utf8")), entries: 1 };
+    await writeFile(facts, JSON.stringify(forged));
+    expect(await build(same)).toEqual(first);
+    expect(JSON.parse(await readFile(facts, "utf8")).entries).toBe(layer?.entries);
   });
 });
 
