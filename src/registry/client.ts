@@ -196,9 +196,11 @@ class RemoteRepository implements Repository {
     this.provider = provider;
     this.mirrored = mirrored;
     this.#shared = shared;
-    this.#resolver = new Resolver(shared.api, this.#traffic, shared.known, (blob, signal) =>
-      this.blob(blob, signal),
-    );
+    this.#resolver = new Resolver(shared.api, this.#traffic, shared.known, async (config, signal) => {
+      // A manifest can name anybody's; a mirror asks nobody for a credential.
+      if (mirrored && !(await this.hasBlob(config, signal))) this.doubtBlob(config);
+      return await this.blob(config, signal);
+    });
   }
 
   headManifest(tagOrDigest: string, signal: AbortSignal): Promise<Descriptor> {

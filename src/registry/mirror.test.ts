@@ -1,8 +1,8 @@
 import { afterEach, describe, expect, test } from "bun:test";
 import { digestOf } from "../reference/digest.ts";
-import type { Descriptor } from "./descriptor.ts";
+import { type Descriptor, mediaTypes } from "./descriptor.ts";
 import { type DockerRegistry, startDockerRegistry } from "./docker-registry.test-kit.ts";
-import { noise, pushBlob } from "./image.test-kit.ts";
+import { makeImage, noise, pushBlob } from "./image.test-kit.ts";
 import { repositoryAt, virtualClock } from "./quirks.test-kit.ts";
 import {
   type RawReply,
@@ -158,6 +158,23 @@ describe("a mirror", () => {
     await Promise.all(Array.from({ length: 8 }, (_, index) => expectRange(repository, index, index + 10)));
     expect(mirror.requests).toHaveLength(8);
     expect(origin.requests).toHaveLength(0);
+  });
+
+  test("gives nobody another's configuration: the registry is asked whether the repository has it", async () => {
+    const image = makeImage();
+    const mirror = await serve((request) =>
+      rangeReply(request, image.blobs.get(image.config.digest) ?? bytes),
+    );
+    const origin = await serve(({ url }) =>
+      url.pathname.includes("/manifests/")
+        ? { status: 200, headers: { "content-type": mediaTypes.ociManifest }, body: image.manifestBytes }
+        : { status: 404 },
+    );
+    const list = [{ url: new URL(`http://${mirror.host}`), namespaced: false }];
+    const repository = repositoryAt(origin.host, { policy: { mirrors: new Map([[origin.host, list]]) } });
+    const platform = { os: "linux", architecture: "amd64" };
+    await expect(repository.resolve(platform, signal)).rejects.toMatchObject({ code: "not_found" });
+    expect(mirror.requests).toHaveLength(0);
   });
 
   test("that lies is not asked for the blob again, once its bytes are doubted", async () => {
