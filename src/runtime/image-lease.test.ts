@@ -27,6 +27,8 @@ let good: Set<string>;
 /** What the scheduler gives, one after the other; the last one again and again. */
 let next: (() => Promise<ImageAccess>)[];
 let refusals: boolean[];
+/** Whether the scheduler was asked for a start's proof, each time. */
+let startings: boolean[];
 let dependencies: LeaseDependencies;
 
 beforeEach(async () => {
@@ -47,14 +49,15 @@ beforeEach(async () => {
   clock = new ManualClock();
   events = [];
   next = [];
-  refusals = [];
+  [refusals, startings] = [[], []];
   const policy = { insecureHosts: new Set([server.host]), privateHosts: new Set<string>() };
   dependencies = {
     bootKey,
     registry: new RegistryClient({ policy: { ...policy, trialEveryMs: 5 } }),
     grants: new AccessGrants(),
-    freshAccess: async (_, refused) => {
+    freshAccess: async (_, refused, starting) => {
       refusals.push(refused);
+      startings.push(starting);
       const give = next.length > 1 ? next.shift() : next[0];
       if (give === undefined) throw new CredentialError("provider_failed", "not its container");
       return await give();
@@ -76,6 +79,7 @@ async function access(
   container: string,
   what: { readonly token: string } | { readonly password: string } | undefined,
   more: Partial<ImageCredential> & { readonly absentReason?: string } = {},
+  proof: Partial<ImageAccess> = {},
 ): Promise<ImageAccess> {
   const { absentReason = "", ...facts } = more;
   const requestId = crypto.randomUUID();
@@ -111,6 +115,7 @@ async function access(
     credential: what === undefined ? { delivery: "none", givenAt } : credential,
     grantLifeMs: 15 * minute,
     provedAgoMs: 0,
+    ...proof,
   };
 }
 
@@ -134,6 +139,18 @@ async function told(message: string): Promise<void> {
   while (!events.includes(message)) await settle();
 }
 const heads = () => server.lines().filter((line) => line.startsWith("HEAD")).length;
+
+/** Handed over without a token, by the same version of the same secret. */
+async function nothingYet(container: string): Promise<ImageAccess> {
+  const given = await access(container, { token: "t1" });
+  const { validUntil: _, ...credential } = given.credential as ImageCredential;
+  return { ...given, sealedCredentials: "", credential };
+}
+
+/** Another container of the same secret's starts. */
+async function prove(container: string, proof: Partial<ImageAccess> = {}): Promise<void> {
+  await (await open(container, access(container, { token: "t1" }, {}, proof))).prove(never);
+}
 
 describe("proving", () => {
   test("asks once for a secret's version, whatever token came of it, and anew for another version", async () => {
@@ -164,46 +181,25 @@ describe("proving", () => {
   test("is as old as the token that proves: one that was got long ago proves for what is left", async () => {
     let nowMs = 0;
     dependencies = { ...dependencies, grants: new AccessGrants(() => nowMs) };
-    const old = async (container: string) => ({
-      ...(await access(container, { token: "t1" })),
-      provedAgoMs: 10 * minute,
-    });
-    await (await open("c1", old("c1"))).prove(never);
+    await prove("c1", { provedAgoMs: 10 * minute });
     nowMs = 5 * minute - 1;
-    await (await open("c2", access("c2", { token: "t1" }))).prove(never);
+    await prove("c2");
     expect(heads()).toBe(1);
     nowMs = 5 * minute;
-    await (await open("c3", access("c3", { token: "t1" }))).prove(never);
+    await prove("c3");
     expect(heads()).toBe(2);
   });
 
   test("by the scheduler counts for this start, and for others as long as the workspace's policy says", async () => {
-    const proved = async (container: string) => ({
-      ...(await access(container, { token: "t1" })),
-      accessProved: true,
-    });
-    await (await open("c1", proved("c1"))).prove(never);
-    await (await open("c2", access("c2", { token: "t1" }))).prove(never);
+    await prove("c1", { accessProved: true });
+    await prove("c2");
     expect(heads()).toBe(0);
-    const asking = async (container: string) => ({
-      ...(await access(container, { token: "t1" })),
-      grantLifeMs: 0,
-    });
-    await (await open("c3", asking("c3"))).prove(never);
-    await (await open("c4", asking("c4"))).prove(never);
+    await prove("c3", { grantLifeMs: 0 });
+    await prove("c4", { grantLifeMs: 0 });
     expect(heads()).toBe(2);
   });
 
   test("asks the scheduler for a proof until there is one, and for what serves after that", async () => {
-    const startings: boolean[] = [];
-    const { freshAccess } = dependencies;
-    dependencies = {
-      ...dependencies,
-      freshAccess: async (container, refused, starting) => {
-        startings.push(starting);
-        return await freshAccess(container, refused, starting);
-      },
-    };
     next = [() => access("c1", { token: "t2" })];
     const lease = await open("c1", access("c1", { token: "t0" }));
     await lease.prove(never);
@@ -217,27 +213,20 @@ describe("proving", () => {
   test("that nobody can give ends with the image's name, and with when it was given last", async () => {
     let nowMs = 0;
     dependencies = { ...dependencies, grants: new AccessGrants(() => nowMs), leasePatienceMs: 0 };
-    await (await open("c1", access("c1", { token: "t1" }))).prove(never);
+    await prove("c1");
     nowMs = 16 * minute;
-    const { validUntil: _, ...credential } = (await access("c2", { token: "t1" }))
-      .credential as ImageCredential;
-    const nothing = { ...(await access("c2", { token: "t1" })), sealedCredentials: "", credential };
     next = [() => Promise.reject(new CredentialError("provider_unreachable", "the scheduler is away"))];
-    const proving = (await open("c2", Promise.resolve(nothing))).prove(never);
+    const lease = await open("c2", nothingYet("c2"));
     let settled: unknown;
-    void proving.catch((error: unknown) => {
+    void lease.prove(never).catch((error: unknown) => {
       settled = error;
     });
     while (settled === undefined) {
       await settle();
       await clock.pass(100);
     }
-    expect(settled).toMatchObject({
-      code: "provider_unreachable",
-      message: expect.stringMatching(
-        /team\/app@sha256:.* cannot be proved now: .*16 min old and counts for 15 min/,
-      ),
-    });
+    const told = /team\/app@sha256:.* cannot be proved now: .*16 min old and counts for 15 min/;
+    expect(settled).toMatchObject({ code: "provider_unreachable", message: expect.stringMatching(told) });
   });
 
   test("of a token that the registry refuses ends by name when the scheduler says no", async () => {
@@ -340,13 +329,6 @@ describe("terms", () => {
 });
 
 describe("a container that was given nothing yet, as its image is known here", () => {
-  /** Handed over without a token, by the same version of the same secret. */
-  const nothingYet = async (container: string): Promise<ImageAccess> => {
-    const given = await access(container, { token: "t1" });
-    const { validUntil: _, ...credential } = given.credential as ImageCredential;
-    return { ...given, sealedCredentials: "", credential };
-  };
-
   test("starts without a question to anybody while its access is proved, and asks when it reads", async () => {
     const before = await open("c1", access("c1", { token: "t1" }));
     await before.prove(never);
@@ -387,14 +369,12 @@ describe("a container that was given nothing yet, as its image is known here", (
 });
 
 describe("a container that was here before this process", () => {
+  const events = () => undefined;
+  const resumed = (): ImageLease => ImageLease.resume(dependencies, user("c1"), events, () => true);
+
   test("is given a term with its first read, once for all who read", async () => {
     next = [() => access("c1", { token: "t1" })];
-    const lease = ImageLease.resume(
-      dependencies,
-      user("c1"),
-      () => undefined,
-      () => true,
-    );
+    const lease = resumed();
     await clock.pass(60 * minute);
     expect(refusals).toEqual([]);
     const reads = await Promise.all(Array.from({ length: 50 }, () => read(lease)));
@@ -403,12 +383,7 @@ describe("a container that was here before this process", () => {
   });
 
   test("that is not this worker's any more hears so, and not at every read anew", async () => {
-    const lease = ImageLease.resume(
-      dependencies,
-      user("c1"),
-      () => undefined,
-      () => true,
-    );
+    const lease = resumed();
     for (let reads = 0; reads < 3; reads += 1) await expect(read(lease)).rejects.toThrow("not its container");
     expect(refusals).toHaveLength(1);
   });
@@ -417,12 +392,7 @@ describe("a container that was here before this process", () => {
     good.add("");
     const absentReason = "the image's secret ghcr is gone";
     next = [() => access("c1", undefined, { absentReason })];
-    const lease = ImageLease.resume(
-      dependencies,
-      user("c1"),
-      () => undefined,
-      () => true,
-    );
+    const lease = resumed();
     expect(await read(lease)).toEqual(content.slice(0, 10));
     good.delete("");
     await expect(read(lease)).rejects.toThrow(`${server.host} wants a credential, but ${absentReason}`);
