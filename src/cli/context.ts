@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { rootCertificates } from "node:tls";
 import type { Transport } from "@connectrpc/connect";
 import { transportTo } from "../rpc/transport.ts";
-import { writeFileAtomic } from "../std/atomic-file.ts";
+import { removeTorn, writeFileAtomic } from "../std/atomic-file.ts";
 import { CodedError, errnoOf, messageOf } from "../std/error.ts";
 import { PrivateFileError, readPrivateFile } from "../std/private-file.ts";
 
@@ -41,6 +41,7 @@ export async function writeContext(context: Context): Promise<string> {
   const path = contextPath();
   const { url, token, adminToken: admin_token } = context;
   const ca_file = context.caFile ?? keptCaFile();
+  await removeTorn(path);
   await writeFileAtomic(
     path,
     `${JSON.stringify({ url, token, admin_token, ca_file }, undefined, 2)}\n`,

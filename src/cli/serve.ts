@@ -17,11 +17,12 @@ export async function runRoles(
   const config = configPath === undefined ? makeConfig({}) : readConfig(configPath);
   await configureLog(config.log_level);
   return await serveUntilSignal(config, roles, async (node) => {
-    printLine(node.url === undefined ? `ready ${[...roles].join(",")}` : `ready ${node.url}`);
     if (node.url !== undefined && node.tokens !== undefined) {
       const { owner: token, admin: adminToken } = node.tokens;
       await writeContext({ url: node.url, token, adminToken });
     }
+    // Whoever waited for it uses the context file next.
+    printLine(node.url === undefined ? `ready ${[...roles].join(",")}` : `ready ${node.url}`);
   });
 }
 

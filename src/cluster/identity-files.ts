@@ -1,7 +1,7 @@
 import { generateKeyPairSync, X509Certificate } from "node:crypto";
 import { readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
-import { writeFileAtomic } from "../std/atomic-file.ts";
+import { removeTorn, writeFileAtomic } from "../std/atomic-file.ts";
 import { errnoOf } from "../std/error.ts";
 import { TlsIdentity } from "../std/tls-identity.ts";
 import { keyPairOf, requestCertificate } from "./certificate.ts";
@@ -29,6 +29,7 @@ export class IdentityFiles {
   /** Throws ClusterError `identity_file` when others can read the key, or it is none. */
   static async open(dir: string): Promise<IdentityFiles> {
     const path = join(dir, "key.pem");
+    await removeTorn(path);
     const found = await readStrictly(path);
     if (found !== undefined) return IdentityFiles.#read(dir, path, found);
     const { privateKey } = generateKeyPairSync("ec", { namedCurve: "P-256" });

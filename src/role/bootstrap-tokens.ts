@@ -1,7 +1,7 @@
 import { hostname } from "node:os";
 import { join } from "node:path";
 import type { Config } from "../config.ts";
-import { writeFileAtomic } from "../std/atomic-file.ts";
+import { removeTorn, writeFileAtomic } from "../std/atomic-file.ts";
 import { PrivateFileError, readPrivateFile } from "../std/private-file.ts";
 import type { ControlPlane } from "./control-plane.ts";
 
@@ -37,6 +37,7 @@ async function issueOwnerToken({ tokens, workspaces }: Stores, where: string): P
 /** An administrator's token in a file for root's eyes; made when it is missing or counts no more. */
 async function keepAdminToken(config: Config, { tokens }: Stores, where: string): Promise<string> {
   const path = join(config.data_dir, "admin-token");
+  await removeTorn(path);
   const kept = readToken(path);
   if (kept !== undefined && (await tokens.verify(kept))?.role === "admin") return kept;
   const name = `admin token of ${where}`;

@@ -4,7 +4,7 @@ import { formatJoinToken, type JoinToken, parseJoinToken } from "../cluster/join
 import { type Config, ConfigError } from "../config.ts";
 import { preferThisThread } from "../native/process.ts";
 import type { Server } from "../rpc/server.ts";
-import { writeFileAtomic } from "../std/atomic-file.ts";
+import { removeTorn, writeFileAtomic } from "../std/atomic-file.ts";
 import { errnoOf, messageOf } from "../std/error.ts";
 import { logger } from "../std/log.ts";
 import { PrivateFileError, readPrivateFile } from "../std/private-file.ts";
@@ -140,6 +140,7 @@ function joinTokenPath(config: Config): string {
 /** Workers join with the token in this file; it is made once, for root's eyes. */
 async function keepJoinToken(config: Config, { tokens, authorities }: ControlPlane): Promise<void> {
   const path = joinTokenPath(config);
+  await removeTorn(path);
   const [bare = ""] = existsSync(path) ? readPrivateFile(path, joinTokenRule).trim().split(".") : [];
   const counts = (await tokens.verify(bare))?.role === "worker";
   const token = counts ? bare : (await tokens.create({ role: "worker", name: "join token" })).token;
