@@ -57,11 +57,10 @@ export const audit = command<AuditFlags>({
       target,
       limit: limit ?? (all ? 0 : shownLatest),
     });
+    const table = createTable();
     let count = 0;
     for await (const { events } of pages) {
-      const lines = json
-        ? events.map((event) => JSON.stringify(eventShape(event)))
-        : tableOf(events, count === 0);
+      const lines = json ? events.map((event) => JSON.stringify(eventShape(event))) : table(events);
       count += events.length;
       await print(`${lines.join("\n")}\n`);
     }
@@ -86,38 +85,38 @@ export function eventShape(event: AuditEvent) {
   };
 }
 
-/** Columns of a page; only the first page has their names. What is long moves its own line only. */
-const columns = [
-  ["TIME", 20],
-  ["ACTOR", 20],
-  ["ROLE", 9],
-  ["WORKSPACE", 12],
-  ["ACTION", 16],
-  ["OUTCOME", 7],
-  ["FROM", 15],
-  ["TARGET", 0],
-] as const;
+const header = ["TIME", "ACTOR", "ROLE", "WORKSPACE", "ACTION", "OUTCOME", "FROM", "TARGET"];
+/** What is longer moves its own line only. */
+const widthMax = 44;
 
-function tableOf(events: readonly AuditEvent[], withHeader: boolean): string[] {
-  const rows = events.map((event) => [
-    dateOf(event.at)
-      ?.toISOString()
-      .replace(/\.\d+Z$/, "Z") ?? "",
-    event.actorName || event.actorId,
-    event.role || event.actorKind,
-    event.workspace,
-    event.action,
-    event.outcome,
-    event.address || "-",
-    targetText(event),
-  ]);
-  const lines = withHeader ? [columns.map(([name]) => name), ...rows] : rows;
-  return lines.map((cells) =>
-    cells
-      .map((cell, at) => cell.padEnd(columns[at]?.[1] ?? 0))
-      .join("  ")
-      .trimEnd(),
-  );
+/** Prints pages as one table: its columns are as wide as the first page wants them. */
+function createTable(): (events: readonly AuditEvent[]) => string[] {
+  let widths: number[] | undefined;
+  return (events) => {
+    const rows = events.map((event) => [
+      dateOf(event.at)
+        ?.toISOString()
+        .replace(/\.\d+Z$/, "Z") ?? "",
+      event.actorName || event.actorId,
+      event.role || event.actorKind,
+      event.workspace || "-",
+      event.action,
+      event.outcome,
+      event.address || "-",
+      targetText(event),
+    ]);
+    const lines = widths === undefined ? [header, ...rows] : rows;
+    widths ??= header.map((_, at) =>
+      Math.min(widthMax, Math.max(...lines.map((cells) => cells[at]?.length ?? 0))),
+    );
+    const padded = widths;
+    return lines.map((cells) =>
+      cells
+        .map((cell, at) => cell.padEnd(padded[at] ?? 0))
+        .join("  ")
+        .trimEnd(),
+    );
+  };
 }
 
 function targetText({ targetKind, targetName, targetId, code, fields }: AuditEvent): string {

@@ -64,6 +64,21 @@ describe("of a configuration, doctor says", () => {
         found: expect.stringMatching(/config\.toml: registry\.ca_file: \/nowhere cannot be read$/),
       },
     ]);
+    expect(await findings('[database]\nurl = "postgres://u:hunter2@db.example/n"\n')).toMatchObject([
+      {
+        check: "config",
+        state: "bad",
+        found: expect.stringMatching(
+          /config\.toml: database\.url: the database at db\.example .* in the clear/,
+        ),
+        next: expect.stringContaining("sslmode=verify-full"),
+      },
+    ]);
+    const key = join(folder, "tls.key");
+    writeFileSync(key, "", { mode: 0o644 });
+    expect(await findings(`[gateway]\ntls_cert_file = "${key}"\ntls_key_file = "${key}"\n`)).toMatchObject([
+      { check: "config", state: "bad", next: `Run: chmod g-w,o-rw ${key}` },
+    ]);
     const role = '[identities.x]\ntype = "aws"\nsource = "instance"\nrole_arn = "puller"\n';
     expect(await findings(role)).toMatchObject([
       {

@@ -5,7 +5,9 @@ import { inFile } from "../config-problem.ts";
 import type { Identity, IssuerFetch } from "../credential/issuer.ts";
 import type { RegistryClient } from "../registry/client.ts";
 import { proxyVariables } from "../registry/proxy.ts";
+import { assertSafeDatabase } from "../role/database-url.ts";
 import { createIdentities } from "../role/identities.ts";
+import { listenSettings } from "../role/listening.ts";
 import { createRegistryClient } from "../role/registry-client.ts";
 import { CodedError } from "../std/error.ts";
 import type { Finding } from "./finding.ts";
@@ -21,6 +23,8 @@ const patienceMs = 5_000;
 export async function checkConfig(path: string, env: Environment = process.env): Promise<Finding[]> {
   try {
     const config = readConfig(path);
+    if (config.database.url !== undefined) assertSafeDatabase(config.database.url);
+    listenSettings("gateway", config.gateway, 0);
     const client = createRegistryClient(config, env);
     const dependencies = { fetch: client.issuerFetch, metadataFetch: client.metadataFetch };
     const identities = createIdentities(config.identities, dependencies);

@@ -7,14 +7,12 @@ import { AuthorityStore } from "../cluster/authority-store.ts";
 import { loadCertificates } from "../cluster/certificate.ts";
 import { ControlPlaneIdentity } from "../cluster/control-plane-identity.ts";
 import { WorkerIdentityStore } from "../cluster/identity-store.ts";
-import { type Config, ConfigError } from "../config.ts";
+import type { Config } from "../config.ts";
 import { ContainerStore } from "../container/store.ts";
 import { WorkerClients } from "../container/worker-client.ts";
 import type { DefaultProvider, ProvidersOf } from "../credential/issuer.ts";
 import { Database } from "../db/database.ts";
 import { EmbeddedPostgres } from "../db/embedded.ts";
-import { DbError } from "../db/error.ts";
-import { databasePlace } from "../db/place.ts";
 import { AlertStore } from "../health/alert-store.ts";
 import { DeliveryStore } from "../health/delivery-store.ts";
 import { MetricsStore } from "../health/metrics-store.ts";
@@ -38,6 +36,7 @@ import { TokenStore } from "../secret/token-store.ts";
 import { Vault } from "../secret/vault.ts";
 import { WebhookVault } from "../secret/webhook-vault.ts";
 import { WorkspaceStore } from "../secret/workspace-store.ts";
+import { assertSafeDatabase } from "./database-url.ts";
 import { type KeySourceOptions, keySource } from "./keyring.ts";
 import { createDefaultProvider, createDescription, createProvidersOf } from "./providers.ts";
 import { createRegistryClient } from "./registry-client.ts";
@@ -182,14 +181,4 @@ function createIssuer(config: Config, database: Database, ring: Keyring): Identi
   const { issuer } = config.identity;
   if (issuer === undefined) return undefined;
   return new IdentityIssuer(issuer, new IdentityKeys(new IdentityKeyStore(database), ring));
-}
-
-/** Before anything is asked of it: a mistake in the URL is one of the configuration's. */
-function assertSafeDatabase(url: string): void {
-  try {
-    databasePlace(url);
-  } catch (error) {
-    if (!(error instanceof DbError)) throw error;
-    throw new ConfigError("invalid", `database.url: ${error.message}`, { next: error.next });
-  }
 }

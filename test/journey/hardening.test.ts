@@ -180,6 +180,16 @@ test("what lies in the working directory changes nothing, and is not even opened
   });
 });
 
+async function processes(): Promise<{ pid: number; argv: string }[]> {
+  const pids = (await readdir("/proc")).filter((name) => /^\d+$/.test(name));
+  return await Promise.all(
+    pids.map(async (pid) => ({
+      pid: Number(pid),
+      argv: await readFile(`/proc/${pid}/cmdline`, "latin1").catch(() => ""),
+    })),
+  );
+}
+
 /** Processes whose environment holds a text, with what they are. */
 async function environmentsWith(text: string): Promise<{ pid: number; argv: string }[]> {
   const found: { pid: number; argv: string }[] = [];
@@ -203,8 +213,7 @@ test("no process that a node or a command starts has anything of their environme
   );
   const seen = new Set<string>();
   const look = async () => {
-    for (const pid of (await readdir("/proc")).filter((name) => /^\d+$/.test(name)))
-      seen.add(await readFile(`/proc/${pid}/cmdline`, "latin1").catch(() => ""));
+    for (const { argv } of await processes()) seen.add(argv);
     return await environmentsWith(canary);
   };
   const reference = await world.push("team/other:1", { image: await oddImage() });
@@ -223,6 +232,9 @@ test("no process that a node or a command starts has anything of their environme
   expect(build.child.exitCode).toBe(0);
   expect(wrong).toEqual([]);
   expect((await environmentsWith(canary)).map(({ pid }) => pid)).toEqual([world.node.pid]);
+  for (const { pid, argv } of await processes())
+    if (argv.includes("oci-node-holder") && argv.includes(world.node.dataDir))
+      expect([argv, await coreLimits(pid)]).toEqual([argv, "0 0"]);
   // What was looked at.
   const all = [...seen].map((argv) => argv.replaceAll("\0", " "));
   for (const child of [/postgres/, /conmon/, /oci-node-holder/, /internal index-layer/])
