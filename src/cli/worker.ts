@@ -8,9 +8,9 @@ import { ago, note, printJson, printLine, printTable } from "./output.ts";
 import { dateOf, workerShape } from "./shape.ts";
 
 const list = command<{ json: boolean }>({
-  brief: "List the workers",
+  brief: "List the workers; without an administrator's token with what the own workspace has there",
   async run(flags) {
-    const { workers } = await createClient(ClusterService, connectTransport()).listWorkers({});
+    const { workers } = await createClient(ClusterService, connectTransport("administrator")).listWorkers({});
     if (flags.json) {
       printJson(workers.map(workerShape));
       return 0;

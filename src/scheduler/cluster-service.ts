@@ -3,6 +3,7 @@ import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import type { ServiceImpl } from "@connectrpc/connect";
 import type { ContainerStore } from "../container/store.ts";
 import { type ClusterService, WorkerSchema } from "../gen/oci_node/v1/scheduler_service_pb.ts";
+import { callerOf } from "../rpc/authentication.ts";
 import { logger } from "../std/log.ts";
 import { recoverContainers } from "./recovery.ts";
 import type { SchedulerStore } from "./store.ts";
@@ -16,8 +17,12 @@ export function clusterService(
   containers: ContainerStore,
 ): ServiceImpl<typeof ClusterService> {
   return {
-    async listWorkers() {
-      return { workers: (await store.workers()).map(toWire) };
+    async listWorkers(_, context) {
+      const { workspaceId } = callerOf(context);
+      const workers = await store.workers(workspaceId);
+      if (workspaceId === undefined) return { workers: workers.map(toWire) };
+      // What others run there is not a tenant's to see, nor where the cluster's own ports are.
+      return { workers: workers.map((worker) => toWire({ ...worker, address: "" })) };
     },
     async revokeWorker({ worker: named }) {
       const { id, name } = await store.revoke(named);

@@ -176,15 +176,21 @@ export class SchedulerStore {
   }
 
   async worker(id: string): Promise<Worker | undefined> {
-    return (await this.#select(id))[0];
+    return (await this.#select({ id }))[0];
   }
 
-  /** All workers by name, with what is placed on each. */
-  async workers(): Promise<Worker[]> {
-    return this.#select();
+  /** All workers by name, with what is placed on each: of one workspace, or of all. */
+  async workers(workspaceId?: string): Promise<Worker[]> {
+    return this.#select({ workspaceId });
   }
 
-  async #select(id?: string): Promise<Worker[]> {
+  async #select({
+    id,
+    workspaceId,
+  }: {
+    readonly id?: string;
+    readonly workspaceId?: string | undefined;
+  }): Promise<Worker[]> {
     const rows = await this.#database.query((db) =>
       db
         .select({
@@ -198,7 +204,11 @@ export class SchedulerStore {
         .leftJoin(workerIdentities, eq(workerIdentities.workerId, workers.id))
         .leftJoin(
           containers,
-          and(eq(containers.workerId, workers.id), inArray(containers.state, [...placedStates])),
+          and(
+            eq(containers.workerId, workers.id),
+            inArray(containers.state, [...placedStates]),
+            workspaceId === undefined ? undefined : eq(containers.workspaceId, workspaceId),
+          ),
         )
         .where(id === undefined ? undefined : eq(workers.id, id))
         .groupBy(workers.id, workerIdentities.workerId)

@@ -83,6 +83,17 @@ test("a stored password is given out where the operator allows it, and to nobody
   expect(viewer.stderr).toContain("a token with the role viewer may not call");
 });
 
+test("of workers a workspace sees what is its own there, and not where they are", async () => {
+  interface Seen {
+    readonly address: string;
+    readonly containers: number;
+  }
+  const seenBy = async (options: object) => (await scene.node.json<Seen[]>(["worker", "ls"], options))[0];
+  expect(await seenBy({})).toMatchObject({ containers: 2, address: expect.stringContaining("https://") });
+  for (const tenant of [alpha, beta])
+    expect(await seenBy(ownerOf(tenant))).toMatchObject({ containers: 1, address: "" });
+});
+
 test("an owner makes, sees and revokes tokens of his own workspace, and none that may more than he", async () => {
   const make = ["token", "create", "--role"];
   const made = await scene.node.json<{ id: string; token: string; workspace: string }>(

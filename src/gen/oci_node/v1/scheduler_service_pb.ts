@@ -690,6 +690,8 @@ export const SchedulerService: GenService<{
  */
 export const ClusterService: GenService<{
   /**
+   * To administrators with what is placed on them; to others with what of it is their own workspace's, and without addresses.
+   *
    * @generated from rpc oci_node.v1.ClusterService.ListWorkers
    */
   listWorkers: {
