@@ -63,6 +63,7 @@ export function imageService(dependencies: ImageServiceDependencies): ServiceImp
       return { image: wireImage(await findImage(images, workspaceOf(context), image)) };
     },
     async getLazyStatus({ image }, context) {
+      // Of layers that this image's build has proved: who sees what others' starts have brought of them has them, too.
       const found = await findImage(images, workspaceOf(context), image);
       const [workers, traces] = await Promise.all([
         dependencies.askWorkers({ ...found, indexSha256: found.indexSha256 ?? "" }, context.signal),
