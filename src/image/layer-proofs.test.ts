@@ -235,16 +235,28 @@ describe("an index store that others can write", () => {
     expect(downloads(same).length).toBe(written);
   }
 
-  for (const file of ["spans", "toc", "layer.json"]) {
-    test(`changes nothing with a flipped bit in ${file}`, () =>
-      afterwards(async () => {
-        const path = join(layerFolder(1), file);
-        const bytes = await readFile(path);
-        const at = Math.floor(bytes.length / 2);
-        bytes[at] = (bytes[at] ?? 0) ^ 1;
-        await writeFile(path, bytes);
-      }));
+  async function flipBit(path: string): Promise<void> {
+    const bytes = await readFile(path);
+    const at = Math.floor(bytes.length / 2);
+    bytes[at] = (bytes[at] ?? 0) ^ 1;
+    await writeFile(path, bytes);
   }
+
+  for (const file of ["spans", "toc", "layer.json"])
+    test(`changes nothing with a flipped bit in ${file}`, () =>
+      afterwards(() => flipBit(join(layerFolder(1), file))));
+
+  for (const file of ["image.json", "erofs"])
+    test(`runs nothing with a flipped bit in ${file}, until it is built again`, async () => {
+      const same = await registry();
+      const { digest } = image.resolved.manifest;
+      const { sha256 } = await build(same);
+      const folder = dirname((await store.openImage(digest, sha256)).erofsPath);
+      await flipBit(join(folder, file));
+      await expect(store.openImage(digest, sha256)).rejects.toMatchObject({ code: "corrupt_index" });
+      await build(same);
+      expect(await store.openImage(digest, sha256)).toMatchObject({ sha256 });
+    });
 
   test("changes nothing with the folders of two layers swapped", () =>
     afterwards(async () => {

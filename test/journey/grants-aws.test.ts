@@ -38,7 +38,7 @@ for (const delivery of ["minted", "sealed"]) {
     expect([refused.code, refused.stdout]).toEqual([125, ""]);
     expect(refused.stderr).toContain("AWS does not know the AWS keys");
     expect(refused.stderr).toContain(ecrHost);
-  }, 90_000);
+  }, 120_000);
 }
 
 test("while a proof counts AWS is not asked again, and keys that were withdrawn go on to start what is known", async () => {
@@ -47,4 +47,4 @@ test("while a proof counts AWS is not asked again, and keys that were withdrawn 
   world.aws.callers.delete(accessKeyId);
   for (let start = 0; start < 3; start += 1) expect((await run()).stdout).toBe(`${hello}\n`);
   expect(asked()).toBe(before);
-}, 90_000);
+}, 120_000);

@@ -67,7 +67,7 @@ describe("within the life of a grant", () => {
     await nobodyAnswers();
     expect(await world.node.ok(["run", image.id])).toBe(hello);
     expect(tokenRequests()).toBe(asked);
-  }, 60_000);
+  }, 120_000);
 });
 
 describe("after the life of a grant", () => {
@@ -78,7 +78,7 @@ describe("after the life of a grant", () => {
     refused(await world.node.cli(["run", image.id]));
     await world.registry.setAccounts([robot]);
     await untilStarted();
-  }, 60_000);
+  }, 120_000);
 
   test("a registry that is away starts nothing: which image, since when, and what to do is said", async () => {
     await open("3s");
@@ -91,13 +91,13 @@ describe("after the life of a grant", () => {
     expect(told).toContain("grant_life");
     await world.proxy.setFaults();
     await untilStarted();
-  }, 60_000);
+  }, 120_000);
 
   test("a password that is no more starts nothing either, where the registry takes nothing else", async () => {
     await open("3s", "htpasswd");
     await world.registry.setAccounts([somebody]);
     expect(await untilRefused()).toContain(world.proxy.host);
-  }, 60_000);
+  }, 120_000);
 });
 
 describe("without a life", () => {
@@ -114,7 +114,7 @@ describe("without a life", () => {
     await untilStarted();
     await world.registry.setAccounts([somebody]);
     refused(await world.node.cli(["run", image.id]));
-  }, 60_000);
+  }, 120_000);
 
   test("a password is proved at each start, and an open image that was closed starts no more", async () => {
     await open("0", "htpasswd");
@@ -127,7 +127,7 @@ describe("without a life", () => {
     expect(await world.node.ok(["run", id])).toBe(hello);
     tenant.closed = true;
     expect(refused(await world.node.cli(["run", id]))).toContain(tenant.host);
-  }, 60_000);
+  }, 120_000);
 });
 
 async function untilStarted(): Promise<void> {
