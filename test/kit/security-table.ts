@@ -152,6 +152,25 @@ export const attacks: readonly Attack[] = [
         "src/secret/envelope.test.ts: no two lists of names bind to the same bytes",
       ],
       [
+        "what key services wrap is bound to its place and checked on its way",
+        "src/secret/key-services.test.ts: gives back what it wrapped, at its place only",
+        "src/secret/key-services.test.ts: opens nothing whose bytes changed, were cut off, or are another key's",
+        "src/secret/key-services.test.ts: binds a wrapped key to its place by the encryption context",
+        "src/secret/key-services.test.ts: an answer that does not say that the checksums were verified is not believed",
+      ],
+      [
+        "another key takes the place of one that may be known, while everything is in use",
+        "src/role/key-rotation.test.ts: rotations by two processes under load fail no read and no write and leave no row behind",
+        "src/role/key-rotation.test.ts: what is written just as another key becomes primary is under that one",
+        "src/role/key-rotation.test.ts: a row that changed since it was read is not overwritten",
+        "test/journey/key-hosts.test.ts: two gateways on one database: a rotation waits for the key to be on both, and then fails no read of either",
+      ],
+      [
+        "a removed workspace's key is overwritten and forgotten",
+        "src/secret/tampered.test.ts: a workspace's wrapped key is overwritten before its row goes",
+        "src/secret/tampered.test.ts: a workspace's key that a key service opened is forgotten with the workspace",
+      ],
+      [
         "what happened is only ever added to",
         "src/audit/store.test.ts: is only ever added to: what changes, removes or empties it is refused",
       ],
