@@ -27,7 +27,7 @@ export interface SecretToCheck extends Omit<CheckedSecret, "version"> {
 /** Repositories in which one secret is checked. */
 const placesMax = 3;
 /** What has just been looked at is not looked at again because many say the same at once. */
-const debounceMs = 10_000;
+const debounceMs = 3_000;
 /** Those that could not be asked so often come after all others. */
 const patientFailures = 3;
 
