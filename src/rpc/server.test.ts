@@ -51,6 +51,12 @@ describe("one port", () => {
     expect(await response.json()).toEqual({ images: [{ id: "img-1" }] });
   });
 
+  test("carries thousands of calls over one connection, and none fails", async () => {
+    const { url } = await start();
+    const client = images(url, "viewer");
+    for (let call = 0; call < 2500; call += 1) await client.listImages({});
+  }, 60_000);
+
   test("that is in use is refused by name", async () => {
     const { port } = await start();
     const error = await start(port).catch((thrown: unknown) => thrown);

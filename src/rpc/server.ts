@@ -11,6 +11,7 @@ import type { TlsIdentity } from "../std/tls-identity.ts";
 import { connectionValues } from "./caller-address.ts";
 import { withPeer } from "./peer.ts";
 import { expecting, requestText } from "./request-json.ts";
+import { sessionLimits } from "./session-limits.ts";
 
 export type ListenErrorCode = "address_in_use" | "cannot_listen";
 
@@ -113,7 +114,10 @@ function encrypted(handler: Handler, tls: OperatorTls | MutualTls): net.Server {
           rejectUnauthorized: tls.clients === "required",
         }
       : { cert: readFileSync(tls.certFile), key: readFileSync(tls.keyFile) };
-  const server = http2.createSecureServer({ allowHTTP1: true, minVersion, ...shown }, handler as never);
+  const server = http2.createSecureServer(
+    { ...sessionLimits, allowHTTP1: true, minVersion, ...shown },
+    handler as never,
+  );
   // Of one connection; the others go on.
   server.on("sessionError", () => undefined);
   server.on("tlsClientError", () => undefined);
@@ -122,7 +126,7 @@ function encrypted(handler: Handler, tls: OperatorTls | MutualTls): net.Server {
 
 function cleartext(handler: Handler): net.Server {
   const h1 = http.createServer(handler as never);
-  const h2 = http2.createServer(handler as never);
+  const h2 = http2.createServer({ ...sessionLimits }, handler as never);
   return net.createServer((socket) => {
     socket.on("error", () => socket.destroy());
     socket.once("data", (first: Buffer) => {

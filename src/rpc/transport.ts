@@ -1,6 +1,7 @@
 import type { Interceptor, Transport } from "@connectrpc/connect";
 import { createConnectTransport } from "@connectrpc/connect-node";
 import type { TlsIdentity } from "../std/tls-identity.ts";
+import { sessionLimits } from "./session-limits.ts";
 
 export interface TransportOptions {
   /** `http://host:port` or `https://host:port`. */
@@ -31,7 +32,7 @@ const minVersion = "TLSv1.2";
 
 /** How users reach a gateway: Connect over HTTP/2, one connection, a bearer token. */
 export function transportTo({ url, token, ca }: TransportOptions): Transport {
-  const nodeOptions = { minVersion, ...(ca === undefined ? {} : { ca: [...ca] }) } as const;
+  const nodeOptions = { minVersion, ...sessionLimits, ...(ca === undefined ? {} : { ca: [...ca] }) } as const;
   return createConnectTransport({ ...connection, baseUrl: url, nodeOptions, interceptors: [bearer(token)] });
 }
 
@@ -40,8 +41,10 @@ export function clusterTransport({ url, serverName, tls, token }: ClusterTranspo
   const shown = "secureContext" in tls ? tls.secureContext() : { ca: tls.authorities };
   return createConnectTransport({
     ...connection,
+    // A container that comes after a pause need not wait for a handshake.
+    idleConnectionTimeoutMs: 10 * 60_000,
     baseUrl: url,
-    nodeOptions: { ...shown, servername: serverName, minVersion },
+    nodeOptions: { ...shown, servername: serverName, minVersion, ...sessionLimits },
     interceptors: token === undefined ? [] : [bearer(token)],
   });
 }
