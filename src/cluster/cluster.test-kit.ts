@@ -1,4 +1,4 @@
-import { generateKeyPairSync, X509Certificate } from "node:crypto";
+import { createPrivateKey, createPublicKey, generateKeyPairSync, X509Certificate } from "node:crypto";
 import { TlsIdentity } from "../std/tls-identity.ts";
 import { importSigningKey, issueCertificate, makeAuthority, type Signer } from "./certificate.ts";
 import { controlPlaneName, schedulerName, workerName } from "./names.ts";
@@ -26,8 +26,14 @@ export class TestCluster {
     return await this.identity([workerName(workerId)], lifeMs);
   }
 
-  async identity(names: readonly [string, ...string[]], lifeMs = 60_000): Promise<TlsIdentity> {
-    const { publicKey, privateKey } = generateKeyPairSync("ec", { namedCurve: "P-256" });
+  /** @param keyPem the key; absent: a new one */
+  async identity(
+    names: readonly [string, ...string[]],
+    lifeMs = 60_000,
+    keyPem = newKey(),
+  ): Promise<TlsIdentity> {
+    const privateKey = createPrivateKey(keyPem);
+    const publicKey = createPublicKey(privateKey);
     const spki = Uint8Array.from(publicKey.export({ type: "spki", format: "der" }));
     const { pem } = await issueCertificate(this.signer, { publicKey: spki, names, lifeMs, now: Date.now() });
     return new TlsIdentity({
@@ -36,6 +42,11 @@ export class TestCluster {
       authorities: this.signer.certificate,
     });
   }
+}
+
+function newKey(): string {
+  const { privateKey } = generateKeyPairSync("ec", { namedCurve: "P-256" });
+  return privateKey.export({ type: "pkcs8", format: "pem" }) as string;
 }
 
 /** A certificate as Node reads it. */

@@ -27,7 +27,7 @@ import { WorkerIdentityStore } from "./identity-store.ts";
 import { certifiedWorker, joinService } from "./join-service.ts";
 import { formatJoinToken, type JoinToken, parseJoinToken } from "./join-token.ts";
 import { authoritiesPath, Membership } from "./membership-client.ts";
-import { schedulerName } from "./names.ts";
+import { schedulerName, workerName } from "./names.ts";
 
 let postgres: TestPostgres;
 let dir: string;
@@ -220,6 +220,10 @@ test("no certificate, one of another cluster, and the control plane's own open n
   });
   const foreign = believing(await evil.worker(workerId)) as unknown as TlsIdentity;
   expect(await codeOf(callsOf(foreign).scheduler.heartbeat({ workerId }))).toBe("Unauthenticated");
+  // Nor one for the worker's own key, with which it could give itself a longer life.
+  const { key } = membership.identity.secureContext();
+  const longer = believing(await evil.identity([workerName(workerId)], 1e9, key)) as unknown as TlsIdentity;
+  expect(await codeOf(callsOf(longer).scheduler.heartbeat({ workerId }))).toBe("Unauthenticated");
   const plane = (await ControlPlaneIdentity.start(authorities, 60_000)).current;
   expect(await codeOf(callsOf(plane).scheduler.heartbeat({ workerId }))).toBe("Unauthenticated");
 });
