@@ -19,6 +19,7 @@ import { MetricsStore } from "../health/metrics-store.ts";
 import { WebhookStore } from "../health/webhook-store.ts";
 import { ImageStore } from "../image/store.ts";
 import type { RegistryClient } from "../registry/client.ts";
+import { FormerWorkerStore } from "../scheduler/former-worker-store.ts";
 import { SchedulerStore } from "../scheduler/store.ts";
 import { IdentityIssuer } from "../secret/identity-issuer.ts";
 import { IdentityKeyStore } from "../secret/identity-key-store.ts";
@@ -58,6 +59,7 @@ export interface ControlPlane {
   readonly images: ImageStore;
   readonly containers: ContainerStore;
   readonly scheduling: SchedulerStore;
+  readonly formerWorkers: FormerWorkerStore;
   readonly workerClients: WorkerClients;
   readonly authorities: ClusterAuthorities;
   /** What this process shows to workers. */
@@ -158,6 +160,7 @@ export async function openControlPlane(
       images: new ImageStore(database),
       containers: new ContainerStore(database),
       scheduling: new SchedulerStore(database),
+      formerWorkers: new FormerWorkerStore(database),
       rotation: { ring, keys, rows: new WrappedRowStore(database), processes },
       workerClients: new WorkerClients(() => identity.current),
       authorities,

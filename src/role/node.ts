@@ -10,6 +10,7 @@ import { logger } from "../std/log.ts";
 import { PrivateFileError, readPrivateFile } from "../std/private-file.ts";
 import { type BootstrapTokens, bootstrapTokens } from "./bootstrap-tokens.ts";
 import type { ControlPlane } from "./control-plane.ts";
+import type { Succeed } from "./former-worker.ts";
 import type { RoleName } from "./role-name.ts";
 import { openWorkerStores } from "./worker-stores.ts";
 
@@ -101,6 +102,7 @@ export async function startNode(
       const worker = await startWorker(config, stores, {
         schedulerUrl: schedulerServer?.url ?? requireSchedulerUrl(config),
         token: () => readJoinToken(config),
+        succeed: schedulerServer && plane && succeedBy(plane),
       });
       closers.push(worker);
     }
@@ -109,6 +111,10 @@ export async function startNode(
     await close();
     throw error;
   }
+}
+
+function succeedBy({ formerWorkers }: ControlPlane): Succeed {
+  return (formerId, workerId) => formerWorkers.succeed(formerId, workerId);
 }
 
 /** The embedded database runs as a user of its own, who must be able to pass through; what is private has its own mode. */

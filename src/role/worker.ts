@@ -1,5 +1,4 @@
 import { randomUUID } from "node:crypto";
-import { rm } from "node:fs/promises";
 import { availableParallelism, totalmem } from "node:os";
 import { join } from "node:path";
 import type { ClusterError } from "../cluster/error.ts";
@@ -23,6 +22,7 @@ import { generateBootKey } from "../secret/seal.ts";
 import { logger } from "../std/log.ts";
 import { version } from "../std/version.ts";
 import { sleep } from "../std/wait.ts";
+import { leaveFormerId, type Succeed } from "./former-worker.ts";
 import { listenAddress } from "./listening.ts";
 import { createRegistryClient } from "./registry-client.ts";
 import type { WorkerStores } from "./worker-stores.ts";
@@ -46,7 +46,12 @@ const registrationPatienceMs = 5_000;
 export async function startWorker(
   config: Config,
   { mounts, index }: WorkerStores,
-  join_: { readonly schedulerUrl: string; readonly token: () => JoinToken },
+  join_: {
+    readonly schedulerUrl: string;
+    readonly token: () => JoinToken;
+    /** Only where the scheduler is in this process. */
+    readonly succeed?: Succeed | undefined;
+  },
 ): Promise<WorkerRole> {
   const leaving = new AbortController();
   const files = await IdentityFiles.open(join(config.stateDir, "identity"));
@@ -88,8 +93,7 @@ export async function startWorker(
     signal: leaving.signal,
   });
   await membership.begin();
-  // Of versions whose workers chose their ids.
-  await rm(join(config.stateDir, "worker-id"), { force: true });
+  await leaveFormerId(config.stateDir, { workerId, containerIds: worker.containerIds() }, join_.succeed);
   const server = await serve({
     ...listenAddress(config.worker, 0),
     tls: { identity: membership.identity, clients: "required" },

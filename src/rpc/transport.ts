@@ -1,4 +1,4 @@
-import type { Interceptor, Transport } from "@connectrpc/connect";
+import { Code, ConnectError, type Interceptor, type Transport } from "@connectrpc/connect";
 import { createConnectTransport } from "@connectrpc/connect-node";
 import type { TlsIdentity } from "../std/tls-identity.ts";
 import { sessionLimits } from "./session-limits.ts";
@@ -38,6 +38,9 @@ export function transportTo({ url, token, ca }: TransportOptions): Transport {
 
 /** How the processes of a cluster reach each other: as {@link transportTo}, with certificates of the cluster's. */
 export function clusterTransport({ url, serverName, tls, token }: ClusterTransportOptions): Transport {
+  // Without TLS nobody would be asked who he is: an address that a worker, or a row of an earlier version, gave.
+  if (URL.parse(url)?.protocol !== "https:")
+    throw new ConnectError(`${url} is not https: nothing was sent there`, Code.Unavailable);
   const shown = "secureContext" in tls ? tls.secureContext() : { ca: tls.authorities };
   return createConnectTransport({
     ...connection,

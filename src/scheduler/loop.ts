@@ -1,7 +1,8 @@
 import { messageOf } from "../std/error.ts";
 import { logger } from "../std/log.ts";
 import { Dispatcher, type DispatcherDependencies } from "./dispatcher.ts";
-import { recoverSilentWorkers } from "./recovery.ts";
+import type { FormerWorker, FormerWorkerStore } from "./former-worker-store.ts";
+import { recoverFormerWorkers, recoverSilentWorkers } from "./recovery.ts";
 import type { Subscription } from "./store.ts";
 
 const log = logger("scheduler");
@@ -10,11 +11,17 @@ const roundIntervalMs = 1_000;
 export const silentMs = 30_000;
 export const heartbeatIntervalMs = 5_000;
 
+export interface SchedulerLoopDependencies extends DispatcherDependencies {
+  readonly formerWorkers: FormerWorkerStore;
+}
+
 /** A scheduler at work: rounds over the queue whenever something is queued, and every second for what must be retried. */
 export class SchedulerLoop {
   readonly #dispatcher: Dispatcher;
-  readonly #dependencies: DispatcherDependencies;
+  readonly #dependencies: SchedulerLoopDependencies;
   readonly #startedAt = Date.now();
+  /** Those whose containers have not been given up yet. */
+  #former: readonly FormerWorker[] = [];
   #subscription: Subscription | undefined;
   #running: Promise<void> = Promise.resolve();
   #again = false;
@@ -22,13 +29,15 @@ export class SchedulerLoop {
   #closed = false;
   #timer: ReturnType<typeof setInterval> | undefined;
 
-  private constructor(dependencies: DispatcherDependencies) {
+  private constructor(dependencies: SchedulerLoopDependencies) {
     this.#dependencies = dependencies;
     this.#dispatcher = new Dispatcher(dependencies);
   }
 
-  static async start(dependencies: DispatcherDependencies): Promise<SchedulerLoop> {
+  static async start(dependencies: SchedulerLoopDependencies): Promise<SchedulerLoop> {
     const loop = new SchedulerLoop(dependencies);
+    // Before the first round, in which something could be placed there.
+    loop.#former = await dependencies.formerWorkers.retire();
     loop.#subscription = await dependencies.store.subscribePending(() => loop.#wake());
     loop.#timer = setInterval(() => loop.#wake(), roundIntervalMs);
     loop.#wake();
@@ -61,7 +70,10 @@ export class SchedulerLoop {
       }
       // After a start the workers first get the time to say that they are there.
       if (Date.now() - this.#startedAt > silentMs) {
-        await recoverSilentWorkers(this.#dependencies.store, this.#dependencies.containers, silentMs);
+        const { store, containers } = this.#dependencies;
+        await recoverSilentWorkers(store, containers, silentMs);
+        await recoverFormerWorkers(store, containers, this.#former);
+        this.#former = [];
       }
     } catch (error) {
       log.error("a scheduling round failed", { error: messageOf(error) });

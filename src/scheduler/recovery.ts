@@ -2,6 +2,7 @@ import type { Container } from "../container/container.ts";
 import { ContainerError } from "../container/error.ts";
 import type { ContainerStore } from "../container/store.ts";
 import { logger } from "../std/log.ts";
+import type { FormerWorker } from "./former-worker-store.ts";
 import type { SchedulerStore } from "./store.ts";
 
 const log = logger("scheduler");
@@ -38,5 +39,18 @@ export async function recoverSilentWorkers(
   for (const workerId of await store.markLost(silentMs)) {
     log.warn("worker lost", { worker: workerId, silentMs });
     await recoverContainers(containers, await store.containersOn(workerId), `worker ${workerId} was lost`);
+  }
+}
+
+/** Gives up what workers of an earlier version still had: whether they are upgraded or not, they have lost it. */
+export async function recoverFormerWorkers(
+  store: SchedulerStore,
+  containers: ContainerStore,
+  former: readonly FormerWorker[],
+): Promise<void> {
+  for (const { id, name } of former) {
+    const had = await store.containersOn(id);
+    const reason = `its worker ${name} (${id}) is of an earlier version, which this one does not speak to: upgrade its host, and start the container anew`;
+    if (had.length > 0) await recoverContainers(containers, had, reason);
   }
 }

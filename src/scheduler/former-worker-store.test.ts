@@ -1,0 +1,115 @@
+import { afterAll, beforeAll, beforeEach, expect, test } from "bun:test";
+import { WorkerIdentityStore } from "../cluster/identity-store.ts";
+import { ContainerStore } from "../container/store.ts";
+import { startTestPostgres, type TestPostgres } from "../db/postgres.test-kit.ts";
+import { insertImage, insertWorkspace } from "../db/rows.test-kit.ts";
+import { workers } from "../db/schema.ts";
+import { workerIdentities } from "../db/schema-cluster.ts";
+import { FormerWorkerStore } from "./former-worker-store.ts";
+import { recoverFormerWorkers } from "./recovery.ts";
+import { SchedulerStore } from "./store.ts";
+
+let server: TestPostgres;
+let former: FormerWorkerStore;
+let store: SchedulerStore;
+let identities: WorkerIdentityStore;
+let containers: ContainerStore;
+let workspaceId: string;
+let imageId: string;
+
+beforeAll(async () => {
+  server = await startTestPostgres();
+  former = new FormerWorkerStore(server.database);
+  store = new SchedulerStore(server.database);
+  identities = new WorkerIdentityStore(server.database);
+  containers = new ContainerStore(server.database);
+  workspaceId = await insertWorkspace(server.database);
+  imageId = await insertImage(server.database, workspaceId);
+}, 60_000);
+beforeEach(async () => {
+  await server.database.query((db) => db.delete(workers));
+  await server.database.query((db) => db.delete(workerIdentities));
+});
+afterAll(() => server.end());
+
+const join = (workerId: string) =>
+  identities.join({
+    workerId,
+    publicKeySha256: `key of ${workerId}`,
+    name: workerId,
+    tokenId: crypto.randomUUID(),
+    joinedFrom: "127.0.0.1",
+    certificateSerial: "1",
+    certificateNotAfter: new Date("2030-01-01T00:00:00Z"),
+  });
+/** A row of the workers; alone, one of an earlier version. */
+const register = (id: string) =>
+  store.register({
+    id,
+    name: id,
+    address: "http://127.0.0.1:1",
+    bootPublicKey: new Uint8Array(32),
+    bootNonce: "boot",
+    cpuMillis: 4000,
+    memoryBytes: 1e9,
+    platform: "linux/amd64",
+    version: "0",
+  });
+const placed = async (workerId: string, ...then: readonly ("preparing" | "running" | "exited")[]) => {
+  const made = await containers.create({
+    workspaceId,
+    imageId,
+    reference: "r",
+    command: [],
+    env: {},
+    network: "none",
+    eager: false,
+    cpuMillis: 0,
+    memoryBytes: 0,
+  });
+  for (const state of ["scheduled", ...then] as const)
+    await containers.transition(made.id, {}, state, { workerId });
+  return made.id;
+};
+const workerOf = async (id: string) => (await containers.find(id))?.workerId;
+
+test("workers without an identity are lost at once, also again, and others are not", async () => {
+  await join("new");
+  for (const id of ["new", "old"]) await register(id);
+  expect(await former.retire()).toEqual([{ id: "old", name: "old" }]);
+  expect(await former.retire()).toEqual([{ id: "old", name: "old" }]);
+  expect((await store.workers()).map(({ id, state }) => `${id} ${state}`)).toEqual(["new ready", "old lost"]);
+});
+
+test("what they had is given up by name, or queued again where it had not begun", async () => {
+  await register("old");
+  const [running, scheduled] = [await placed("old", "preparing", "running"), await placed("old")];
+  await recoverFormerWorkers(store, containers, await former.retire());
+  const [failed, queued] = [await containers.find(running), await containers.find(scheduled)];
+  expect([failed?.state, queued?.state]).toEqual(["failed", "pending"]);
+  expect(failed?.reason).toStartWith("its worker old (old) is of an earlier version");
+});
+
+test("a successor gets all containers of a former worker, ended ones too, and the former is forgotten", async () => {
+  await register("old");
+  await join("new");
+  const running = await placed("old", "preparing", "running");
+  const ended = await placed("old", "preparing", "running", "exited");
+  expect(await former.succeed("old", "new")).toEqual([running]);
+  expect([await workerOf(running), await workerOf(ended)]).toEqual(["new", "new"]);
+  expect(await store.workers()).toEqual([]);
+  expect(await former.succeed("old", "new")).toBeUndefined();
+});
+
+test("nobody succeeds a worker that has a key, and nobody who was revoked or never joined succeeds anybody", async () => {
+  for (const id of ["victim", "revoked"]) await join(id);
+  for (const id of ["victim", "revoked", "old"]) await register(id);
+  await store.revoke("revoked");
+  const its = await placed("victim", "preparing", "running");
+  const old = await placed("old", "preparing", "running");
+  await join("thief");
+  expect(await former.succeed("victim", "thief")).toBeUndefined();
+  expect(await former.succeed("old", "revoked")).toBeUndefined();
+  expect(await former.succeed("old", "never joined")).toBeUndefined();
+  expect([await workerOf(its), await workerOf(old)]).toEqual(["victim", "old"]);
+});

@@ -1,0 +1,164 @@
+import { expect, test } from "bun:test";
+import { randomUUID } from "node:crypto";
+import { existsSync } from "node:fs";
+import { readFile } from "node:fs/promises";
+import { createServer, type Server } from "node:net";
+import { join } from "node:path";
+import type { workerShape } from "../../src/cli/shape.ts";
+import { busyboxImage } from "../kit/busybox-image.ts";
+import { TestCluster } from "../kit/cluster.ts";
+import { makeEarlier } from "../kit/earlier.ts";
+import { tell } from "../kit/inside.ts";
+import { leftovers } from "../kit/leftovers.ts";
+import { TestNode } from "../kit/node.ts";
+import { push } from "../kit/push.ts";
+import { TestRegistry } from "../kit/registry.ts";
+import { type Container, type Image, inScratch, type Secret, World, withCredentials } from "../kit/world.ts";
+
+type Worker = ReturnType<typeof workerShape>;
+
+const reader = [
+  "--",
+  "sh",
+  "-c",
+  "echo up; while [ ! -e /tmp/go ]; do sleep 0.05; done; md5sum /bin/busybox; exit 7",
+];
+
+test("a node of the version before goes on: containers that run, outputs, secrets, images, nothing to be done by hand", async () => {
+  await inScratch(async (dir) => {
+    const dataDir = join(dir, "data");
+    const world = await World.start({ node: { dataDir } });
+    let next: TestNode | undefined;
+    try {
+      const image = await world.build("team/app:1");
+      const ended = await world.node.ok(["run", "-d", image.id, "--", "sh", "-c", "echo done; exit 3"]);
+      await world.reaches(ended, "exited");
+      const id = await world.node.ok(["run", "-d", image.id, ...reader]);
+      await world.reaches(id, "running");
+      process.kill(world.node.pid, "SIGUSR2");
+      expect(await world.node.ended()).toBe(0);
+      const earlier = { id: randomUUID(), address: "http://127.0.0.1:1" };
+      await makeEarlier(dataDir, earlier);
+
+      next = await TestNode.start({ dataDir, insecureRegistries: [...world.registry.insecureHosts] });
+      const node = next;
+      const inspect = () => node.json<Container>(["inspect", id]);
+      const workers = await node.json<Worker[]>(["worker", "ls"]);
+      expect(workers.map(({ state, containers }) => [state, containers])).toEqual([["ready", 1]]);
+      const [worker] = workers.map((each) => each.id);
+      expect(worker).not.toBe(earlier.id);
+      expect(existsSync(join(dataDir, "worker/worker-id"))).toBe(false);
+      // Past the heartbeat in which it would be told to end what is not its own.
+      await node.waitForLog(/goes on with what ran under the former one/);
+      const adopted = await until(inspect, ({ events }) => events.some(({ kind }) => kind === "adopted"));
+      expect([adopted.state, adopted.worker]).toEqual(["running", worker as string]);
+      await tell(id, "go");
+      const read = await until(inspect, ({ state }) => state !== "running");
+      expect([read.state, read.exitCode]).toEqual(["exited", 7]);
+      expect(await node.ok(["logs", id])).toMatch(/^up\n[0-9a-f]{32} {2}\/bin\/busybox$/);
+      expect(await node.ok(["logs", ended])).toBe("done");
+
+      expect(await node.ok(["run", image.id])).toBe("hello from the image");
+      const [secret] = await node.json<Secret[]>(["secret", "ls"]);
+      expect([secret?.name, secret?.version]).toEqual([image.secretName as string, 1]);
+      const again = ["image", "build", image.reference, ...withCredentials];
+      expect((await node.json<Image>(again, { env: world.env })).id).toBe(image.id);
+      expect(await node.ok(["run", image.reference])).toBe("hello from the image");
+
+      const tokens = await node.json<{ name: string; revokedAt: string | null }[]>(["token", "ls"]);
+      const counting = tokens.filter(({ revokedAt }) => revokedAt === null).map(({ name }) => name);
+      expect(counting).not.toContain("issued at start");
+      expect(await readFile(join(dataDir, "join-token"), "utf8")).toMatch(/^ocn_[\w-]{43}\.[\w-]{43}\n$/);
+      expect(await node.stopProcess()).toBe(0);
+      expect(await leftovers(dataDir, [id, ended])).toEqual([]);
+    } finally {
+      await next?.discard();
+      await world.node.discard();
+      await world.proxy.stop();
+      await world.registry.stop();
+    }
+  });
+}, 180_000);
+
+test("a worker of its own becomes another: what it ran is ended by name, and nobody at its former address is given anything", async () => {
+  await using registry = await TestRegistry.start({ auth: "htpasswd" });
+  const reference = await push(await busyboxImage(), registry, "team/app:1");
+  await inScratch(async (dir) => {
+    const cluster = await TestCluster.start(dir, registry);
+    const squatter = await listen();
+    try {
+      const worker = await cluster.worker("a", await cluster.joinToken());
+      await cluster.ok("image", "build", reference, "--index-only", ...withCredentials);
+      const id = await cluster.ok("run", "-d", reference, ...reader);
+      const inspect = (of = id) => cluster.json<Container>("inspect", of);
+      await until(inspect, ({ state }) => state === "running");
+      worker.program.child.kill("SIGUSR2");
+      await worker.program.child.exited;
+      await cluster.control.stop();
+      const earlier = { id: randomUUID(), address: squatter.url };
+      await makeEarlier(join(dir, "control"), earlier, join(worker.dir, "data"));
+      await cluster.restartControl();
+
+      // The only worker that there is: it would get this one.
+      const queued = await cluster.ok("run", "-d", "--env", "MINE=private", reference, ...reader);
+      const logs = await cluster.cli("logs", id);
+      expect(logs.stderr).toBe(
+        `oci-node: the output of ${id}: worker ${earlier.id} does not answer\n` +
+          "  See how it is with `oci-node worker ls`; try again when its host is back.\n",
+      );
+      const stop = await cluster.cli("stop", id);
+      expect(stop.stderr).toContain(`stopping ${id}: worker ${earlier.id} does not answer`);
+      const old = await cluster.begin("a", "ocn_".padEnd(47, "x"));
+      expect(await old.program.child.exited).toBe(1);
+      expect(old.program.output).toContain("holds a token without its cluster's authority: nothing was sent");
+
+      const { program } = await cluster.worker("a", await cluster.joinToken());
+      await program.waitFor(
+        new RegExp(`what ran under the former one, which nothing proves, is ended.*${id}`),
+      );
+      await until(
+        () => inspect(queued),
+        ({ state }) => state === "running",
+      );
+      const lost = await until(inspect, ({ state }) => state !== "running");
+      expect([lost.state, lost.reason]).toEqual([
+        "failed",
+        `its worker a (${earlier.id}) is of an earlier version, which this one does not speak to: upgrade its host, and start the container anew`,
+      ]);
+      const states = (await cluster.json<Worker[]>("worker", "ls")).map(
+        (each) => `${each.name} ${each.state}`,
+      );
+      expect(states.sort()).toEqual(["a lost", "a ready"]);
+      expect(squatter.connections).toBe(0);
+      await cluster.ok("stop", "--timeout", "1", queued);
+      expect(await leftovers(join(worker.dir, "data"), [id, queued])).toEqual(
+        await leftovers(join(worker.dir, "data")),
+      );
+    } finally {
+      squatter.server.close();
+      expect(await cluster.stop()).toEqual([]);
+    }
+  });
+}, 180_000);
+
+/** Whoever may have the port that a worker had. */
+async function listen(): Promise<{ server: Server; url: string; connections: number }> {
+  const seen = { server: createServer(), url: "", connections: 0 };
+  seen.server.on("connection", (socket) => {
+    seen.connections += 1;
+    socket.destroy();
+  });
+  await new Promise<void>((resolve) => seen.server.listen(0, "127.0.0.1", resolve));
+  seen.url = `http://127.0.0.1:${(seen.server.address() as { port: number }).port}`;
+  return seen;
+}
+
+/** Asks until the answer is as it should be. */
+async function until<T>(ask: () => Promise<T>, holds: (answer: T) => boolean): Promise<T> {
+  const deadline = Date.now() + 60_000;
+  for (;;) {
+    const answer = await ask();
+    if (holds(answer)) return answer;
+    if (Date.now() > deadline) throw new Error(`still ${JSON.stringify(answer).slice(0, 500)}`);
+  }
+}
