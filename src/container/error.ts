@@ -7,7 +7,8 @@ export type ContainerErrorCode =
   | "bad_spec"
   | "illegal_transition"
   | "conflict"
-  | "stale_attempt";
+  | "stale_attempt"
+  | "worker_away";
 
 /** A container that is not there, or is not where the caller takes it to be. */
 export class ContainerError extends CodedError<ContainerErrorCode> {

@@ -15,7 +15,7 @@ import { isEnded } from "./state.ts";
 import { type StopDependencies, stopContainer, stopTimeoutMs } from "./stop.ts";
 import type { ContainerStore } from "./store.ts";
 import { fromWireNetwork, fromWireTransfer, toWireContainer } from "./wire-service.ts";
-import type { WorkerBoot } from "./worker-client.ts";
+import { type WorkerBoot, workerFailure } from "./worker-client.ts";
 
 const log = logger("container");
 const transferTimeoutMs = 2_000;
@@ -76,11 +76,15 @@ export function containerService(
           { next: `See more: oci-node inspect ${container.id}` },
         );
       }
-      const pieces = dependencies.workers
-        .to(worker)
-        .streamLogs({ containerId: container.id, follow }, { signal: context.signal });
-      for await (const { stream, at, data } of pieces)
-        yield { stream, data, ...(at === undefined ? {} : { at }) };
+      try {
+        const pieces = dependencies.workers
+          .to(worker)
+          .streamLogs({ containerId: container.id, follow }, { signal: context.signal });
+        for await (const { stream, at, data } of pieces)
+          yield { stream, data, ...(at === undefined ? {} : { at }) };
+      } catch (error) {
+        throw workerFailure(error, worker, `the output of ${container.id}`, context.signal);
+      }
     },
   };
 }

@@ -3,7 +3,7 @@ import type { Container } from "./container.ts";
 import { ContainerError } from "./error.ts";
 import { isEnded } from "./state.ts";
 import type { ContainerStore } from "./store.ts";
-import type { WorkerBoot, WorkerClients } from "./worker-client.ts";
+import { type WorkerBoot, type WorkerClients, workerFailure } from "./worker-client.ts";
 
 /** Between the stop signal and SIGKILL. */
 export const stopTimeoutMs = 10_000;
@@ -42,7 +42,11 @@ export async function stopContainer(
     const worker = current.workerId === undefined ? undefined : await findWorker(current.workerId);
     if (worker === undefined) continue;
     asked = current.attempt;
-    await workers.to(worker).stopContainer({ containerId: current.id, timeoutMs }, { signal });
+    try {
+      await workers.to(worker).stopContainer({ containerId: current.id, timeoutMs }, { signal });
+    } catch (error) {
+      throw workerFailure(error, worker, `stopping ${current.id}`, signal);
+    }
   }
   throw new DOMException("the call was cancelled", "AbortError");
 }

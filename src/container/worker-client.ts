@@ -1,8 +1,9 @@
-import { type Client, createClient } from "@connectrpc/connect";
+import { type Client, Code, ConnectError, createClient } from "@connectrpc/connect";
 import { workerName } from "../cluster/names.ts";
 import { WorkerService } from "../gen/oci_node/v1/worker_service_pb.ts";
 import { renewedTransport } from "../rpc/transport.ts";
 import type { TlsIdentity } from "../std/tls-identity.ts";
+import { ContainerError } from "./error.ts";
 
 /** One boot of a worker, as it registered. */
 export interface WorkerBoot {
@@ -40,3 +41,29 @@ export class WorkerClients {
     return client;
   }
 }
+
+/**
+ * What a failed call to a worker is to a user: that a worker does not answer must not look as if this gateway did not.
+ *
+ * @param what the call was for: `the output of c-1`
+ */
+export function workerFailure(
+  error: unknown,
+  worker: WorkerBoot,
+  what: string,
+  signal: AbortSignal,
+): unknown {
+  if (signal.aborted || !(error instanceof ConnectError) || !away.has(error.code)) return error;
+  return new ContainerError("worker_away", `${what}: worker ${worker.id} does not answer`, {
+    next: "See how it is with `oci-node worker ls`; try again when its host is back.",
+  });
+}
+
+/** A peer that dies on HTTP/2 shows as `Canceled`; one whose certificate is not the worker's, as `Internal` or `Unknown`. */
+const away: ReadonlySet<Code> = new Set([
+  Code.Unavailable,
+  Code.Canceled,
+  Code.DeadlineExceeded,
+  Code.Internal,
+  Code.Unknown,
+]);

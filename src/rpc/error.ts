@@ -126,6 +126,7 @@ const container: Record<ContainerErrorCode, Code> = {
   conflict: Code.Aborted,
   stale_attempt: Code.FailedPrecondition,
   bad_spec: Code.InvalidArgument,
+  worker_away: Code.Unavailable,
 };
 
 const health: Record<HealthErrorCode, Code> = {
