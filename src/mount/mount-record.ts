@@ -41,10 +41,12 @@ export async function writeRecord(dir: string, record: MountRecord): Promise<voi
 
 /** All folders under `mountsDir`; an unreadable record is no error, its folder is to be cleared. */
 export async function listRecords(mountsDir: string): Promise<RecordedMount[]> {
-  const names = await readdir(mountsDir).catch((error: NodeJS.ErrnoException) => {
+  const entries = await readdir(mountsDir, { withFileTypes: true }).catch((error: NodeJS.ErrnoException) => {
     if (error.code === "ENOENT") return [];
     throw error;
   });
+  // The holder's socket is there, too.
+  const names = entries.filter((entry) => entry.isDirectory()).map(({ name }) => name);
   return await Promise.all(names.sort().map((name) => readRecord(join(mountsDir, name))));
 }
 
