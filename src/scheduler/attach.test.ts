@@ -48,6 +48,8 @@ let byTokens: DockerRegistry;
 let byPassword: DockerRegistry;
 let dependencies: AttachDependencies;
 let noted: AuditEvent[];
+/** Of which secret what was seen. */
+let seen: [string, string][];
 
 beforeAll(async () => {
   postgres = await startTestPostgres();
@@ -75,6 +77,7 @@ beforeAll(async () => {
 }, 60_000);
 beforeEach(() => {
   noted = [];
+  seen = [];
   dependencies = {
     vault,
     registry: client(),
@@ -83,6 +86,7 @@ beforeEach(() => {
     deliveryOf: async () => "minted",
     grantLifeOf: async () => grantLifeMs,
     noteUse: (event) => noted.push(event),
+    seen: async (secretId, what) => void seen.push([secretId, what]),
   };
 });
 afterAll(async () => {
@@ -224,6 +228,23 @@ describe("a registry with a token service", () => {
     expect(String(await wrong)).toContain(byTokens.host);
     expect(String(await wrong)).not.toContain("a wrong one");
   });
+});
+
+test("what is refused and what is proved is seen of the secret, and what nobody could say is not", async () => {
+  const secretOf = ({ image }: { image: Image }) => String(image.credentialSecretId);
+  const good = await scene(byTokens.host, basicAt(byTokens.host, password));
+  await attach(good);
+  const wrong = await scene(byTokens.host, basicAt(byTokens.host, "another wrong one"));
+  await failure(attach(wrong));
+  // A worker says so, of whatever it has.
+  await attach(good, { renewal: true, refused: true });
+  const away = "127.0.0.1:1";
+  await attach(await scene(away, basicAt(away, password)));
+  expect(seen).toEqual([
+    [secretOf(good), "proved"],
+    [secretOf(wrong), "refused"],
+    [secretOf(good), "refused"],
+  ]);
 });
 
 test("a registry that knows passwords only gets the credential itself, and that is said", async () => {

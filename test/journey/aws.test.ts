@@ -82,6 +82,35 @@ test("keys that are wrong are told at the build, each by what is wrong with them
   }
 });
 
+test("keys are tried at AWS and at the registry before they are kept, and not kept when one says no", async () => {
+  const good = world.aws.keysOf("arn:aws:iam::111111111111:user/cd");
+  const env = {
+    AWS_ACCESS_KEY_ID: good.accessKeyId,
+    AWS_SECRET_ACCESS_KEY: good.secretAccessKey.expose(),
+    AWS_REGION: "eu-west-1",
+  };
+  const create = [
+    "secret",
+    "create",
+    world.row.reference,
+    "--name",
+    "cd",
+    "--creds",
+    Object.keys(env).join(),
+  ];
+  const wrong = { ...env, AWS_SECRET_ACCESS_KEY: "planted/secret" };
+  const told = refusal(await world.world.node.cli(create, { env: wrong }), ["planted/secret"]);
+  expect(told).toContain("AWS refuses the signature of the AWS keys");
+  expect(told).toContain("nothing was kept");
+  const kept = await world.world.node.cli(create, { env });
+  expect([kept.code, kept.stderr]).toEqual([0, `checked: ${ecrHost} takes it\n`]);
+  world.aws.callers.delete(good.accessKeyId);
+  const [health] = await world.world.node.json<{ state: string; code: string }[]>([
+    ...["secret", "health", "cd", "--check"],
+  ]);
+  expect(health).toMatchObject({ state: "failing", code: "provider_failed" });
+});
+
 test("nothing of all that went to another host, and none of it is in the node's log", () => {
   expect(world.leaks()).toEqual([]);
   expect(world.net.strays()).toEqual([]);
