@@ -22,6 +22,15 @@ describe("a caller", () => {
     });
   });
 
+  test("is told names that others chose without what steers a terminal, and not without end", () => {
+    const error = toConnectError(
+      new SecretError("not_found", `no secret \u001b[2J\u202e${"x".repeat(5000)}`, { next: "\0" }),
+    );
+    expect(error.rawMessage).toStartWith("no secret \\u{1b}[2J\\u{202e}xxx");
+    expect(error.rawMessage.length).toBeLessThan(2100);
+    expect(error.findDetails(ErrorDetailSchema)[0]?.next).toBe("\\u{0}");
+  });
+
   test("tells what is missing from what is down and what is damaged", () => {
     expect(toConnectError(new SecretError("not_found", "no secret x")).code).toBe(Code.NotFound);
     expect(toConnectError(new RegistryError("unreachable", "down", where)).code).toBe(Code.Unavailable);

@@ -12,16 +12,12 @@ const [kilo, mega] = [1024, 1024 * 1024];
 let world: World;
 let image: Image;
 let raw: RawCall;
-/** Nothing answers for 127.0.0.1:1. */
-let unchecked: readonly string[];
 const kept: string[] = [];
 
 beforeAll(async () => {
   world = await World.start();
   image = await world.build("team/app:1");
   raw = await rawCaller(world.node);
-  const help = await world.node.ok(["secret", "create", "--help"]);
-  unchecked = help.includes("--unchecked") ? ["--unchecked"] : [];
 });
 afterAll(() => world.stop());
 
@@ -62,12 +58,12 @@ describe("a value of", () => {
         const file = join(dir, "creds");
         await writeFile(file, `USERNAME=u\nPASSWORD=${password}\n`, { mode: 0o600 });
         const results = [
-          await create(`USERNAME=u\nPASSWORD=${password}\n`, ["--name", `stdin-${size}`, ...unchecked]),
+          await create(`USERNAME=u\nPASSWORD=${password}\n`, ["--name", `stdin-${size}`, "--unchecked"]),
           await world.node.cli([
             "secret",
             "create",
             "127.0.0.1:1",
-            ...unchecked,
+            "--unchecked",
             "--name",
             `file-${size}`,
             "--creds-file",
@@ -75,7 +71,7 @@ describe("a value of", () => {
           ]),
         ];
         for (const result of results) {
-          if (isTaken(size)) expect([result.code, result.stderr]).toEqual([0, ""]);
+          if (isTaken(size)) expect([result.code, result.stderr.includes("oci-node:")]).toEqual([0, false]);
           else expect(refused(result)).toContain(told);
         }
       }));
