@@ -1,5 +1,5 @@
 import { generateKeyPairSync, X509Certificate } from "node:crypto";
-import { readFile, stat } from "node:fs/promises";
+import { mkdir, readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { removeTorn, writeFileAtomic } from "../std/atomic-file.ts";
 import { errnoOf } from "../std/error.ts";
@@ -29,6 +29,7 @@ export class IdentityFiles {
   /** Throws ClusterError `identity_file` when others can read the key, or it is none. */
   static async open(dir: string): Promise<IdentityFiles> {
     const path = join(dir, "key.pem");
+    await mkdir(dir, { recursive: true, mode: 0o700 });
     await removeTorn(path);
     const found = await readStrictly(path);
     if (found !== undefined) return IdentityFiles.#read(dir, path, found);

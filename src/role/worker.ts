@@ -4,9 +4,10 @@ import { join } from "node:path";
 import type { ClusterError } from "../cluster/error.ts";
 import { IdentityFiles } from "../cluster/identity-files.ts";
 import type { JoinToken } from "../cluster/join-token.ts";
-import { Membership } from "../cluster/membership-client.ts";
+import { clusterErrorOf, Membership } from "../cluster/membership-client.ts";
 import { isControlPlane } from "../cluster/names.ts";
 import type { Config } from "../config.ts";
+import { CredentialError } from "../credential/error.ts";
 import { WorkerService } from "../gen/oci_node/v1/worker_service_pb.ts";
 import { defaultFetchLimits } from "../mount/limits.ts";
 import { formatPlatform, hostPlatform } from "../reference/platform.ts";
@@ -58,6 +59,7 @@ export async function startWorker(
   const { workerId } = files;
   const boot = { workerId, bootNonce: randomUUID() };
   const bootKey = await generateBootKey();
+  let client: SchedulerClient | undefined;
   const registered = Promise.withResolvers<void>();
   const { read_deadline: deadlineMs = defaultFetchLimits.deadlineMs } = config.worker;
   const worker = new Worker({
@@ -77,10 +79,11 @@ export async function startWorker(
     }),
     report: async (report) => {
       await registered.promise;
-      return await client.report(report);
+      return (await client?.report(report)) ?? false;
     },
     freshAccess: async (user, refused, starting) => {
       await Promise.race([registered.promise, sleep(registrationPatienceMs)]);
+      if (client === undefined) throw notRegistered();
       return await client.freshAccess(user, refused, starting);
     },
   });
@@ -92,7 +95,16 @@ export async function startWorker(
     joinToken: join_.token,
     signal: leaving.signal,
   });
-  await membership.begin();
+  // Revoked while it was away: what runs here is nobody's any more, and would go on without end.
+  const endIfRevoked = async (error: unknown): Promise<never> => {
+    if (clusterErrorOf(error)?.code === "revoked") {
+      registered.resolve();
+      await worker.giveUp();
+      await mounts.close();
+    }
+    throw error;
+  };
+  await membership.begin().catch(endIfRevoked);
   await leaveFormerId(config.stateDir, { workerId, containerIds: worker.containerIds() }, join_.succeed);
   const server = await serve({
     ...listenAddress(config.worker, 0),
@@ -106,13 +118,14 @@ export async function startWorker(
   const onRevoked = ({ message, next }: ClusterError) => {
     if (revoked) return;
     revoked = true;
+    registered.resolve();
     log.error("this worker was revoked: its containers are ended, and it gets no more", {
       error: message,
       next,
     });
     void worker.giveUp();
   };
-  const client: SchedulerClient = new SchedulerClient({
+  client = new SchedulerClient({
     url: join_.schedulerUrl,
     member: membership,
     onRevoked,
@@ -129,7 +142,7 @@ export async function startWorker(
       version,
     },
   });
-  worker.startHeartbeat(client, await client.register());
+  worker.startHeartbeat(client, await client.register().catch(endIfRevoked));
   registered.resolve();
   void membership.keepFresh({ renewed: (identity) => server.renew(identity), revoked: onRevoked });
   return {
@@ -146,4 +159,11 @@ export async function startWorker(
       await server.close();
     },
   };
+}
+
+/** Of a worker that waits for its scheduler: a reader may be answered later. */
+function notRegistered(): CredentialError {
+  return new CredentialError("provider_unreachable", "this worker has not reached its scheduler yet", {
+    next: "Check that the scheduler runs and that this worker reaches it; it is asked again by itself.",
+  });
 }

@@ -14,6 +14,7 @@ import { clusterTransport } from "../../src/rpc/transport.ts";
 import { TlsIdentity } from "../../src/std/tls-identity.ts";
 import { busyboxImage } from "../kit/busybox-image.ts";
 import { TestCluster } from "../kit/cluster.ts";
+import { leftovers } from "../kit/leftovers.ts";
 import { push } from "../kit/push.ts";
 import { TestRegistry } from "../kit/registry.ts";
 import { type Container, inScratch, withCredentials } from "../kit/world.ts";
@@ -90,7 +91,7 @@ test("hosts join by token, renew by themselves, and one that is revoked gets not
       expect(await again.program.child.exited).toBe(1);
       expect(again.program.output).toMatch(/was revoked\n +If that host shall work again/);
       await rm(join(a.dir, "data/worker/identity"), { recursive: true });
-      await cluster.worker("a", token, room);
+      const next = await cluster.worker("a", token, room);
       const all = await cluster.json<Worker[]>("worker", "ls");
       expect(all.map(({ name, state }) => `${name} ${state}`).sort()).toEqual([
         "a ready",
@@ -104,6 +105,16 @@ test("hosts join by token, renew by themselves, and one that is revoked gets not
       await cluster.ok("stop", kept);
       const ended = await inspect(kept);
       expect([ended.state, ended.exitCode]).toEqual(["stopped", 7]);
+      // One that is revoked while it is away ends what it left as soon as it is back.
+      const left = await run("--cpu", "0.1");
+      const { worker: on } = await reaches(() => inspect(left), "running");
+      const holder = (await cluster.json<Worker[]>("worker", "ls")).find(({ id }) => id === on);
+      const away = holder?.name === "b" ? b : next;
+      await away.program.stop("SIGUSR2");
+      await cluster.ok("worker", "revoke", on as string);
+      const back = await cluster.begin(holder?.name ?? "", undefined, room);
+      expect(await back.program.child.exited).toBe(1);
+      expect(await leftovers(away.dir)).toEqual([]);
       for (const id of await cluster.json<Container[]>("ps"))
         await cluster.ok("stop", "--timeout", "1", id.id);
     } finally {
