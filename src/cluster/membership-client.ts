@@ -160,7 +160,8 @@ export class Membership {
         if (error instanceof CodedError && !(error instanceof ClusterError)) throw error;
         const failure = clusterErrorOf(error) ?? asClusterError(error, url);
         if (failure.code !== "unreachable") throw failure;
-        log.warn("the scheduler does not answer", { what, url, error: failure.message });
+        const { message, next } = failure;
+        log.warn("the scheduler does not answer", { what, url, error: message, next });
         await sleep(delayMs * (1 + Math.random() * jitter), signal);
       }
     }
@@ -198,6 +199,14 @@ function asClusterError(error: unknown, url: string): ClusterError {
         next: "Check worker.scheduler_url. If the cluster is a new one: give the worker a join token of it.",
       },
     );
+  }
+  // Both were so in earlier versions, and are so at addresses of something else.
+  const odd = /WRONG_VERSION_NUMBER|HTTP 404/.exec(rawMessage)?.[0];
+  if (odd !== undefined) {
+    const how = odd === "HTTP 404" ? "names no authorities (HTTP 404)" : "does not speak TLS";
+    return new ClusterError("unreachable", `${url} ${how}: a scheduler of an earlier version, or none`, {
+      next: "Check worker.scheduler_url, and upgrade gateways and schedulers before workers; it is asked again by itself.",
+    });
   }
   return new ClusterError("unreachable", `${url}: ${rawMessage}`);
 }

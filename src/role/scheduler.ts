@@ -15,12 +15,17 @@ import { authenticate } from "../rpc/authentication.ts";
 import { authenticateCertificate, authenticateEither } from "../rpc/certificate-authentication.ts";
 import { translateErrors } from "../rpc/error.ts";
 import { type Server, serve } from "../rpc/server.ts";
+import { Throttle } from "../rpc/throttle.ts";
 import { SchedulerLoop } from "../scheduler/loop.ts";
 import { schedulerService } from "../scheduler/service.ts";
+import { logger } from "../std/log.ts";
 import type { ControlPlane } from "./control-plane.ts";
 import { listenAddress } from "./listening.ts";
 
 export const schedulerPort = 7071;
+
+const log = logger("scheduler");
+const cleartextEveryMs = 10 * 60_000;
 
 /** The role that gives queued containers to workers, with their credentials. */
 export interface Scheduler {
@@ -44,7 +49,7 @@ export async function startScheduler(config: Config, plane: ControlPlane): Promi
   const server = await serve({
     ...listenAddress(config.scheduler, schedulerPort),
     // Who joins has no certificate yet; each method says for itself what it takes.
-    tls: { identity: identity.current, clients: "asked" },
+    tls: { identity: identity.current, clients: "asked", onCleartext: tellOfCleartext() },
     interceptors: [
       auditCalls(plane.audit),
       translateErrors,
@@ -94,6 +99,18 @@ export async function startScheduler(config: Config, plane: ControlPlane): Promi
       await loop.close();
       await server.close();
     },
+  };
+}
+
+/** Workers of earlier versions try again and again. */
+function tellOfCleartext(): (from: string) => void {
+  const repeated = new Throttle();
+  return (from) => {
+    if (!repeated.lets(from, cleartextEveryMs)) return;
+    log.warn("somebody does not speak TLS to this scheduler: a worker of an earlier version, or no worker", {
+      from,
+      next: 'Upgrade the worker of that host, with worker.scheduler_url = "https://…".',
+    });
   };
 }
 

@@ -31,6 +31,8 @@ export interface MutualTls {
   readonly identity: TlsIdentity;
   /** `required`: no connection without a certificate of the identity's authorities. */
   readonly clients: "required" | "asked";
+  /** Called with the address of whoever speaks something else than TLS. */
+  readonly onCleartext?: (from: string) => void;
 }
 
 export interface ServeOptions {
@@ -103,6 +105,9 @@ export async function serve(options: ServeOptions): Promise<Server> {
   };
 }
 
+/** What OpenSSL says of HTTP/2 and HTTP/1.1 in place of a ClientHello. */
+const cleartextCodes: ReadonlySet<string> = new Set(["ERR_SSL_WRONG_VERSION_NUMBER", "ERR_SSL_HTTP_REQUEST"]);
+
 type Handler = (request: never, response: never) => void;
 
 function encrypted(handler: Handler, tls: OperatorTls | MutualTls): net.Server {
@@ -120,7 +125,10 @@ function encrypted(handler: Handler, tls: OperatorTls | MutualTls): net.Server {
   );
   // Of one connection; the others go on.
   server.on("sessionError", () => undefined);
-  server.on("tlsClientError", () => undefined);
+  server.on("tlsClientError", (error, socket) => {
+    if ("identity" in tls && cleartextCodes.has(errnoOf(error) ?? ""))
+      tls.onCleartext?.(socket.remoteAddress ?? "");
+  });
   return server as unknown as net.Server;
 }
 

@@ -76,15 +76,15 @@ const workerOf = async (id: string) => (await containers.find(id))?.workerId;
 test("workers without an identity are lost at once, also again, and others are not", async () => {
   await join("new");
   for (const id of ["new", "old"]) await register(id);
-  expect(await former.retire()).toEqual([{ id: "old", name: "old" }]);
-  expect(await former.retire()).toEqual([{ id: "old", name: "old" }]);
+  expect(await former.retire()).toEqual([{ id: "old", name: "old", isNew: true }]);
+  expect(await former.retire()).toEqual([{ id: "old", name: "old", isNew: false }]);
   expect((await store.workers()).map(({ id, state }) => `${id} ${state}`)).toEqual(["new ready", "old lost"]);
 });
 
 test("what they had is given up by name, or queued again where it had not begun", async () => {
   await register("old");
   const [running, scheduled] = [await placed("old", "preparing", "running"), await placed("old")];
-  await recoverFormerWorkers(store, containers, await former.retire());
+  await recoverFormerWorkers({ store, containers, formerWorkers: former }, await former.retire());
   const [failed, queued] = [await containers.find(running), await containers.find(scheduled)];
   expect([failed?.state, queued?.state]).toEqual(["failed", "pending"]);
   expect(failed?.reason).toStartWith("its worker old (old) is of an earlier version");

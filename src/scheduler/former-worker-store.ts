@@ -8,6 +8,8 @@ import type { WorkerState } from "./worker.ts";
 export interface FormerWorker {
   readonly id: string;
   readonly name: string;
+  /** Found now, and not at an earlier start. */
+  readonly isNew: boolean;
 }
 
 /**
@@ -25,11 +27,16 @@ export class FormerWorkerStore {
   async retire(): Promise<FormerWorker[]> {
     const state: WorkerState = "lost";
     return this.#database.transaction(async (tx) => {
-      await tx
+      const found = await tx
         .update(workers)
         .set({ state })
-        .where(and(ne(workers.state, state), withoutIdentity(tx)));
-      return tx.select({ id: workers.id, name: workers.name }).from(workers).where(withoutIdentity(tx));
+        .where(and(ne(workers.state, state), withoutIdentity(tx)))
+        .returning({ id: workers.id });
+      const all = await tx
+        .select({ id: workers.id, name: workers.name })
+        .from(workers)
+        .where(withoutIdentity(tx));
+      return all.map((worker) => ({ ...worker, isNew: found.some(({ id }) => id === worker.id) }));
     });
   }
 

@@ -70,9 +70,9 @@ export class SchedulerLoop {
       }
       // After a start the workers first get the time to say that they are there.
       if (Date.now() - this.#startedAt > silentMs) {
-        const { store, containers } = this.#dependencies;
+        const { store, containers, formerWorkers } = this.#dependencies;
         await recoverSilentWorkers(store, containers, silentMs);
-        await recoverFormerWorkers(store, containers, this.#former);
+        await recoverFormerWorkers({ store, containers, formerWorkers }, this.#former);
         this.#former = [];
       }
     } catch (error) {

@@ -2,7 +2,7 @@ import type { Container } from "../container/container.ts";
 import { ContainerError } from "../container/error.ts";
 import type { ContainerStore } from "../container/store.ts";
 import { logger } from "../std/log.ts";
-import type { FormerWorker } from "./former-worker-store.ts";
+import type { FormerWorker, FormerWorkerStore } from "./former-worker-store.ts";
 import type { SchedulerStore } from "./store.ts";
 
 const log = logger("scheduler");
@@ -42,15 +42,26 @@ export async function recoverSilentWorkers(
   }
 }
 
-/** Gives up what workers of an earlier version still had: whether they are upgraded or not, they have lost it. */
+/**
+ * Gives up what workers of an earlier version still had: whether they are upgraded or not, they have lost it.
+ *
+ * @param found at the start; those that were succeeded since are left out
+ */
 export async function recoverFormerWorkers(
-  store: SchedulerStore,
-  containers: ContainerStore,
-  former: readonly FormerWorker[],
+  dependencies: {
+    readonly store: SchedulerStore;
+    readonly containers: ContainerStore;
+    readonly formerWorkers: FormerWorkerStore;
+  },
+  found: readonly FormerWorker[],
 ): Promise<void> {
-  for (const { id, name } of former) {
-    const had = await store.containersOn(id);
+  if (found.length === 0) return;
+  const { store, containers, formerWorkers } = dependencies;
+  const left = new Set((await formerWorkers.retire()).map(({ id }) => id));
+  for (const { id, name, isNew } of found.filter((worker) => left.has(worker.id))) {
+    if (isNew)
+      log.warn("a worker of an earlier version gets nothing until it is upgraded", { worker: id, name });
     const reason = `its worker ${name} (${id}) is of an earlier version, which this one does not speak to: upgrade its host, and start the container anew`;
-    if (had.length > 0) await recoverContainers(containers, had, reason);
+    await recoverContainers(containers, await store.containersOn(id), reason);
   }
 }

@@ -2,7 +2,9 @@ import { expect, test } from "bun:test";
 import { randomUUID } from "node:crypto";
 import { existsSync } from "node:fs";
 import { readFile } from "node:fs/promises";
-import { createServer, type Server } from "node:net";
+import { createServer as createHttpServer, type RequestListener } from "node:http";
+import { createServer as createHttpsServer } from "node:https";
+import { connect, createServer, type Server } from "node:net";
 import { join } from "node:path";
 import type { workerShape } from "../../src/cli/shape.ts";
 import { busyboxImage } from "../kit/busybox-image.ts";
@@ -13,6 +15,7 @@ import { leftovers } from "../kit/leftovers.ts";
 import { TestNode } from "../kit/node.ts";
 import { push } from "../kit/push.ts";
 import { TestRegistry } from "../kit/registry.ts";
+import { TestAuthority } from "../kit/tls-server.ts";
 import { type Container, type Image, inScratch, type Secret, World, withCredentials } from "../kit/world.ts";
 
 type Worker = ReturnType<typeof workerShape>;
@@ -136,6 +139,49 @@ test("a worker of its own becomes another: what it ran is ended by name, and nob
       );
     } finally {
       squatter.server.close();
+      expect(await cluster.stop()).toEqual([]);
+    }
+  });
+}, 180_000);
+
+test("a worker and a scheduler of different versions say so, and the worker joins once the scheduler is upgraded", async () => {
+  await using registry = await TestRegistry.start({ auth: "none" });
+  await inScratch(async (dir) => {
+    const cluster = await TestCluster.start(dir, registry);
+    const authority = await TestAuthority.make();
+    try {
+      const { hostname, port } = new URL(cluster.schedulerUrl);
+      // What an earlier worker on loopback begins with: HTTP/2 without TLS.
+      const earlier = connect(Number(port), hostname, () =>
+        earlier.write("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
+      );
+      earlier.on("error", () => undefined);
+      await cluster.control.waitFor(
+        /somebody does not speak TLS.*"from":"127.0.0.1".*Upgrade the worker of that host/,
+      );
+      const token = await cluster.joinToken();
+      await cluster.control.stop();
+
+      // Earlier schedulers: without TLS on loopback, else with TLS of the operator's, and no word of authorities.
+      const answer: RequestListener = (_, response) => response.writeHead(404).end();
+      const plain = createHttpServer(answer).listen(Number(port), hostname);
+      const worker = await cluster.begin("a", token);
+      await worker.program.waitFor(
+        /does not speak TLS: a scheduler of an earlier version, or none.*upgrade gateways/,
+      );
+      plain.closeAllConnections();
+      await new Promise((resolve) => plain.close(resolve));
+      const encrypted = createHttpsServer(await authority.certificateFor("localhost"), answer);
+      encrypted.listen(Number(port), hostname);
+      await worker.program.waitFor(
+        /names no authorities \(HTTP 404\): a scheduler of an earlier version, or none/,
+      );
+      encrypted.closeAllConnections();
+      await new Promise((resolve) => encrypted.close(resolve));
+      await cluster.restartControl();
+      await worker.program.waitFor(/^ready worker$/m, 60_000);
+    } finally {
+      await authority.discard();
       expect(await cluster.stop()).toEqual([]);
     }
   });
