@@ -42,6 +42,7 @@ test("ten thousand secrets in a workspace are made, listed, and in no run's way"
   expect(listed).toHaveLength(10_001);
   expect(new Set(listed.map(({ name }) => name)).size).toBe(10_001);
   expect((await world.node.ok(["secret", "ls"])).split("\n")).toHaveLength(10_002);
+  expect(await world.node.json<unknown[]>(["secret", "health"])).toHaveLength(10_001);
   expect(await world.node.ok(["run", image.id])).toBe("hello from the image");
   const built = await world.node.cli(["image", "build", image.reference]);
   expect(built.stderr).toContain(`--secret ${image.secretName}`);

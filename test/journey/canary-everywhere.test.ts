@@ -92,6 +92,7 @@ beforeAll(async () => {
       cloud("api.ecr.eu-west-1.amazonaws.com"),
       cloud("oauth2.googleapis.com"),
       cloud("login.microsoftonline.com"),
+      `[registry.hosts."proxied.invalid"]\nproxy = "http://u:${made.canaries.password("a proxy's password")}@127.0.0.1:1"`,
       `[registry.hosts."${ecr}"]\nconnect = "http://${made.registry.host}"`,
     ].join("\n");
   });
@@ -210,6 +211,7 @@ describe("what can fail, fails:", () => {
       await build("127.0.0.1:1/team/app:1", wrong),
       await build(`${tlsHost}/team/app:1`, wrong),
       await build("no-such-host.invalid/team/app:1", wrong),
+      await build("proxied.invalid/team/app:1", wrong),
       await world.cli(["image", "build", `${ecr}/team/app:1`, "--secret", "amazon"]),
       await world.cli(["image", "build", "us-docker.pkg.dev/p/team/app:1", "--secret", "google"]),
       await world.cli(["image", "build", "acme.azurecr.io/team/app:1", "--secret", "azure"]),
@@ -279,7 +281,7 @@ describe("what can fail, fails:", () => {
     const { code, stderr } = await building;
     expect([code, stderr]).toEqual([1, expect.stringMatching(/index/)]);
 
-    const id = await world.ok(["run", "-d", reference, "--", "sleep", "1000"]);
+    await world.ok(["run", "-d", reference, "--", "sleep", "1000"]);
     await world.endRole("worker", "SIGKILL");
     await world.endRole("scheduler", "SIGKILL");
     const folder = world.postgres.dataPath.replace(/\/postgres\/data$/, "");
@@ -296,7 +298,6 @@ describe("what can fail, fails:", () => {
     await until("the database is there again", async () => (await world.cli(["ps"])).code === 0);
     await world.startRole("scheduler");
     await world.startRole("worker");
-    await world.cli(["stop", "--timeout", "1", id]);
     await world.ok(["run", reference, "--", "true"]);
   });
 

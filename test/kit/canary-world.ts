@@ -180,7 +180,8 @@ export class CanaryWorld {
   async inFiles(): Promise<Hit[]> {
     await this.postgres.database.query((db) => db.execute(sql`checkpoint`));
     const about = (await readdir(tmpdir()))
-      .filter((name) => /oci-node|^bun|core/.test(name))
+      // Folders of tests end in six characters of mkdtemp's, as nothing of the node's does.
+      .filter((name) => /oci-node|^bun|core/.test(name) && !/-[A-Za-z0-9]{6}$/.test(name))
       .map((name) => join(tmpdir(), name))
       .filter((path) => path !== this.own && path !== this.home && !this.#isRegistrys(path));
     const older = await Promise.all(

@@ -82,7 +82,7 @@ export class Canaries {
         env: { LC_ALL: "C" },
       });
       // 2: a file went away meanwhile, or a socket cannot be read; that nothing else was wrong is seen by what is found.
-      if (found.exitCode > 2) throw new Error(`grep: ${found.stderr}`);
+      if (found.exitCode > 2) throw new Error(`grep ended with ${found.exitCode}: ${found.stderr}`);
       const hits: Hit[] = [];
       for (const path of found.stdout.split("\n").filter((line) => line !== ""))
         hits.push(...this.inText(path, Buffer.from(await Bun.file(path).arrayBuffer())));
