@@ -20,8 +20,9 @@ import type { Reference } from "../reference/reference.ts";
 import { RegistryError } from "../registry/error.ts";
 import type { MintedPull } from "../registry/mint.ts";
 import { type Server, serve } from "../rpc/server.ts";
+import { SecretError } from "../secret/error.ts";
 import { KeyFile } from "../secret/kek.ts";
-import { singleKey } from "../secret/keyring.ts";
+import { type Keyring, singleKey } from "../secret/keyring.ts";
 import { generateBootKey } from "../secret/seal.ts";
 import { SecretStore } from "../secret/store.ts";
 import { Vault } from "../secret/vault.ts";
@@ -195,6 +196,27 @@ test("a refusal at minting fails the container by name and the worker hears of n
     imageCredential: undefined,
   });
   expect(await containers.find(expired)).toMatchObject({ state: "failed", reason: "the keys have expired" });
+});
+
+test("a key service that opens no secret fails the container by name", async () => {
+  const { database } = postgres;
+  const refuses: Keyring = {
+    ...singleKey(await KeyFile.open(keyPath)),
+    async key() {
+      throw new SecretError("key_refused", "the key is disabled", { next: "Enable it." });
+    },
+  };
+  const workspaces = new WorkspaceStore(database, refuses);
+  const closed = new Vault({ store: new SecretStore(database), workspaces });
+  const id = await queued("team/app");
+  const own = new Dispatcher({ ...dependencies, schedulerId: "s4", vault: closed });
+  await own.round();
+  await own.idle();
+  expect(taken).toEqual([]);
+  expect(await containers.find(id)).toMatchObject({
+    state: "failed",
+    reason: "the key is disabled. Enable it.",
+  });
 });
 
 test("a registry that is slow to mint keeps only its own containers waiting", async () => {

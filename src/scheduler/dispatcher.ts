@@ -7,6 +7,7 @@ import { CredentialError } from "../credential/error.ts";
 import type { Image } from "../image/image.ts";
 import type { ImageStore } from "../image/store.ts";
 import { RegistryError } from "../registry/error.ts";
+import { SecretError } from "../secret/error.ts";
 import { type CodedError, messageOf } from "../std/error.ts";
 import { logger } from "../std/log.ts";
 import { type AttachDependencies, type AttachedCredentials, attachCredentials } from "./attach.ts";
@@ -170,7 +171,7 @@ export class Dispatcher {
     } catch (error) {
       // Else the worker would be told of it while the failure is written down.
       clearTimeout(hint);
-      if (!(error instanceof RegistryError || error instanceof CredentialError)) throw error;
+      if (!isAnswer(error)) throw error;
       // Not before it was heard: else what is taken back might be begun after that.
       void announced?.then(() => retract(client, container));
       await this.#leave(container, "failed", reasonOf(error));
@@ -241,6 +242,11 @@ export class Dispatcher {
 
 function bootOf(worker: Worker): string {
   return `${worker.id} ${worker.bootNonce}`;
+}
+
+/** What the run is told by name; anything else is tried again. A key service that says nothing is for its users to see. */
+function isAnswer(error: unknown): error is RegistryError | CredentialError | SecretError {
+  return error instanceof RegistryError || error instanceof CredentialError || error instanceof SecretError;
 }
 
 function reasonOf({ message, next }: CodedError): string {
