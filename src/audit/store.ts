@@ -77,6 +77,25 @@ export class AuditStore {
     }
   }
 
+  /** Whether a workspace of this name was removed at any time. */
+  async removedWorkspace(name: string): Promise<boolean> {
+    const [row] = await this.#database.query((db) =>
+      db
+        .select({ id: auditEvents.id })
+        .from(auditEvents)
+        .where(
+          and(
+            eq(auditEvents.targetKind, "workspace"),
+            eq(auditEvents.targetName, name),
+            eq(auditEvents.action, "workspace.delete"),
+            eq(auditEvents.outcome, "ok"),
+          ),
+        )
+        .limit(1),
+    );
+    return row !== undefined;
+  }
+
   /** The name of a workspace that there is. */
   async workspaceName(workspaceId: string): Promise<string | undefined> {
     const [row] = await this.#database.query((db) =>

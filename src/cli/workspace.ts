@@ -13,13 +13,20 @@ function workspaceShape(workspace: Workspace) {
   return { id, name, createdAt: time(workspace.createdAt), secrets, images, containers, tokens };
 }
 
-const create = command<{ json: boolean }, [string]>({
+const create = command<{ json: boolean; reuseName: boolean }, [string]>({
   brief: "Make a workspace: secrets, images and containers of its own",
   fullDescription:
     "For administrators. Whoever works in it needs a token: oci-node token create --workspace NAME --role owner.",
+  flags: {
+    reuseName: {
+      kind: "boolean",
+      default: false,
+      brief: "Although one of that name was removed: what trusts the name will trust this one",
+    },
+  },
   positional: words({ placeholder: "NAME", brief: "Name of the workspace" }),
-  async run({ json }, name) {
-    const { workspace } = await workspaces().createWorkspace({ name });
+  async run({ json, reuseName }, name) {
+    const { workspace } = await workspaces().createWorkspace({ name, reuseName });
     if (workspace === undefined) throw new CliError("failed", "the node made no workspace");
     if (json) printJson(workspaceShape(workspace));
     else printLine(workspace.name);
@@ -52,7 +59,7 @@ const remove = command<{ json: boolean; force: boolean }, [string]>({
   fullDescription:
     "For administrators. Its secrets, images, tokens and ended containers go at once and for good, with the only copy of " +
     "the key that opens them; what the audit says of it stays. Backups of the database still hold it. Clouds that were " +
-    "told to trust the workspace by its name trust the next one of that name, too: take that back there.",
+    "told to trust the workspace by its name would trust the next one of that name, too: take that back there.",
   flags: {
     force: { kind: "boolean", default: false, brief: "Revoke its tokens and stop its containers first" },
   },

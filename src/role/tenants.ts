@@ -28,6 +28,7 @@ export function serveTenants(router: ConnectRouter, { plane, index, stopping }: 
     workspaceService({
       workspaces,
       tokens,
+      wasRemoved: (name) => plane.auditEvents.removedWorkspace(name),
       stopContainers: (workspaceId, signal) => stopContainersOf(stopping, workspaceId, signal),
       forget: (workspace) => forgetWorkspace(index, workspace),
     }),

@@ -26,6 +26,7 @@ function service(stopContainers: (workspaceId: string) => Promise<void>) {
   const { deleteWorkspace } = workspaceService({
     workspaces,
     tokens,
+    wasRemoved: async () => false,
     stopContainers,
     forget: async () => {},
   });

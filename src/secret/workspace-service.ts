@@ -19,6 +19,8 @@ const log = logger("secret");
 export interface WorkspaceServiceDependencies {
   readonly workspaces: WorkspaceStore;
   readonly tokens: TokenStore;
+  /** Whether there was one of this name. */
+  readonly wasRemoved: (name: string) => Promise<boolean>;
   /** Stops the workspace's containers that live, and waits until they have ended. */
   readonly stopContainers: (workspaceId: string, signal: AbortSignal) => Promise<void>;
   /** Removes what stands outside the database: traces, and indexes that are nobody's any more. */
@@ -34,7 +36,8 @@ export function workspaceService(
 ): ServiceImpl<typeof WorkspaceService> {
   const { workspaces } = dependencies;
   return {
-    async createWorkspace({ name }) {
+    async createWorkspace({ name, reuseName }) {
+      if (!reuseName && (await dependencies.wasRemoved(name))) throw usedName(name);
       const { id } = await workspaces.create(name);
       const [made] = await workspaces.summaries(id);
       if (made === undefined) throw unknownWorkspace(name);
@@ -92,6 +95,16 @@ export async function namedWorkspace(
   const found = await workspaces.find(name);
   if (found === undefined || (role !== "admin" && found.id !== workspaceId)) throw unknownWorkspace(name);
   return found;
+}
+
+function usedName(name: string): SecretError {
+  return new SecretError(
+    "exists",
+    `there was a workspace ${name}, and what was told to trust its name would trust this one`,
+    {
+      next: `Take another name. Where clouds that trust workspace:${name} and [workspaces.${name}] of the configuration are meant for the new one: --reuse-name.`,
+    },
+  );
 }
 
 function toWire(workspace: WorkspaceSummary): WireWorkspace {

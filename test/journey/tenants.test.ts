@@ -176,7 +176,9 @@ test("a workspace that is removed by force is gone at once, wherever anything of
 });
 
 test("a workspace of the same name is another one, and sees nothing of the one before", async () => {
-  await scene.node.ok(["workspace", "create", "alpha"]);
+  const unasked = await scene.node.cli(["workspace", "create", "alpha"]);
+  expect([unasked.code, unasked.stderr]).toEqual([1, expect.stringContaining("--reuse-name")]);
+  await scene.node.ok(["workspace", "create", "alpha", "--reuse-name"]);
   const again: Tenant = {
     ...alpha,
     tokens: { ...alpha.tokens, owner: await scene.node.ok(tokenOf("owner", "alpha")) },
