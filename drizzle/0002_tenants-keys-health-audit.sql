@@ -150,4 +150,5 @@ BEGIN
 	RAISE EXCEPTION 'rows of audit_events are never changed or removed';
 END
 $$;--> statement-breakpoint
-CREATE TRIGGER "audit_events_append_only" BEFORE UPDATE OR DELETE OR TRUNCATE ON "audit_events" FOR EACH STATEMENT EXECUTE FUNCTION "audit_events_append_only"();
+CREATE TRIGGER "audit_events_append_only" BEFORE UPDATE OR DELETE OR TRUNCATE ON "audit_events" FOR EACH STATEMENT EXECUTE FUNCTION "audit_events_append_only"();--> statement-breakpoint
+ALTER TABLE "audit_events" ENABLE ALWAYS TRIGGER "audit_events_append_only";
