@@ -1,7 +1,10 @@
 const charactersMax = 255;
 const fieldsMax = 32;
-/** User name and password before a host, where a reference or a URL was written with them. */
-const userInformation = /(^|\/\/)[^/@\s]*:[^/@]*@(?!sha256:)/g;
+/**
+ * User name and password before a host, where a reference or a URL was written with them. The name ends at the first colon: with
+ * any colon, megabytes of them would be tried in pairs, for hours.
+ */
+const userInformation = /(^|\/\/)[^/@:\s]*:[^/@]*@(?!sha256:)/g;
 
 /**
  * A text as the audit keeps it: of at most 255 characters, and without what PostgreSQL does not take or what a terminal would

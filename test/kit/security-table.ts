@@ -326,6 +326,7 @@ export const attacks: readonly Attack[] = [
         "src/rpc/request.test.ts: a request that is too large is refused before it is read",
         "src/registry/issuer-fetch.test.ts: with an endless answer are cut off",
         "test/journey/bad-input-many.test.ts: ten thousand secrets in a workspace are made, listed, and in no run's way",
+        "src/audit/printable.test.ts: whoever sends %p over and over holds up nobody",
       ],
       [
         "a read that cannot be answered is EIO",
