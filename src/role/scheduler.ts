@@ -75,7 +75,6 @@ export async function startScheduler(config: Config, plane: ControlPlane): Promi
   const loop = await SchedulerLoop.start({
     schedulerId: randomUUID(),
     store: scheduling,
-    formerWorkers: plane.formerWorkers,
     ...attaching,
     containers,
     images,

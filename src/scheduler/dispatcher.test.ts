@@ -81,6 +81,15 @@ beforeAll(async () => {
     },
   });
   const store = new SchedulerStore(database);
+  await new WorkerIdentityStore(database).join({
+    workerId: "w1",
+    publicKeySha256: "k",
+    name: "worker",
+    tokenId: crypto.randomUUID(),
+    joinedFrom: "127.0.0.1",
+    certificateSerial: "1",
+    certificateNotAfter: new Date(Date.now() + 60_000),
+  });
   await store.register({
     id: "w1",
     name: "worker",
@@ -316,20 +325,24 @@ test("a scheduler that ends waits for no registry, and leaves the container to t
   expect((await containers.find(id))?.state).toBe("scheduled");
 });
 
+test("nothing is placed on a worker of an earlier version, which never joined", async () => {
+  const store = new SchedulerStore(postgres.database);
+  const certified = await store.worker("w1");
+  if (certified === undefined) throw new Error("there is no worker");
+  await store.register({ ...certified, id: "w0", address: "http://127.0.0.1:1" });
+  const id = await queued("team/app");
+  // It has less to do than the other: it would be chosen.
+  expect((await store.worker("w0"))?.containers).toBe(0);
+  await dispatcher.round();
+  await dispatcher.idle();
+  expect(await containers.find(id)).toMatchObject({ state: "scheduled", workerId: "w1", attempt: 1 });
+});
+
 test("a worker that is revoked while the credential is asked for gets nothing", async () => {
   const { database } = postgres;
   const store = new SchedulerStore(database);
   const gate = Promise.withResolvers<MintedPull>();
   registries = { late: () => gate.promise };
-  await new WorkerIdentityStore(database).join({
-    workerId: "w1",
-    publicKeySha256: "k",
-    name: "worker",
-    tokenId: crypto.randomUUID(),
-    joinedFrom: "127.0.0.1",
-    certificateSerial: "1",
-    certificateNotAfter: new Date(Date.now() + 60_000),
-  });
   const id = await queued("late");
   const own = new Dispatcher({ ...dependencies, schedulerId: "s3" });
   await own.round();

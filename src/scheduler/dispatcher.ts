@@ -14,7 +14,7 @@ import { type AttachDependencies, type AttachedCredentials, attachCredentials } 
 import { announce, type HandOverFailure, handOver, retract } from "./hand-over-client.ts";
 import { place } from "./place.ts";
 import type { SchedulerStore } from "./store.ts";
-import type { Worker } from "./worker.ts";
+import { isCertified, type Worker } from "./worker.ts";
 
 const log = logger("scheduler");
 const claimCount = 16;
@@ -236,7 +236,9 @@ export class Dispatcher {
   }
 
   #isReady(worker: Worker): boolean {
-    return worker.state === "ready" && (this.#suspects.get(worker.id) ?? 0) < Date.now();
+    return (
+      worker.state === "ready" && isCertified(worker) && (this.#suspects.get(worker.id) ?? 0) < Date.now()
+    );
   }
 }
 

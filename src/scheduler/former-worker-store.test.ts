@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, beforeEach, expect, test } from "bun:test";
+import { sql } from "drizzle-orm";
 import { WorkerIdentityStore } from "../cluster/identity-store.ts";
 import { ContainerStore } from "../container/store.ts";
 import { startTestPostgres, type TestPostgres } from "../db/postgres.test-kit.ts";
@@ -6,7 +7,7 @@ import { insertImage, insertWorkspace } from "../db/rows.test-kit.ts";
 import { workers } from "../db/schema.ts";
 import { workerIdentities } from "../db/schema-cluster.ts";
 import { FormerWorkerStore } from "./former-worker-store.ts";
-import { recoverFormerWorkers } from "./recovery.ts";
+import { recoverSilentWorkers } from "./recovery.ts";
 import { SchedulerStore } from "./store.ts";
 
 let server: TestPostgres;
@@ -73,21 +74,19 @@ const placed = async (workerId: string, ...then: readonly ("preparing" | "runnin
 };
 const workerOf = async (id: string) => (await containers.find(id))?.workerId;
 
-test("workers without an identity are lost at once, also again, and others are not", async () => {
-  await join("new");
-  for (const id of ["new", "old"]) await register(id);
-  expect(await former.retire()).toEqual([{ id: "old", name: "old", isNew: true }]);
-  expect(await former.retire()).toEqual([{ id: "old", name: "old", isNew: false }]);
-  expect((await store.workers()).map(({ id, state }) => `${id} ${state}`)).toEqual(["new ready", "old lost"]);
-});
-
-test("what they had is given up by name, or queued again where it had not begun", async () => {
+test("what a silent worker of an earlier version had is given up by name, or queued again where it had not begun", async () => {
   await register("old");
   const [running, scheduled] = [await placed("old", "preparing", "running"), await placed("old")];
-  await recoverFormerWorkers({ store, containers, formerWorkers: former }, await former.retire());
+  await recoverSilentWorkers(store, containers, 30_000);
+  // As long as an earlier scheduler beside this one hears from it.
+  expect((await containers.find(running))?.state).toBe("running");
+  await server.database.query((db) =>
+    db.update(workers).set({ lastHeartbeatAt: sql`last_heartbeat_at - interval '31 seconds'` }),
+  );
+  await recoverSilentWorkers(store, containers, 30_000);
   const [failed, queued] = [await containers.find(running), await containers.find(scheduled)];
   expect([failed?.state, queued?.state]).toEqual(["failed", "pending"]);
-  expect(failed?.reason).toStartWith("its worker old (old) is of an earlier version");
+  expect(failed?.reason).toStartWith("its worker old (old) was lost: it is of an earlier version");
 });
 
 test("a successor gets all containers of a former worker, ended ones too, and the former is forgotten", async () => {

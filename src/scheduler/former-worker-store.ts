@@ -1,43 +1,17 @@
-import { and, eq, inArray, isNull, ne, notExists, sql } from "drizzle-orm";
+import { and, eq, inArray, isNull, notExists, sql } from "drizzle-orm";
 import { placedStates } from "../container/state.ts";
 import type { Database, Queries } from "../db/database.ts";
 import { containers, workers } from "../db/schema.ts";
 import { workerIdentities } from "../db/schema-cluster.ts";
-import type { WorkerState } from "./worker.ts";
-
-export interface FormerWorker {
-  readonly id: string;
-  readonly name: string;
-  /** Found now, and not at an earlier start. */
-  readonly isNew: boolean;
-}
 
 /**
  * The workers of earlier versions, in which each chose its own id and none had a certificate: rows without an identity.
- * None of them can speak to this scheduler, and nothing may be given to whoever answers at their addresses by now.
  */
 export class FormerWorkerStore {
   readonly #database: Database;
 
   constructor(database: Database) {
     this.#database = database;
-  }
-
-  /** Makes them lost at once, and returns all of them; what they had stays theirs for now. */
-  async retire(): Promise<FormerWorker[]> {
-    const state: WorkerState = "lost";
-    return this.#database.transaction(async (tx) => {
-      const found = await tx
-        .update(workers)
-        .set({ state })
-        .where(and(ne(workers.state, state), withoutIdentity(tx)))
-        .returning({ id: workers.id });
-      const all = await tx
-        .select({ id: workers.id, name: workers.name })
-        .from(workers)
-        .where(withoutIdentity(tx));
-      return all.map((worker) => ({ ...worker, isNew: found.some(({ id }) => id === worker.id) }));
-    });
   }
 
   /**

@@ -1,8 +1,7 @@
 import { messageOf } from "../std/error.ts";
 import { logger } from "../std/log.ts";
 import { Dispatcher, type DispatcherDependencies } from "./dispatcher.ts";
-import type { FormerWorker, FormerWorkerStore } from "./former-worker-store.ts";
-import { recoverFormerWorkers, recoverSilentWorkers } from "./recovery.ts";
+import { recoverSilentWorkers } from "./recovery.ts";
 import type { Subscription } from "./store.ts";
 
 const log = logger("scheduler");
@@ -11,17 +10,11 @@ const roundIntervalMs = 1_000;
 export const silentMs = 30_000;
 export const heartbeatIntervalMs = 5_000;
 
-export interface SchedulerLoopDependencies extends DispatcherDependencies {
-  readonly formerWorkers: FormerWorkerStore;
-}
-
 /** A scheduler at work: rounds over the queue whenever something is queued, and every second for what must be retried. */
 export class SchedulerLoop {
   readonly #dispatcher: Dispatcher;
-  readonly #dependencies: SchedulerLoopDependencies;
+  readonly #dependencies: DispatcherDependencies;
   readonly #startedAt = Date.now();
-  /** Those whose containers have not been given up yet. */
-  #former: readonly FormerWorker[] = [];
   #subscription: Subscription | undefined;
   #running: Promise<void> = Promise.resolve();
   #again = false;
@@ -29,15 +22,13 @@ export class SchedulerLoop {
   #closed = false;
   #timer: ReturnType<typeof setInterval> | undefined;
 
-  private constructor(dependencies: SchedulerLoopDependencies) {
+  private constructor(dependencies: DispatcherDependencies) {
     this.#dependencies = dependencies;
     this.#dispatcher = new Dispatcher(dependencies);
   }
 
-  static async start(dependencies: SchedulerLoopDependencies): Promise<SchedulerLoop> {
+  static async start(dependencies: DispatcherDependencies): Promise<SchedulerLoop> {
     const loop = new SchedulerLoop(dependencies);
-    // Before the first round, in which something could be placed there.
-    loop.#former = await dependencies.formerWorkers.retire();
     loop.#subscription = await dependencies.store.subscribePending(() => loop.#wake());
     loop.#timer = setInterval(() => loop.#wake(), roundIntervalMs);
     loop.#wake();
@@ -70,10 +61,7 @@ export class SchedulerLoop {
       }
       // After a start the workers first get the time to say that they are there.
       if (Date.now() - this.#startedAt > silentMs) {
-        const { store, containers, formerWorkers } = this.#dependencies;
-        await recoverSilentWorkers(store, containers, silentMs);
-        await recoverFormerWorkers({ store, containers, formerWorkers }, this.#former);
-        this.#former = [];
+        await recoverSilentWorkers(this.#dependencies.store, this.#dependencies.containers, silentMs);
       }
     } catch (error) {
       log.error("a scheduling round failed", { error: messageOf(error) });

@@ -32,3 +32,11 @@ export interface Worker extends NewWorker {
   /** Of its latest certificate; undefined: it never had one. */
   readonly certificateNotAfter: Date | undefined;
 }
+
+/**
+ * Whether it ever joined. Workers of earlier versions did not: nothing may be given to whoever answers at their addresses by
+ * now, though an earlier scheduler beside this one may still hear from them.
+ */
+export function isCertified({ certificateNotAfter }: Pick<Worker, "certificateNotAfter">): boolean {
+  return certificateNotAfter !== undefined;
+}
