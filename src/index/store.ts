@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { isDigest } from "../reference/digest.ts";
 import { writeFileAtomic } from "../std/atomic-file.ts";
 import { errnoOf } from "../std/error.ts";
+import { makePrivateFolder } from "../std/private-folder.ts";
 import { IndexError, writeError } from "./error.ts";
 import { decodeImageIndex, encodeImageIndex, imageIndexSha256 } from "./image-index-json.ts";
 import { besideName, FileHashes, moveFile, verifyFile } from "./store-file.ts";
@@ -78,6 +79,8 @@ export class IndexStore {
   /** Opens the store, makes its directories, and removes what interrupted writers left behind. */
   static async open(directory: string): Promise<IndexStore> {
     const store = new IndexStore(directory);
+    // What files private images have, and what their starts read, is nobody's on this host who is not of the store's group.
+    for (const name of ["layers", "images", "traces"]) await makePrivateFolder(join(directory, name));
     for (const folder of [store.#layers, store.#images]) {
       await mkdir(folder, { recursive: true });
       for (const name of await readdir(folder)) {

@@ -6,6 +6,7 @@ import type { Trace } from "../index/trace.ts";
 import type { BlobSource } from "../registry/blob-source.ts";
 import { messageOf } from "../std/error.ts";
 import { logger } from "../std/log.ts";
+import { makePrivateFolder } from "../std/private-folder.ts";
 import { AdoptedMount } from "./adopted-mount.ts";
 import { BackgroundBudget } from "./background-budget.ts";
 import { MountError } from "./error.ts";
@@ -101,6 +102,8 @@ export class LazyMounts {
    */
   static async create(options: LazyMountsOptions): Promise<LazyMounts> {
     const mountsDir = join(resolve(options.stateDir), "mounts");
+    // An image's own modes are for its containers: on this host nobody else is to read its files, nor run what is setuid there.
+    await makePrivateFolder(resolve(options.stateDir));
     await mkdir(mountsDir, { recursive: true, mode: 0o755 });
     const lock = await FileLock.takeAlone(join(resolve(options.stateDir), "mounts.lock"));
     if (lock === undefined)

@@ -280,6 +280,16 @@ export const attacks: readonly Attack[] = [
     ],
   },
   {
+    attack: "another user of the host looks for what tenants have there",
+    defences: [
+      [
+        "what is mounted, indexed and cached is in folders that only the node passes",
+        "test/journey/local-user.test.ts: another user of the host reads no file of an image that is built, mounted or running here",
+        "test/journey/local-user.test.ts: folders that an earlier version left open are closed at the next start",
+      ],
+    ],
+  },
+  {
     attack: "a crash leaves memory in a file, or a variable has the executable run or show something else",
     defences: [
       [
