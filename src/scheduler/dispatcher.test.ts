@@ -330,8 +330,8 @@ test("nothing is placed on a worker of an earlier version, which never joined", 
   const certified = await store.worker("w1");
   if (certified === undefined) throw new Error("there is no worker");
   await store.register({ ...certified, id: "w0", address: "http://127.0.0.1:1" });
-  const id = await queued("team/app");
-  // It has less to do than the other: it would be chosen.
+  const id = await queued("cold");
+  // The other has more to do, and the image no more than this one: it would be chosen.
   expect((await store.worker("w0"))?.containers).toBe(0);
   await dispatcher.round();
   await dispatcher.idle();
