@@ -61,6 +61,14 @@ function describeConnectError(error: ConnectError): Failure {
       exitCode: 1,
     };
   }
+  if (error.code === Code.Unimplemented) {
+    return {
+      message: "the node knows nothing of this: it is of an earlier version, or no oci-node",
+      code: "unimplemented",
+      next: "Upgrade the node, or check OCI_NODE_URL.",
+      exitCode: 1,
+    };
+  }
   if (error.code === Code.Unauthenticated) {
     return {
       message: error.rawMessage,

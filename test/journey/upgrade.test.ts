@@ -3,6 +3,7 @@ import { randomUUID } from "node:crypto";
 import { existsSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { createServer as createHttpServer, type RequestListener } from "node:http";
+import { createServer as createHttp2Server } from "node:http2";
 import { createServer as createHttpsServer } from "node:https";
 import { connect, createServer, type Server } from "node:net";
 import { join } from "node:path";
@@ -12,7 +13,8 @@ import { TestCluster } from "../kit/cluster.ts";
 import { makeEarlier } from "../kit/earlier.ts";
 import { tell } from "../kit/inside.ts";
 import { leftovers } from "../kit/leftovers.ts";
-import { TestNode } from "../kit/node.ts";
+import { runCli, TestNode } from "../kit/node.ts";
+import { product } from "../kit/product.ts";
 import { push } from "../kit/push.ts";
 import { TestRegistry } from "../kit/registry.ts";
 import { TestAuthority } from "../kit/tls-server.ts";
@@ -186,6 +188,21 @@ test("a worker and a scheduler of different versions say so, and the worker join
     }
   });
 }, 180_000);
+
+test("a command that the node does not know says so", async () => {
+  // What a gateway answers to a service of a later version.
+  const earlier = createHttp2Server((_, response) => response.writeHead(404).end());
+  await new Promise<void>((resolve) => earlier.listen(0, "127.0.0.1", resolve));
+  const { port } = earlier.address() as { port: number };
+  const env = { OCI_NODE_URL: `http://127.0.0.1:${port}`, OCI_NODE_TOKEN: "ocn_x" };
+  const told = await runCli(await product(), ["token", "ls"], { env });
+  earlier.close();
+  expect([told.code, told.stderr]).toEqual([
+    1,
+    "oci-node: the node knows nothing of this: it is of an earlier version, or no oci-node\n" +
+      "  Upgrade the node, or check OCI_NODE_URL.\n",
+  ]);
+});
 
 /** Whoever may have the port that a worker had. */
 async function listen(): Promise<{ server: Server; url: string; connections: number }> {
