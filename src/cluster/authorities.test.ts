@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, beforeEach, expect, test } from "bun:test";
+import { X509Certificate } from "node:crypto";
 import { eq } from "drizzle-orm";
 import { startTestPostgres, type TestPostgres } from "../db/postgres.test-kit.ts";
 import { clusterAuthorities } from "../db/schema-cluster.ts";
@@ -6,7 +7,9 @@ import { LocalKey } from "../secret/kek.ts";
 import { singleKey } from "../secret/keyring.ts";
 import { ClusterAuthorities } from "./authorities.ts";
 import { AuthorityStore } from "./authority-store.ts";
+import { makeAuthority } from "./certificate.ts";
 import { ControlPlaneIdentity } from "./control-plane-identity.ts";
+import { authorityId } from "./join-token.ts";
 
 let server: TestPostgres;
 let store: AuthorityStore;
@@ -51,6 +54,22 @@ test("the key is not in the row, opens under its own key alone, and in its own r
       .update(clusterAuthorities)
       .set({ id: "0".repeat(64) })
       .where(eq(clusterAuthorities.id, row.id)),
+  );
+  await expect(ClusterAuthorities.open(store, ring)).rejects.toMatchObject({ code: "undecryptable" });
+});
+
+test("whoever writes the table has no authority of his own trusted, in a row of his nor in another's", async () => {
+  const own = await ClusterAuthorities.open(store, ring);
+  const [row] = (await store.list()) as [Awaited<ReturnType<typeof store.list>>[number]];
+  const { certificate: certificatePem } = await makeAuthority(Date.now());
+  const id = authorityId(new X509Certificate(certificatePem).raw);
+  // The best that he has for a sealed key is another row's.
+  await server.database.query((db) =>
+    db.insert(clusterAuthorities).values({ ...row, id, certificatePem, createdAt: new Date(0) }),
+  );
+  expect((await ClusterAuthorities.open(store, ring)).trusted).toEqual(own.trusted);
+  await server.database.query((db) =>
+    db.update(clusterAuthorities).set({ certificatePem }).where(eq(clusterAuthorities.id, row.id)),
   );
   await expect(ClusterAuthorities.open(store, ring)).rejects.toMatchObject({ code: "undecryptable" });
 });

@@ -1,9 +1,10 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "bun:test";
-import { createPublicKey, verify } from "node:crypto";
+import { createPublicKey, generateKeyPairSync, verify } from "node:crypto";
 import { rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { eq } from "drizzle-orm";
+import { calculateJwkThumbprint, type JWK } from "jose";
 import { startTestPostgres, type TestPostgres } from "../db/postgres.test-kit.ts";
 import { identityKeys } from "../db/schema-cluster.ts";
 import { IdentityIssuer } from "./identity-issuer.ts";
@@ -115,6 +116,33 @@ describe("what the issuer publishes", () => {
     const sets = await Promise.all(issuers.map((each) => each.keySet()));
     expect(new Set(sets.map(({ keys }) => JSON.stringify(keys))).size).toBe(1);
     for (const token of tokens) verified(token.expose(), sets[0]?.keys ?? []);
+  });
+});
+
+describe("a key that somebody writes into the table", () => {
+  const insert = (row: typeof identityKeys.$inferInsert) =>
+    server.database.query((db) => db.insert(identityKeys).values(row));
+
+  test("is not published: its private half is nowhere that opens", async () => {
+    await issuer().keySet();
+    const [row] = await new IdentityKeyStore(server.database).list();
+    const { publicKey } = generateKeyPairSync("rsa", { modulusLength: 2048 });
+    const publicJwk = publicKey.export({ format: "jwk" }) as JWK;
+    await insert({ ...row!, id: await calculateJwkThumbprint(publicJwk), publicJwk });
+    const { keys } = await issuer().keySet();
+    expect(keys.map(({ kid }) => kid)).toEqual([row?.id as string]);
+  });
+
+  test("is not published in the place of another, nor is anything beside a key", async () => {
+    const before = await issuer().keySet();
+    const [row] = await new IdentityKeyStore(server.database).list();
+    await server.database.query((db) => db.delete(identityKeys));
+    await insert({ ...row!, publicJwk: { ...row!.publicJwk, x5u: "https://elsewhere.example" } });
+    expect(await issuer().keySet()).toEqual(before);
+    await server.database.query((db) => db.delete(identityKeys));
+    const { publicKey } = generateKeyPairSync("rsa", { modulusLength: 2048 });
+    await insert({ ...row!, publicJwk: publicKey.export({ format: "jwk" }) as JWK });
+    expect((await issuer().keySet()).keys).toEqual([]);
   });
 });
 

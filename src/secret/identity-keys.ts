@@ -1,9 +1,11 @@
 import { calculateJwkThumbprint, exportJWK, exportPKCS8, generateKeyPair, importPKCS8, type JWK } from "jose";
+import { logger } from "../std/log.ts";
 import { SingleFlight } from "../std/single-flight.ts";
 import { SecretError } from "./error.ts";
 import type { IdentityKeyRow, IdentityKeyStore } from "./identity-key-store.ts";
 import { type Keyring, openUnder, type SealPlace, sealUnder } from "./keyring.ts";
 
+const log = logger("secret");
 const dayMs = 24 * 3_600_000;
 /** A key of this age gets a successor. */
 const successorAfterMs = 90 * dayMs;
@@ -43,6 +45,9 @@ export class IdentityKeys {
   readonly #now: () => number;
   readonly #flight = new SingleFlight<readonly IdentityKeyRow[]>();
   #known: { readonly rows: readonly IdentityKeyRow[]; readonly atMs: number } | undefined;
+  #vetted: { readonly rows: readonly IdentityKeyRow[]; readonly own: readonly IdentityKeyRow[] } | undefined;
+  /** Ids of keys that this cluster made. */
+  readonly #own = new Set<string>();
   #opened: { readonly kid: string; readonly key: CryptoKey } | undefined;
 
   constructor(store: IdentityKeyStore, ring: Keyring, now: () => number = Date.now) {
@@ -61,13 +66,14 @@ export class IdentityKeys {
     return this.#opened;
   }
 
-  /** The public halves that verifiers may need now (RFC 7517). */
+  /** The public halves that verifiers may need now (RFC 7517). Throws SecretError `key_unreachable`, `key_refused`. */
   async published(): Promise<JWK[]> {
     const rows = await this.#rows();
     const { published } = planKeys(rows, this.#now());
-    return rows
+    if (this.#vetted?.rows !== rows) this.#vetted = { rows, own: await this.#ownOf(rows) };
+    return this.#vetted.own
       .filter(({ id }) => published.includes(id))
-      .map(({ id, publicJwk }) => ({ ...publicJwk, kid: id, use: "sig", alg: "RS256" }));
+      .map(({ id, publicJwk: { kty, n, e } }) => ({ kty, n, e, kid: id, use: "sig", alg: "RS256" }) as JWK);
   }
 
   async #rows(): Promise<readonly IdentityKeyRow[]> {
@@ -79,6 +85,32 @@ export class IdentityKeys {
       this.#known = { rows, atMs: this.#now() };
       return rows;
     });
+  }
+
+  /**
+   * The rows whose private half opens. A cloud believes whatever is signed with a key that is published: who only writes the table
+   * must not get one of his own in.
+   */
+  async #ownOf(rows: readonly IdentityKeyRow[]): Promise<IdentityKeyRow[]> {
+    const own: IdentityKeyRow[] = [];
+    for (const row of rows) {
+      if (await this.#isOwn(row)) own.push(row);
+      else log.error("a signing key is not published: its row does not open", { key: row.id });
+    }
+    return own;
+  }
+
+  async #isOwn(row: IdentityKeyRow): Promise<boolean> {
+    if ((await thumbprintOf(row.publicJwk)) !== row.id) return false;
+    if (this.#own.has(row.id)) return true;
+    try {
+      await this.#open(row);
+      this.#own.add(row.id);
+      return true;
+    } catch (error) {
+      if (error instanceof SecretError && error.code === "undecryptable") return false;
+      throw error;
+    }
   }
 
   async #succeed(): Promise<readonly IdentityKeyRow[]> {
@@ -104,6 +136,10 @@ export class IdentityKeys {
     pem.fill(0);
     return key;
   }
+}
+
+async function thumbprintOf(publicJwk: JWK): Promise<string | undefined> {
+  return await calculateJwkThumbprint(publicJwk).catch(() => undefined);
 }
 
 function placeOf(id: string): SealPlace {

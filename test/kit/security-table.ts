@@ -152,6 +152,12 @@ export const attacks: readonly Attack[] = [
         "src/secret/envelope.test.ts: no two lists of names bind to the same bytes",
       ],
       [
+        "authorities and signing keys count where their private half opens in their row",
+        "src/cluster/authorities.test.ts: whoever writes the table has no authority of his own trusted, in a row of his nor in another's",
+        "src/secret/identity-issuer.test.ts: is not published: its private half is nowhere that opens",
+        "src/secret/identity-issuer.test.ts: is not published in the place of another, nor is anything beside a key",
+      ],
+      [
         "what key services wrap is bound to its place and checked on its way",
         "src/secret/key-services.test.ts: gives back what it wrapped, at its place only",
         "src/secret/key-services.test.ts: opens nothing whose bytes changed, were cut off, or are another key's",
