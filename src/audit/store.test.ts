@@ -121,6 +121,14 @@ describe("a list", () => {
     expect(await actions({ target: "' or true --" })).toEqual([]);
   });
 
+  test("has by a secret's name what was done with it under another's: builds, runs, workers that got it", async () => {
+    const target = { kind: "image", name: "ghcr.io/acme/app:1" } as const;
+    await store.append(event({ action: "image.build", target, fields: { secret: "kept-by-build" } }));
+    await store.append(event({ action: "image.build", target, fields: { why: "kept-by-build" } }));
+    const found = await listed({ target: "kept-by-build" });
+    expect(found.map(({ fields }) => fields)).toEqual([{ secret: "kept-by-build" }]);
+  });
+
   test("comes in pages, so that 100,000 events are never in memory at once", async () => {
     await execute(
       `insert into audit_events (actor_kind, actor_id, actor_name, action, target_kind, outcome)

@@ -17,13 +17,15 @@ export interface AuditFilter {
   readonly workspace?: string | undefined;
   /** `secret.update`, or the kind of its target: `secret`. */
   readonly action?: string | undefined;
-  /** Id or name. */
+  /** Id or name: of what it was done to, or of what was used or made in it, as a secret by a build. */
   readonly target?: string | undefined;
   /** The latest so many. */
   readonly limit?: number | undefined;
 }
 
 const pageRows = 500;
+/** Fields that name things: a build that keeps a credential touches that secret, though its target is the image. */
+const involved = ["secret", "image", "container", "worker"] as const;
 
 /** The table that is only ever added to. */
 export class AuditStore {
@@ -131,7 +133,11 @@ function conditions(filter: AuditFilter): SQL[] {
         : sql`split_part(${auditEvents.action}, '.', 1) = ${action}`,
     target === undefined
       ? undefined
-      : or(eq(auditEvents.targetId, target), eq(auditEvents.targetName, target)),
+      : or(
+          eq(auditEvents.targetId, target),
+          eq(auditEvents.targetName, target),
+          ...involved.map((field) => eq(sql`${auditEvents.fields} ->> ${field}`, target)),
+        ),
   ];
   return all.filter((condition) => condition !== undefined);
 }

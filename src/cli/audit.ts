@@ -39,7 +39,7 @@ export const audit = command<AuditFlags>({
     },
     workspace: text("Only this workspace's, by name or id; also one that is gone", "W"),
     action: text("Only this action, such as secret.update, or all of a kind: secret", "A"),
-    target: text("Only what was done to this, by name or id", "T"),
+    target: text("Only what was done to this or with it, by name or id", "T"),
     limit: {
       kind: "parsed",
       parse: parseLimit,
@@ -135,13 +135,11 @@ function parseSince(written: string): Date {
   const ago = days === undefined ? parseDuration(written) : Number(days) * 24 * 3_600_000;
   const since = ago === undefined ? new Date(written) : new Date(Date.now() - ago);
   if (/^\d/.test(written) && !Number.isNaN(since.getTime())) return since;
-  throw new CliError("usage", `${JSON.stringify(written)} is no time`, {
-    next: "Write 24h, 7d or 2027-01-31.",
-  });
+  throw new CliError("usage", `${JSON.stringify(written)} is no time: write 24h, 7d or 2027-01-31`);
 }
 
 function parseLimit(written: string): number {
   const limit = Number(written);
   if (/^\d+$/.test(written) && limit > 0 && limit < 2 ** 31) return limit;
-  throw new CliError("usage", `${JSON.stringify(written)} is no number of events`);
+  throw new CliError("usage", `${JSON.stringify(written)} is no number of events: write one such as 20`);
 }
