@@ -79,21 +79,29 @@ test("tokens of the cluster have no workspace, and all others have one", async (
   }
 });
 
-test("a use is noted to the minute, and not again in that minute", async () => {
+test("a use is noted to the minute, not again in that minute, and never as before the token was made", async () => {
   const { token, tokenId } = await store.create({ workspaceId, role: "viewer", name: "used" });
   expect((await store.get(tokenId)).lastUsedAt).toBeUndefined();
   await store.verify(token);
-  const noted = (await store.get(tokenId)).lastUsedAt;
-  expect(noted?.getSeconds()).toBe(0);
+  const { lastUsedAt: noted, createdAt } = await store.get(tokenId);
+  expect(noted).toEqual(createdAt);
   const mark = new Date(Date.now() - 30_000);
   const write = (lastUsedAt: Date) =>
     server.database.query((db) => db.update(tokens).set({ lastUsedAt }).where(eq(tokens.id, tokenId)));
   await write(mark);
   await store.verify(token);
   expect((await store.get(tokenId)).lastUsedAt).toEqual(mark);
+  await server.database.query((db) =>
+    db
+      .update(tokens)
+      .set({ createdAt: new Date(0) })
+      .where(eq(tokens.id, tokenId)),
+  );
   await write(new Date(Date.now() - 3_600_000));
   await store.verify(token);
-  expect((await store.get(tokenId)).lastUsedAt?.getTime()).toBeGreaterThanOrEqual(noted?.getTime() ?? 0);
+  const later = (await store.get(tokenId)).lastUsedAt;
+  expect(later?.getSeconds()).toBe(0);
+  expect(later?.getTime()).toBeGreaterThan(Date.now() - 120_000);
 });
 
 test("the last token of an administrator stays unless forced, also against two who revoke each other", async () => {

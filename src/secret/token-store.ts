@@ -114,13 +114,15 @@ export class TokenStore {
   }
 
   /** Revokes all tokens of a workspace. */
-  async revokeAll(workspaceId: string): Promise<void> {
-    await this.#database.query((db) =>
+  async revokeAll(workspaceId: string): Promise<number> {
+    const revoked = await this.#database.query((db) =>
       db
         .update(tokens)
         .set({ revokedAt: sql`now()` })
-        .where(and(ownedBy({ workspaceId }), isNull(tokens.revokedAt))),
+        .where(and(ownedBy({ workspaceId }), isNull(tokens.revokedAt)))
+        .returning({ expiresAt: tokens.expiresAt }),
     );
+    return revoked.filter(({ expiresAt }) => expiresAt === null || expiresAt.getTime() > Date.now()).length;
   }
 
   /** Removes the tokens of one name: those that a node makes for itself would be more with each start. */
@@ -140,7 +142,10 @@ export class TokenStore {
   async #noteUse(tokenId: string): Promise<void> {
     try {
       await this.#database.query((db) =>
-        db.update(tokens).set({ lastUsedAt: sql`date_trunc('minute', now())` }).where(eq(tokens.id, tokenId)),
+        db
+          .update(tokens)
+          .set({ lastUsedAt: sql`greatest(date_trunc('minute', now()), ${tokens.createdAt})` })
+          .where(eq(tokens.id, tokenId)),
       );
     } catch (error) {
       log.warn("the use of a token was not noted", { token: tokenId, error: messageOf(error) });
