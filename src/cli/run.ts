@@ -160,11 +160,16 @@ function exitCodeOf(container: Container): number {
 }
 
 async function followLogs(containers: Containers, id: string, json: boolean): Promise<void> {
-  const started = await watchUntil(
-    containers,
-    id,
-    (container) => container.state === ContainerState.RUNNING || hasEnded(container),
-  );
+  let told = "";
+  const started = await watchUntil(containers, id, (container) => {
+    if (container.state === ContainerState.PENDING && !json) {
+      void whyQueued(containers, id).then((why) => {
+        if (why !== "" && why !== told) note(`oci-node: container ${id} ${why}`);
+        told = why;
+      });
+    }
+    return container.state === ContainerState.RUNNING || hasEnded(container);
+  });
   if (started.startedAt === undefined) return;
   try {
     for await (const piece of containers.streamLogs({ id, follow: true })) {
@@ -175,6 +180,13 @@ async function followLogs(containers: Containers, id: string, json: boolean): Pr
   } catch (thrown) {
     note(`oci-node: the output could not be read to its end: ${ConnectError.from(thrown).rawMessage}`);
   }
+}
+
+/** What a container in the queue waits for, as the scheduler said last; empty: nothing was said, or it is gone. */
+async function whyQueued(containers: Containers, id: string): Promise<string> {
+  const { container } = await containers.getContainer({ id }).catch(() => ({ container: undefined }));
+  if (container?.state !== ContainerState.PENDING) return "";
+  return container.events.findLast(({ kind }) => kind === "queue")?.message ?? "";
 }
 
 async function watchUntil(

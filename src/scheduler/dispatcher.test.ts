@@ -12,7 +12,7 @@ import { marshalCredentials } from "../credential/marshal.ts";
 import { credentialMap } from "../credential/value.ts";
 import { startTestPostgres, type TestPostgres } from "../db/postgres.test-kit.ts";
 import { insertImage } from "../db/rows.test-kit.ts";
-import { images } from "../db/schema.ts";
+import { images, containers as rows, workers } from "../db/schema.ts";
 import { CredentialDelivery } from "../gen/oci_node/v1/image_credential_pb.ts";
 import { type ContainerRequest, WorkerService } from "../gen/oci_node/v1/worker_service_pb.ts";
 import { ImageStore } from "../image/store.ts";
@@ -336,6 +336,27 @@ test("nothing is placed on a worker of an earlier version, which never joined", 
   await dispatcher.round();
   await dispatcher.idle();
   expect(await containers.find(id)).toMatchObject({ state: "scheduled", workerId: "w1", attempt: 1 });
+});
+
+test("a container that no worker can take now says once what it waits for", async () => {
+  const id = await queued("team/app");
+  const own = new Dispatcher({ ...dependencies, schedulerId: "s-waits" });
+  const waits = async () =>
+    (await containers.events(id)).filter(({ kind }) => kind === "queue").map(({ message }) => message);
+  const looks = async () => {
+    await postgres.database.query((db) => db.update(rows).set({ leaseUntil: null }).where(eq(rows.id, id)));
+    await own.round();
+    await own.idle();
+  };
+  const setState = (state: string) =>
+    postgres.database.query((db) => db.update(workers).set({ state }).where(eq(workers.id, "w1")));
+  await setState("lost");
+  await looks();
+  await looks();
+  expect(await waits()).toEqual(["waits: no worker is ready"]);
+  await setState("ready");
+  await looks();
+  expect(await containers.find(id)).toMatchObject({ state: "scheduled", workerId: "w1" });
 });
 
 test("a worker that is revoked while the credential is asked for gets nothing", async () => {

@@ -22,6 +22,8 @@ const claimLeaseMs = 30_000;
 const confirmLeaseMs = 30_000;
 const retryInMs = 1_000;
 const suspectMs = 5_000;
+/** What waits is looked at every second: of what was not seen for so long nothing need be known. */
+const waitKeptMs = 60_000;
 const attemptsMax = 5;
 const announcedAfterMs = 5;
 /** Hand-overs at once: more wait, as they hold what they have read. */
@@ -44,6 +46,8 @@ export class Dispatcher {
   readonly #warm = new Map<string, Set<string>>();
   /** Hand-overs that run, and whose. A registry or a worker that is slow keeps nobody else's container. */
   readonly #handOvers = new Map<Promise<void>, string>();
+  /** Containers that wait, what for, and when that was seen last. */
+  readonly #waits = new Map<string, { readonly reason: string; readonly at: number }>();
   readonly #closing = new AbortController();
 
   constructor(dependencies: DispatcherDependencies) {
@@ -114,6 +118,7 @@ export class Dispatcher {
       return;
     }
     if (placement.kind === "wait") {
+      await this.#tellWait(container, placement.reason);
       await store.releaseClaim(container.id, schedulerId, retryInMs);
       return;
     }
@@ -129,6 +134,17 @@ export class Dispatcher {
       attempt: placed.container.attempt,
     });
     await this.#begin(placed.container, image, worker);
+  }
+
+  /** Once per reason: whoever waits for a container shall know what it waits for. */
+  async #tellWait(container: Container, reason: string): Promise<void> {
+    const now = Date.now();
+    for (const [id, { at }] of this.#waits) if (now - at > waitKeptMs) this.#waits.delete(id);
+    const told = this.#waits.get(container.id)?.reason === reason;
+    this.#waits.set(container.id, { reason, at: now });
+    if (told) return;
+    const events = [{ kind: "queue", message: `waits: ${reason}`, fields: {} }];
+    await this.#dependencies.containers.observe(container.id, { attempt: container.attempt }, { events });
   }
 
   /** A hand-over whose end nobody saw: again to the same worker, which knows whether it has it already. */
