@@ -55,13 +55,17 @@ const list = command<{ json: boolean }>({
 });
 
 const remove = command<{ json: boolean; force: boolean }, [string]>({
-  brief: "Remove a workspace with all that is in it; refused while its containers live",
+  brief: "Remove a workspace; refused while anything is in it, unless forced",
   fullDescription:
     "For administrators. Its secrets, images, tokens and ended containers go at once and for good, with the only copy of " +
     "the key that opens them; what the audit says of it stays. Backups of the database still hold it. Clouds that were " +
     "told to trust the workspace by its name would trust the next one of that name, too: take that back there.",
   flags: {
-    force: { kind: "boolean", default: false, brief: "Revoke its tokens and stop its containers first" },
+    force: {
+      kind: "boolean",
+      default: false,
+      brief: "Also one with secrets and images; its tokens are revoked and its containers stopped first",
+    },
   },
   positional: words({ placeholder: "NAME", brief: "Name of the workspace" }),
   async run({ json, force }, name) {

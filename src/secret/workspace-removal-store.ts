@@ -15,9 +15,13 @@ const namedMax = 5;
 
 /**
  * Removes a workspace in one transaction: its secrets, images, ended containers, tokens, webhooks and alerts go with its
- * row. The only copy of its key is overwritten first. The row is locked meanwhile, so that nothing is made in it.
+ * row; with `onlyEmpty` not while there are secrets or images. The only copy of its key is overwritten first. The row is locked meanwhile, so that nothing is made in it.
  */
-export async function removeWorkspace(database: Database, name: string): Promise<RemovedWorkspace> {
+export async function removeWorkspace(
+  database: Database,
+  name: string,
+  { onlyEmpty = false }: { readonly onlyEmpty?: boolean } = {},
+): Promise<RemovedWorkspace> {
   return await database.transaction(async (tx) => {
     const [row] = await tx
       .select({ id: workspaces.id, wrappedKey: workspaces.wrappedKey })
@@ -27,6 +31,7 @@ export async function removeWorkspace(database: Database, name: string): Promise
     const [summary] = row === undefined ? [] : await summariesIn(tx, row.id);
     if (row === undefined || summary === undefined) throw unknownWorkspace(name);
     await refuseWhileRunning(tx, row.id, name);
+    if (onlyEmpty) refuseWithContents(summary);
     const manifests = await tx
       .selectDistinct({ digest: images.manifestDigest })
       .from(images)
@@ -61,6 +66,14 @@ async function refuseWhileRunning(tx: Queries, workspaceId: string, name: string
   const more = living.length > named.length ? ` and ${living.length - named.length} more` : "";
   throw new SecretError("in_use", `workspace ${name} has containers that live: ${named.join(", ")}${more}`, {
     next: "Stop them first, or let --force do it.",
+  });
+}
+
+/** Nothing brings them back: that has to be meant. */
+function refuseWithContents({ name, secrets, images }: WorkspaceSummary): void {
+  if (secrets + images === 0) return;
+  throw new SecretError("in_use", `workspace ${name} is not empty: secrets: ${secrets}, images: ${images}`, {
+    next: "Remove them first, or let --force do it: nothing brings them back but a backup of the database.",
   });
 }
 

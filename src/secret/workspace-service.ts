@@ -50,7 +50,7 @@ export function workspaceService(
     async deleteWorkspace({ name, force }, context) {
       const removed = force
         ? await removeByForce(dependencies, name, context.signal)
-        : await workspaces.remove(name);
+        : await workspaces.remove(name, { onlyEmpty: true });
       log.info("workspace removed", { workspace: name, id: removed.id });
       await dependencies.forget(removed);
       return { workspace: toWire(removed) };
@@ -66,11 +66,11 @@ async function removeByForce(
 ): Promise<RemovedWorkspace> {
   const workspace = await workspaces.find(name);
   if (workspace === undefined) throw unknownWorkspace(name);
-  await tokens.revokeAll(workspace.id);
+  const revoked = await tokens.revokeAll(workspace.id);
   for (let attempt = 1; ; attempt += 1) {
     await stopContainers(workspace.id, signal);
     try {
-      return await workspaces.remove(name);
+      return { ...(await workspaces.remove(name)), tokens: revoked };
     } catch (error) {
       const more = error instanceof SecretError && error.code === "in_use";
       if (!more || attempt === stopAttemptsMax) throw error;

@@ -93,13 +93,13 @@ export class WorkspaceStore {
   /**
    * Removes a workspace with all that is in it, all or nothing: see {@link removeWorkspace}. What this process keeps of its
    * key goes, too. Throws SecretError
-   * `not_found`, or `in_use` (the message names them) while containers of it live.
+   * `not_found`, or `in_use` (the message names them) while containers of it live or, with `onlyEmpty`, anything is in it.
    */
-  async remove(name: string): Promise<RemovedWorkspace> {
+  async remove(name: string, options: { readonly onlyEmpty?: boolean } = {}): Promise<RemovedWorkspace> {
     const [row] = await this.#database.query((db) =>
       db.select().from(workspaces).where(eq(workspaces.name, name)),
     );
-    const removed = await removeWorkspace(this.#database, name);
+    const removed = await removeWorkspace(this.#database, name, options);
     if (row !== undefined) await forgetWrapped(this.#ring, row.keyId, row.wrappedKey);
     return removed;
   }

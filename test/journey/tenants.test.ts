@@ -145,6 +145,20 @@ test("a workspace whose containers live stays, and they are named", async () => 
   expect((await cli(alpha, "image", "ls")).code).toBe(0);
 });
 
+test("a workspace with secrets or images stays unless forced, also when nothing runs in it", async () => {
+  const { node } = scene;
+  await node.ok(["workspace", "create", "full"]);
+  const full = { env: { OCI_NODE_TOKEN: await node.ok(tokenOf("owner", "full")) } };
+  const kept = ["secret", "create", "registry.example", "--unchecked"];
+  await node.ok(kept, { ...full, stdin: "USERNAME=u\nPASSWORD=p\n" });
+  expect(refusal(await node.cli(["workspace", "rm", "full"]))).toMatch(
+    /not empty: secrets: 1, images: 0[\s\S]*--force/,
+  );
+  expect((await node.json<unknown[]>(["secret", "ls"], full)).length).toBe(1);
+  const { removed } = await node.json<{ removed: object }>(["workspace", "rm", "--force", "full"]);
+  expect(removed).toMatchObject({ name: "full", secrets: 1, images: 0, tokens: 1 });
+});
+
 test("a workspace that is removed by force is gone at once, wherever anything of it was", async () => {
   const image = await scene.node.json<Image>(["image", "inspect", alpha.imageId], ownerOf(alpha));
   const [{ id } = { id: "" }] = await scene.node.json<{ id: string }[]>(["workspace", "ls"], ownerOf(alpha));

@@ -203,7 +203,7 @@ export const WorkspaceService: GenService<{
   },
   /**
    * Removes a workspace with its secrets, images, tokens and ended containers, and with them the only copy of its key.
-   * Refused while containers of it live, unless forced: then they are stopped first.
+   * Refused while containers of it live or it has secrets or images, unless forced: then containers are stopped first.
    *
    * @generated from rpc oci_node.v1.WorkspaceService.DeleteWorkspace
    */
