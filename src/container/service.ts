@@ -69,6 +69,13 @@ export function containerService(
       const found = await find(workspaceOf(context), id);
       const container = follow ? await whenStarted(dependencies, found, context.signal) : found;
       const worker = await workerOf(dependencies, container);
+      if (worker === undefined && container.startedAt !== undefined) {
+        throw new ContainerError(
+          "not_found",
+          `the output of ${container.id} was on worker ${container.workerId ?? "-"}, which is gone`,
+          { next: `See what is known of it: oci-node inspect ${container.id}` },
+        );
+      }
       if (worker === undefined || container.startedAt === undefined) {
         throw new ContainerError(
           "not_found",

@@ -44,7 +44,8 @@ export class FormerWorkerStore {
   }
 }
 
-function withoutIdentity(tx: Queries) {
+/** Of a row of the workers: that it is one of an earlier version. */
+export function withoutIdentity(tx: Queries) {
   return notExists(
     tx.select({ one: sql`1` }).from(workerIdentities).where(eq(workerIdentities.workerId, workers.id)),
   );

@@ -8,6 +8,7 @@ import type { Database, Queries, Subscription } from "../db/database.ts";
 import { containers, workers } from "../db/schema.ts";
 import { workerIdentities } from "../db/schema-cluster.ts";
 import { SchedulerError } from "./error.ts";
+import { withoutIdentity } from "./former-worker-store.ts";
 import type { NewWorker, Worker, WorkerState } from "./worker.ts";
 
 export type { Subscription } from "../db/database.ts";
@@ -120,12 +121,17 @@ export class SchedulerStore {
    * Makes a worker's certificates count no more, at once and for good; nothing is placed on it from then on. Repeating it
    * changes nothing. Throws SchedulerError `unknown_worker` when there is none, or when several have the name.
    *
-   * @param worker id or name
+   * The row of a worker of an earlier version, which has no certificate, is forgotten.
+   *
+   * @param worker id or name; of those of earlier versions the id
    */
   async revoke(worker: string): Promise<{ readonly id: string; readonly name: string }> {
     return this.#database.transaction(async (tx) => {
       const found = await workersNamed(tx, worker);
       const [only] = found;
+      // What an earlier version left counts for nothing anyhow: here it is forgotten.
+      const [left] = only === undefined ? await forgetFormer(tx, worker) : [];
+      if (left !== undefined) return left;
       if (only === undefined || found.length > 1) {
         const many = found.map(({ id }) => id).join(", ");
         throw new SchedulerError(
@@ -245,6 +251,13 @@ export class SchedulerStore {
     );
     return rows.map(toContainer);
   }
+}
+
+async function forgetFormer(tx: Queries, id: string): Promise<{ id: string; name: string }[]> {
+  return tx
+    .delete(workers)
+    .where(and(eq(workers.id, id), withoutIdentity(tx)))
+    .returning({ id: workers.id, name: workers.name });
 }
 
 /** Those of this id or name that are not revoked; where all are, the last that was let in. */

@@ -134,6 +134,9 @@ test("a worker of its own becomes another: what it ran is ended by name, and nob
         (each) => `${each.name} ${each.state}`,
       );
       expect(states.sort()).toEqual(["a lost", "a ready"]);
+      await cluster.ok("worker", "revoke", earlier.id);
+      expect((await cluster.json<Worker[]>("worker", "ls")).map(({ state }) => state)).toEqual(["ready"]);
+      expect((await cluster.cli("logs", id)).stderr).toContain(`was on worker ${earlier.id}, which is gone`);
       expect(squatter.connections).toBe(0);
       await cluster.ok("stop", "--timeout", "1", queued);
       expect(await leftovers(join(worker.dir, "data"), [id, queued])).toEqual(
