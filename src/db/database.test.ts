@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, expect, test } from "bun:test";
+import { type AddressInfo, connect, createServer, type Socket } from "node:net";
 import { inspect } from "node:util";
 import { eq, sql } from "drizzle-orm";
 import { drizzle } from "drizzle-orm/postgres-js";
@@ -186,3 +187,41 @@ test("listeners hear what was committed, and are told to look again when their c
   expect(heard).toEqual(["first", "second"]);
   await subscription.end();
 });
+
+test("listeners hear again soon after the server is there again, however long it was away", async () => {
+  const socket = `${new URL(server.url).searchParams.get("host")}/.s.PGSQL.5432`;
+  let away = false;
+  let refused = 0;
+  const open = new Set<Socket>();
+  let enough = Promise.withResolvers<void>();
+  const link = createServer((from) => {
+    if (away) {
+      refused += 1;
+      if (refused === 10) enough.resolve();
+      from.resetAndDestroy();
+      return;
+    }
+    const to = connect(socket);
+    for (const end of [from, to]) open.add(end.on("error", () => undefined));
+    from.pipe(to).pipe(from);
+  });
+  await new Promise<void>((resolve) => link.listen(0, "127.0.0.1", resolve));
+  const { port } = link.address() as AddressInfo;
+  const distant = await Database.connect(`postgres://oci_node@127.0.0.1:${port}/postgres`);
+  try {
+    const heard = Promise.withResolvers<string>();
+    let connected = Promise.withResolvers<void>();
+    await distant.listen("container_changed", heard.resolve, () => connected.resolve());
+    await connected.promise;
+    [connected, enough, away] = [Promise.withResolvers<void>(), Promise.withResolvers<void>(), true];
+    for (const end of open) end.destroy();
+    await enough.promise;
+    away = false;
+    await connected.promise;
+    await server.database.query((db) => notify(db, "container_changed", "after"));
+    expect(await heard.promise).toBe("after");
+  } finally {
+    await distant.close();
+    link.close();
+  }
+}, 20_000);

@@ -29,6 +29,7 @@ export interface Subscription {
 
 const log = logger("db");
 const transactionAttemptsMax = 5;
+const reconnectDelayMost = 0.5;
 const migrationLock = 7_362_019_443;
 
 /**
@@ -133,6 +134,11 @@ export async function notify(queries: Queries, channel: Channel, payload: string
   await queries.execute(sql`select pg_notify(${channel}, ${payload})`);
 }
 
+/** Seconds. The client's own grow to 20: listeners would hear nothing for that long after the server is there again. */
+function reconnectDelay(failures: number): number {
+  return Math.min(reconnectDelayMost, 3 ** failures / 100) * (0.5 + Math.random() / 2);
+}
+
 interface DrizzleInside {
   readonly dialect: { migrate(list: unknown, session: unknown, config: object): Promise<void> };
   readonly session: unknown;
@@ -155,6 +161,7 @@ function openClient(url: string, max: number, connection: Record<string, number>
     ...(tls === undefined ? {} : { ssl: tls }),
     max,
     connect_timeout: 10,
+    backoff: reconnectDelay,
     onnotice: (notice) => log.debug("notice", { sqlState: notice["code"] }),
     connection: { application_name: "oci-node", ...connection },
   });
