@@ -5,7 +5,7 @@ import type { ContainerStore } from "../container/store.ts";
 import { type ClusterService, WorkerSchema } from "../gen/oci_node/v1/scheduler_service_pb.ts";
 import { callerOf } from "../rpc/authentication.ts";
 import { logger } from "../std/log.ts";
-import { recoverContainers } from "./recovery.ts";
+import { recoverAllOn } from "./recovery.ts";
 import type { SchedulerStore } from "./store.ts";
 import type { Worker } from "./worker.ts";
 
@@ -29,7 +29,7 @@ export function clusterService(
       log.warn("worker revoked", { worker: id, name });
       // From here on nothing is placed there, so this is all that it has.
       const reason = `worker ${name} was revoked`;
-      const containerIds = await recoverContainers(containers, await store.containersOn(id), reason);
+      const containerIds = await recoverAllOn(store, containers, id, reason);
       const worker = await store.worker(id);
       return {
         worker: worker === undefined ? create(WorkerSchema, { id, name, state: "revoked" }) : toWire(worker),

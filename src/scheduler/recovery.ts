@@ -30,6 +30,24 @@ export async function recoverContainers(
   return recovered;
 }
 
+/**
+ * Ends, or queues again, all that is placed on a worker that was revoked: nothing is placed there any more. What it reported in that very
+ * moment, when it still counted, is looked at again: nobody else would. Returns the ids of what it had.
+ */
+export async function recoverAllOn(
+  store: SchedulerStore,
+  containers: ContainerStore,
+  workerId: string,
+  reason: string,
+): Promise<string[]> {
+  const recovered: string[] = [];
+  for (;;) {
+    const left = await store.containersOn(workerId);
+    if (left.length === 0) return recovered;
+    recovered.push(...(await recoverContainers(containers, left, reason)));
+  }
+}
+
 /** Gives up the workers that stayed silent for too long, with what they had. */
 export async function recoverSilentWorkers(
   store: SchedulerStore,

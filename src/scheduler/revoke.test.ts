@@ -1,13 +1,23 @@
 import { afterAll, beforeAll, beforeEach, expect, test } from "bun:test";
+import { create } from "@bufbuild/protobuf";
+import { timestampNow } from "@bufbuild/protobuf/wkt";
 import type { HandlerContext } from "@connectrpc/connect";
+import { sql } from "drizzle-orm";
 import { WorkerIdentityStore } from "../cluster/identity-store.ts";
+import type { ContainerState } from "../container/state.ts";
 import { ContainerStore } from "../container/store.ts";
+import { transitionIn } from "../container/transition-store.ts";
+import { toWireState } from "../container/wire-service.ts";
 import { startTestPostgres, type TestPostgres } from "../db/postgres.test-kit.ts";
 import { insertImage, insertWorkspace } from "../db/rows.test-kit.ts";
 import { workers } from "../db/schema.ts";
 import { workerIdentities } from "../db/schema-cluster.ts";
-import type { RevokeWorkerResponse } from "../gen/oci_node/v1/scheduler_service_pb.ts";
+import {
+  ReportContainerRequestSchema,
+  type RevokeWorkerResponse,
+} from "../gen/oci_node/v1/scheduler_service_pb.ts";
 import { clusterService } from "./cluster-service.ts";
+import { type SchedulerServiceDependencies, schedulerService } from "./service.ts";
 import { SchedulerStore } from "./store.ts";
 
 let server: TestPostgres;
@@ -88,6 +98,57 @@ test("what a revoked worker ran has failed, what was only scheduled there is que
   expect(await containers.find(scheduled.id)).toMatchObject({ state: "pending", workerId: undefined });
   expect(await store.place(waiting, "w1", 60_000)).toBeUndefined();
   expect(await store.takes("w1", "boot")).toBe(false);
+});
+
+test("what a worker reported in the very moment of its revocation has failed, too", async () => {
+  await join("w1", "one");
+  await register("w1", "one");
+  const container = await queue();
+  await store.place(container, "w1", 60_000);
+  const { database } = server;
+  const reported = Promise.withResolvers<void>();
+  const begun = Promise.withResolvers<void>();
+  // The report was let in, and is not committed before the revocation has seen the container as it was.
+  const reporting = database.transaction(async (tx) => {
+    await transitionIn(tx, container.id, { attempt: 1, workerId: "w1" }, "preparing", {});
+    begun.resolve();
+    await reported.promise;
+  });
+  await begun.promise;
+  const revoking = revoke("one");
+  const waiting = sql`select 1 from pg_stat_activity where wait_event_type = 'Lock'`;
+  while ((await database.query((db) => db.execute(waiting))).length === 0);
+  reported.resolve();
+  await reporting;
+  expect((await revoking).containerIds).toEqual([container.id]);
+  expect(await containers.find(container.id)).toMatchObject({
+    state: "failed",
+    reason: "worker one was revoked",
+  });
+});
+
+test("a worker that begins what was stopped before it was heard of there is refused, and what ends late is not", async () => {
+  await register("w1", "one");
+  const container = await queue();
+  await store.place(container, "w1", 60_000);
+  await containers.transition(container.id, { attempt: 1 }, "stopped");
+  const service = schedulerService({ store, containers } as SchedulerServiceDependencies);
+  const report = (state: ContainerState) =>
+    service.reportContainer(
+      create(ReportContainerRequestSchema, {
+        workerId: "w1",
+        bootNonce: "boot",
+        containerId: container.id,
+        attempt: 1,
+        state: toWireState(state),
+        at: timestampNow(),
+      }),
+      {} as HandlerContext,
+    );
+  await expect(report("preparing")).rejects.toMatchObject({ code: "illegal_transition" });
+  await expect(report("running")).rejects.toMatchObject({ code: "illegal_transition" });
+  expect(await report("exited")).toEqual({});
+  expect((await containers.find(container.id))?.state).toBe("stopped");
 });
 
 test("a revoked worker does not come back by registering, beating, joining or renewing, and stays so when it falls silent", async () => {

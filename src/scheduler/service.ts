@@ -4,7 +4,7 @@ import { revokedError } from "../cluster/error.ts";
 import type { Container, Phases } from "../container/container.ts";
 import { toWireImageCredential } from "../container/credential-wire-service.ts";
 import { ContainerError } from "../container/error.ts";
-import { isEnded } from "../container/state.ts";
+import { type ContainerState, isEnded } from "../container/state.ts";
 import type { ContainerStore } from "../container/store.ts";
 import type { Observation } from "../container/transition-store.ts";
 import { fromWireState, fromWireTime, fromWireTransfer } from "../container/wire-service.ts";
@@ -142,7 +142,12 @@ async function notItsOwn(
   return remove;
 }
 
-/** Writes what a worker saw. What comes late, for a container that has ended, changes nothing. */
+/**
+ * Writes what a worker saw. What comes late, for a container that has ended, changes nothing; a worker that goes on with one
+ * is refused, so that it does not: it was stopped before it was heard of there.
+ *
+ * @throws ContainerError
+ */
 async function record(containers: ContainerStore, report: ReportContainerRequest): Promise<void> {
   const expected = { attempt: report.attempt, workerId: report.workerId };
   const seen = observationOf(report);
@@ -162,9 +167,13 @@ async function record(containers: ContainerStore, report: ReportContainerRequest
     });
   } catch (error) {
     if (!(error instanceof ContainerError) || error.code !== "illegal_transition") throw error;
+    const container = goesOn.has(state) ? await containers.find(report.containerId) : undefined;
+    if (container !== undefined && isEnded(container.state)) throw error;
     log.warn("a report came too late", { container: report.containerId, state });
   }
 }
+
+const goesOn: ReadonlySet<ContainerState> = new Set(["preparing", "running"]);
 
 function observationOf({ phases, events, transfer }: ReportContainerRequest): Observation {
   const at: Record<string, Date> = {};
