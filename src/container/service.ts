@@ -14,13 +14,16 @@ import { ContainerError } from "./error.ts";
 import { isEnded } from "./state.ts";
 import { type StopDependencies, stopContainer, stopTimeoutMs } from "./stop.ts";
 import type { ContainerStore } from "./store.ts";
+import { looksAt } from "./watch.ts";
 import { fromWireNetwork, fromWireTransfer, toWireContainer } from "./wire-service.ts";
-import { type WorkerBoot, workerFailure } from "./worker-client.ts";
+import { type WorkerBoot, type WorkerClients, workerFailure } from "./worker-client.ts";
 
 const log = logger("container");
 const transferTimeoutMs = 2_000;
 
 export interface ContainerServiceDependencies extends StopDependencies {
+  readonly containers: ContainerStore;
+  readonly workers: WorkerClients;
   readonly images: ImageStore;
   /** Whether the operator allows a workspace's containers the host's network. */
   readonly hostNetworkAllowed: (workspaceId: string) => Promise<boolean>;
@@ -58,10 +61,9 @@ export function containerService(
       return { container: toWireContainer(stopped) };
     },
     async *watchContainer({ id }, context) {
-      const { id: found } = await find(workspaceOf(context), id);
-      for await (const _ of dependencies.changes.of(found, context.signal)) {
-        const container = await containers.get(workspaceOf(context), found);
-        yield { container: toWireContainer(container) };
+      const found = await find(workspaceOf(context), id);
+      for await (const { container, changed } of looksAt(dependencies, found, context.signal)) {
+        if (changed) yield { container: toWireContainer(container) };
         if (isEnded(container.state)) return;
       }
     },
@@ -173,12 +175,11 @@ async function withLiveTransfer(
 
 /** The container once it has run, or once it has ended without. */
 async function whenStarted(
-  { containers, changes }: ContainerServiceDependencies,
+  dependencies: ContainerServiceDependencies,
   container: Container,
   signal: AbortSignal,
 ): Promise<Container> {
-  for await (const _ of changes.of(container.id, signal)) {
-    const current = await containers.get(container.workspaceId, container.id);
+  for await (const { container: current } of looksAt(dependencies, container, signal)) {
     if (current.startedAt !== undefined || isEnded(current.state)) return current;
   }
   throw new ConnectError("the call was cancelled", Code.Canceled);

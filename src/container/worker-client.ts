@@ -55,7 +55,7 @@ export function workerFailure(
 ): unknown {
   if (signal.aborted || !(error instanceof ConnectError) || !away.has(error.code)) return error;
   return new ContainerError("worker_away", `${what}: worker ${worker.id} does not answer`, {
-    next: "See how it is with `oci-node worker ls`; try again when its host is back.",
+    next: "See how it is with `oci-node worker ls`; try again when its host is back. If it will not be: `oci-node worker revoke` ends what it had.",
   });
 }
 

@@ -4,6 +4,7 @@ import type { ContainerState } from "../container/state.ts";
 import type { LazyImage } from "../mount/lazy-image.ts";
 import { CodedError, messageOf } from "../std/error.ts";
 import { logger } from "../std/log.ts";
+import { sleep } from "../std/wait.ts";
 import type { RunningContainer } from "./container.ts";
 import type { ImageUser } from "./image-access.ts";
 import type { ImageLease } from "./image-lease.ts";
@@ -16,6 +17,8 @@ import { StartRecorder } from "./start-recorder.ts";
 
 const log = logger("worker");
 const fullBelowBytes = 1024 * 1024;
+/** How long the stop signal waits for the report that it is about to come. */
+const tellStoppingMs = 500;
 
 /** Everything that a worker was told of a container. */
 export interface WorkerContainerRequest extends PullRequest {
@@ -163,7 +166,9 @@ export class HeldContainer {
   async #stop(timeoutMs: number): Promise<void> {
     this.#abort.abort();
     if (this.#running === undefined) return;
-    await this.#report({ state: "stopping" });
+    // Told first, so that it is seen; but a scheduler that is away keeps nothing running.
+    const told = this.#report({ state: "stopping" }).catch(() => undefined);
+    await Promise.race([told, sleep(tellStoppingMs)]);
     await this.#running.stop(timeoutMs);
   }
 

@@ -281,7 +281,7 @@ describe("what can fail, fails:", () => {
     const { code, stderr } = await building;
     expect([code, stderr]).toEqual([1, expect.stringMatching(/index/)]);
 
-    await world.ok(["run", "-d", reference, "--", "sleep", "1000"]);
+    const id = await world.ok(["run", "-d", reference, "--", "sleep", "1000"]);
     await world.endRole("worker", "SIGKILL");
     await world.endRole("scheduler", "SIGKILL");
     const folder = world.postgres.dataPath.replace(/\/postgres\/data$/, "");
@@ -298,6 +298,7 @@ describe("what can fail, fails:", () => {
     await until("the database is there again", async () => (await world.cli(["ps"])).code === 0);
     await world.startRole("scheduler");
     await world.startRole("worker");
+    await world.ok(["stop", "--timeout", "1", id]);
     await world.ok(["run", reference, "--", "true"]);
   });
 
