@@ -31,8 +31,8 @@ export async function recoverContainers(
 }
 
 /**
- * Ends, or queues again, all that is placed on a worker that was revoked: nothing is placed there any more. What it reported in that very
- * moment, when it still counted, is looked at again: nobody else would. Returns the ids of what it had.
+ * Ends, or queues again, all that is placed on a worker that was revoked: nothing is placed there any more. What it reported
+ * in that very moment, when it still counted, is looked at again: nobody else would. Returns the ids of what it had.
  */
 export async function recoverAllOn(
   store: SchedulerStore,

@@ -285,10 +285,8 @@ describe("what can fail, fails:", () => {
     await world.endRole("worker", "SIGKILL");
     await world.endRole("scheduler", "SIGKILL");
     const folder = world.postgres.dataPath.replace(/\/postgres\/data$/, "");
-    process.kill(
-      Number(first(readFileSync(join(world.postgres.dataPath, "postmaster.pid"), "utf8"))),
-      "SIGINT",
-    );
+    const pidFile = join(world.postgres.dataPath, "postmaster.pid");
+    process.kill(Number(first(readFileSync(pidFile, "utf8"))), "SIGINT");
     await until("the database is away", async () => (await world.cli(["ps"])).code !== 0);
     restarted = await EmbeddedPostgres.start({
       dataDir: folder,
