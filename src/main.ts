@@ -8,6 +8,14 @@ import { type RoleName, roleNames } from "./role/role-name.ts";
 /** As shells have it of a program that SIGPIPE ended. */
 const closedPipeExitCode = 141;
 
+const rolesHelp = `USAGE
+  oci-node --role=gateway,scheduler,worker [--config FILE]
+
+Runs the roles named in this process until a signal; \`oci-node dev\` is all of them with fewer questions. Prints
+\`ready\` when it serves. All else is set in the configuration file (TOML), each setting of which has a default.
+SIGTERM ends it with its containers; SIGUSR2 leaves the containers running for the next process.
+`;
+
 // Of every process of ours: nodes, commands, and what they start themselves for.
 protectMemory();
 process.exitCode = await main(process.argv.slice(2));
@@ -32,7 +40,12 @@ async function main(argv: readonly string[]): Promise<number> {
   }
   if (argv.some((word, position) => word.startsWith("--role") && isBeforeCommands(argv, position))) {
     try {
-      const { roles, config } = parseRoles(argv);
+      const parsed = parseRoles(argv);
+      if (parsed === undefined) {
+        process.stdout.write(rolesHelp);
+        return 0;
+      }
+      const { roles, config } = parsed;
       const { runRoles } = await import("./cli/serve.ts");
       return await runRoles(roles, config);
     } catch (thrown) {
@@ -42,9 +55,14 @@ async function main(argv: readonly string[]): Promise<number> {
   // Whoever reads may leave before the end, as in `oci-node logs ID | head`. A node goes on without a reader.
   if (argv[0] !== "dev") process.stdout.on("error", () => process.exit(closedPipeExitCode));
   else process.stdout.on("error", () => {});
+  const words = argv[0] === "help" ? [...argv.slice(1), "--help"] : argv;
+  if (words.every((word) => word === "--help" || word === "-h")) {
+    process.stdout.write((await import("./cli/overview.ts")).overview());
+    return 0;
+  }
   const { run } = await import("@stricli/core");
   const { application } = await import("./cli/app.ts");
-  await run(application, [...argv], { process: process as never });
+  await run(application, [...words], { process: process as never });
   // Stricli's own codes are negative: what it could not parse is wrong usage.
   const code = Number(process.exitCode ?? 0);
   return code === -4 || code === -5 || code === 251 || code === 252 ? 2 : code < 0 ? 1 : code;
@@ -54,11 +72,18 @@ function isBeforeCommands(argv: readonly string[], position: number): boolean {
   return argv.slice(0, position).every((word, at) => word.startsWith("-") || argv[at - 1] === "--config");
 }
 
-function parseRoles(argv: readonly string[]): { roles: ReadonlySet<RoleName>; config: string | undefined } {
+interface RolesAndConfig {
+  readonly roles: ReadonlySet<RoleName>;
+  readonly config: string | undefined;
+}
+
+/** undefined: help is asked for. */
+function parseRoles(argv: readonly string[]): RolesAndConfig | undefined {
   const roles = new Set<RoleName>();
   let config: string | undefined;
   const words = [...argv];
   for (let word = words.shift(); word !== undefined; word = words.shift()) {
+    if (word === "--help" || word === "-h") return undefined;
     const [flag, inline] = splitFlag(word);
     const value = inline ?? words.shift();
     if (value === undefined) throw new CliError("usage", `${flag} needs a value`);

@@ -17,52 +17,37 @@ import { tokenRoutes } from "./token.ts";
 import { workerRoutes } from "./worker.ts";
 import { workspaceRoutes } from "./workspace.ts";
 
-/** `oci-node`, `oci-node --help`: there a line per command is of more use than every flag of each. */
-const overview = process.argv.slice(2).every((word) => word.startsWith("-"));
-
-/** Every command of the executable. */
-export const application = buildApplication<CommandContext>(
-  buildRouteMap<string, CommandContext>({
-    routes: {
-      dev,
-      image: imageRoutes,
-      run,
-      ps,
-      logs,
-      stop,
-      inspect,
-      secret: secretRoutes,
-      alert: alertRoutes,
-      credential: credentialRoutes,
-      identity,
-      worker: workerRoutes,
-      workspace: workspaceRoutes,
-      token: tokenRoutes,
-      audit,
-      key: keyRoutes,
-      index,
-      mount,
-      umount,
-      doctor,
-    },
-    docs: {
-      brief: "Containers from private OCI images that start before they are downloaded",
-      fullDescription:
-        "Containers from private OCI images that start before they are downloaded.\n\n" +
-        "  oci-node dev                                one node with every role\n" +
-        "  oci-node --role=gateway,scheduler,worker [--config FILE]\n" +
-        "                                              the roles named, for a cluster\n\n" +
-        "Each command has --help and --json.",
-    },
-  }),
-  {
-    name: "oci-node",
-    versionInfo: { currentVersion: version },
-    scanner: { caseStyle: "allow-kebab-for-camel", allowArgumentEscapeSequence: true },
-    documentation: {
-      disableAnsiColor: process.stdout.isTTY !== true,
-      caseStyle: "convert-camel-to-kebab",
-      onlyRequiredInUsageLine: overview,
-    },
+/** Every command; `oci-node --help` shows them by `overview.ts`. */
+export const commands = buildRouteMap<string, CommandContext>({
+  routes: {
+    dev,
+    image: imageRoutes,
+    run,
+    ps,
+    logs,
+    stop,
+    inspect,
+    secret: secretRoutes,
+    alert: alertRoutes,
+    credential: credentialRoutes,
+    identity,
+    worker: workerRoutes,
+    workspace: workspaceRoutes,
+    token: tokenRoutes,
+    audit,
+    key: keyRoutes,
+    index,
+    mount,
+    umount,
+    doctor,
   },
-);
+  docs: { brief: "Containers from private OCI images that start before they are downloaded" },
+});
+
+/** The command line of the executable. */
+export const application = buildApplication<CommandContext>(commands, {
+  name: "oci-node",
+  versionInfo: { currentVersion: version },
+  scanner: { caseStyle: "allow-kebab-for-camel", allowArgumentEscapeSequence: true },
+  documentation: { disableAnsiColor: process.stdout.isTTY !== true, caseStyle: "convert-camel-to-kebab" },
+});

@@ -73,7 +73,9 @@ function describeConnectError(error: ConnectError): Failure {
     return {
       message: error.rawMessage,
       code: "unauthenticated",
-      next: "Check OCI_NODE_TOKEN, or start the node again: it writes a new context file.",
+      next: process.env["OCI_NODE_TOKEN"]
+        ? "Check OCI_NODE_TOKEN. An owner or an administrator makes another: `oci-node token create`."
+        : "Start the node again: it writes a new context file.",
       exitCode: 1,
     };
   }

@@ -50,6 +50,9 @@ const revoke = command<{ json: boolean }, [worker: string]>({
     }
     printLine(worker?.id ?? named);
     if (containerIds.length > 0) note(`containers taken from it: ${containerIds.join(", ")}`);
+    note(
+      `note: which secrets it was given: oci-node audit --action secret.use --target ${worker?.id ?? named}`,
+    );
     return 0;
   },
 });

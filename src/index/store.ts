@@ -324,6 +324,6 @@ function hexOf(digest: string): string {
 
 function noImage(manifestDigest: string): IndexError {
   return new IndexError("not_found", `the index of image ${manifestDigest} is not in the store`, {
-    next: "Build the image again.",
+    next: "Build the image again. Workers on other hosts need the gateway's index folder: [index] dir.",
   });
 }

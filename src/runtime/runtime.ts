@@ -52,7 +52,7 @@ export class Runtime {
     const cgroups = await Cgroups.detect();
     const problem = cgroupProblem(options.runtime, cgroups.mode);
     if (problem !== undefined)
-      throw new RuntimeError("cgroup", problem, { next: "Use runc: `--runtime runc`." });
+      throw new RuntimeError("cgroup", problem, { next: "See what this host lacks: `oci-node doctor`." });
     return new Runtime({
       paths,
       oci: new OciRuntime(options.runtime, findProgram(options.runtime), paths.runtimeRoot),
