@@ -38,6 +38,7 @@ import { Vault } from "../secret/vault.ts";
 import { WebhookVault } from "../secret/webhook-vault.ts";
 import { WorkspaceStore } from "../secret/workspace-store.ts";
 import { assertSafeDatabase } from "./database-url.ts";
+import { createIdentities } from "./identities.ts";
 import { type KeySourceOptions, keySource } from "./keyring.ts";
 import { createDefaultProvider, createDescription, createProvidersOf } from "./providers.ts";
 import { createRegistryClient } from "./registry-client.ts";
@@ -107,6 +108,10 @@ export async function openControlPlane(
 ): Promise<ControlPlane> {
   const { url } = config.database;
   if (url !== undefined) assertSafeDatabase(url);
+  // What is wrong in these settings is told before a database or a key is made.
+  const registry = createRegistryClient(config);
+  const issuers = { fetch: registry.issuerFetch, metadataFetch: registry.metadataFetch };
+  createIdentities(config.identities, issuers);
   // While the database starts.
   loadCertificates();
   const embedded =
@@ -114,8 +119,6 @@ export async function openControlPlane(
   try {
     const database = await Database.connect(url ?? (embedded as EmbeddedPostgres).url);
     await database.migrate();
-    const registry = createRegistryClient(config);
-    const issuers = { fetch: registry.issuerFetch, metadataFetch: registry.metadataFetch };
     const keys = new KeyStore(database);
     const { env, onMade } = options;
     const ring = await LiveKeyring.open(keySource(config, { issuers, env, onMade }), keys);
