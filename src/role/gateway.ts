@@ -86,6 +86,7 @@ export async function startGateway(
   const metrics = new MetricsEndpoint(plane.metrics, (token) => tokens.verify(token));
   const server = await serve({
     ...listenSettings("gateway", config.gateway, gatewayPort),
+    verify: (token) => tokens.verify(token),
     interceptors: [
       refuseNul,
       auditCalls(plane.audit),

@@ -50,6 +50,7 @@ export async function startScheduler(config: Config, plane: ControlPlane): Promi
     ...listenAddress(config.scheduler, schedulerPort),
     // Who joins has no certificate yet; each method says for itself what it takes.
     tls: { identity: identity.current, clients: "asked", onCleartext: tellOfCleartext() },
+    verify: (token) => tokens.verify(token),
     interceptors: [
       auditCalls(plane.audit),
       translateErrors,

@@ -28,11 +28,16 @@ export function withPeer(
   values: ContextValues,
   request: IncomingMessage | Http2ServerRequest,
 ): ContextValues {
+  return values.set(peerKey, peerAt(request));
+}
+
+/** The other end of the connection that a request came over. */
+export function peerAt(request: IncomingMessage | Http2ServerRequest): Peer {
   const session: Http2Session | undefined = "stream" in request ? request.stream.session : undefined;
   const connection = session ?? request.socket;
   const peer = known.get(connection) ?? describe((session?.socket ?? request.socket) as TLSSocket);
   known.set(connection, peer);
-  return values.set(peerKey, peer);
+  return peer;
 }
 
 function describe(socket: TLSSocket): Peer {

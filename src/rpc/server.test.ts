@@ -1,4 +1,5 @@
 import { afterEach, describe, expect, test } from "bun:test";
+import { connect } from "node:net";
 import { Code, ConnectError, createClient } from "@connectrpc/connect";
 import { ImageService } from "../gen/oci_node/v1/image_service_pb.ts";
 import { authenticate, type Caller, type Role } from "./authentication.ts";
@@ -22,6 +23,7 @@ async function start(port = 0): Promise<Server> {
   const server = await serve({
     host: "127.0.0.1",
     port,
+    verify,
     interceptors: [translateErrors, authenticate(verify)],
     routes: (router) => router.service(ImageService, { listImages: () => ({ images: [{ id: "img-1" }] }) }),
   });
@@ -63,6 +65,61 @@ describe("one port", () => {
     expect(error).toBeInstanceOf(ListenError);
     expect((error as ListenError).message).toContain(`127.0.0.1:${port}: the port is in use`);
   });
+});
+
+describe("a large request", () => {
+  const large = "x".repeat(1024 * 1024);
+  const post = (url: string, token: string) =>
+    fetch(`${url}/oci_node.v1.ImageService/ListImages`, {
+      method: "POST",
+      headers: { "content-type": "application/json", authorization: `Bearer ${token}` },
+      body: JSON.stringify({ unknown: large }),
+    });
+
+  test("of a known sender is read", async () => {
+    const { url } = await start();
+    expect((await post(url, "viewer")).status).toBe(200);
+    expect((await post(url, "viewer")).status).toBe(200);
+    const reference = { image: large };
+    expect(await codeOf(images(url, "viewer").getImage(reference))).toBe(Code.Unimplemented);
+  });
+
+  test("of a stranger is refused by its length alone, before it is read", async () => {
+    const { port } = await start();
+    for (const authorization of ["", "Authorization: Bearer nobody\r\n"]) {
+      const head = `POST /oci_node.v1.ImageService/ListImages HTTP/1.1\r\nHost: x\r\n${authorization}Content-Type: application/json\r\n`;
+      // Not a byte of it is sent.
+      expect(await answerTo(port, `${head}Content-Length: 4000000\r\n\r\n`)).toContain(
+        "larger than configured",
+      );
+    }
+  });
+
+  test("of a stranger who does not say its length is refused once it is more than a little", async () => {
+    const { url, port } = await start();
+    const head =
+      "POST /oci_node.v1.ImageService/ListImages HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n";
+    const chunk = `${(80 * 1024).toString(16)}\r\n${" ".repeat(80 * 1024)}\r\n`;
+    const answer = await answerTo(port, `${head}Transfer-Encoding: chunked\r\n\r\n${chunk}`);
+    expect(answer).toContain("larger than configured");
+    expect(await codeOf(images(url, "nobody").getImage({ image: large }))).toBe(Code.ResourceExhausted);
+  });
+
+  /** What a server answers to bytes of which it waits for more. */
+  async function answerTo(port: number, request: string): Promise<string> {
+    const socket = connect(port, "127.0.0.1");
+    try {
+      socket.write(request);
+      let answer = "";
+      for await (const part of socket.setEncoding("utf8")) {
+        answer += part;
+        if (answer.includes("}")) break;
+      }
+      return answer;
+    } finally {
+      socket.destroy();
+    }
+  }
 });
 
 describe("a call", () => {

@@ -8,7 +8,9 @@ import type { ConnectRouter, Interceptor } from "@connectrpc/connect";
 import { connectNodeAdapter } from "@connectrpc/connect-node";
 import { CodedError, errnoOf } from "../std/error.ts";
 import type { TlsIdentity } from "../std/tls-identity.ts";
+import type { VerifyToken } from "./authentication.ts";
 import { connectionValues } from "./caller-address.ts";
+import { KnownSenders, strangersBytesMax } from "./known-senders.ts";
 import { withPeer } from "./peer.ts";
 import { expecting, requestText } from "./request-json.ts";
 import { sessionLimits } from "./session-limits.ts";
@@ -41,6 +43,8 @@ export interface ServeOptions {
   readonly port: number;
   readonly routes: (router: ConnectRouter) => void;
   readonly interceptors: Interceptor[];
+  /** Tells senders from strangers, of whose requests less is read; absent: nobody connects who is a stranger. */
+  readonly verify?: VerifyToken;
   readonly tls?: OperatorTls | MutualTls;
   /** Answers what is not an RPC, such as `/healthz`. */
   readonly fallback?: (request: http.IncomingMessage, response: http.ServerResponse) => void;
@@ -68,19 +72,29 @@ const bodyBytesMax = 4 * 1024 * 1024;
  */
 export async function serve(options: ServeOptions): Promise<Server> {
   const inputs = new Map<string, DescMessage>();
-  const adapter = connectNodeAdapter({
-    routes(router) {
-      options.routes(router);
-      for (const { requestPath, method } of router.handlers) inputs.set(requestPath, method.input);
-    },
-    interceptors: options.interceptors,
-    contextValues: (request) => withPeer(connectionValues(request), request),
-    readMaxBytes: bodyBytesMax,
-    jsonOptions: { textDecoder: requestText } as object,
-    ...(options.fallback === undefined ? {} : { fallback: options.fallback as never }),
-  });
-  const handler: typeof adapter = (request, response) =>
-    expecting(inputs.get((request.url ?? "").split("?", 1)[0] ?? ""), () => adapter(request, response));
+  const adapterOf = (readMaxBytes: number) =>
+    connectNodeAdapter({
+      routes(router) {
+        options.routes(router);
+        for (const { requestPath, method } of router.handlers) inputs.set(requestPath, method.input);
+      },
+      interceptors: options.interceptors,
+      contextValues: (request) => withPeer(connectionValues(request), request),
+      readMaxBytes,
+      jsonOptions: { textDecoder: requestText } as object,
+      ...(options.fallback === undefined ? {} : { fallback: options.fallback as never }),
+    });
+  const [large, small] = [adapterOf(bodyBytesMax), adapterOf(strangersBytesMax)];
+  const senders = options.verify === undefined ? undefined : new KnownSenders(options.verify);
+  const handler: typeof large = (request, response) => {
+    const answer = (mayBeLarge: boolean): void =>
+      expecting(inputs.get((request.url ?? "").split("?", 1)[0] ?? ""), () =>
+        (mayBeLarge ? large : small)(request, response),
+      );
+    const mayBeLarge = senders?.mayBeLarge(request) ?? true;
+    if (typeof mayBeLarge === "boolean") answer(mayBeLarge);
+    else void mayBeLarge.then(answer);
+  };
   const sockets = new Set<net.Socket>();
   const listener = options.tls === undefined ? cleartext(handler) : encrypted(handler, options.tls);
   listener.on("connection", (socket: net.Socket) => {

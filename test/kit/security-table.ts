@@ -340,6 +340,8 @@ export const attacks: readonly Attack[] = [
       [
         "limits on everything that comes in, told by name",
         "src/rpc/request.test.ts: a request that is too large is refused before it is read",
+        "src/rpc/server.test.ts: of a stranger is refused by its length alone, before it is read",
+        "src/rpc/server.test.ts: of a stranger who does not say its length is refused once it is more than a little",
         "src/registry/issuer-fetch.test.ts: with an endless answer are cut off",
         "test/journey/bad-input-many.test.ts: ten thousand secrets in a workspace are made, listed, and in no run's way",
         "src/audit/printable.test.ts: whoever sends %p over and over holds up nobody",
