@@ -86,7 +86,7 @@ test("what a silent worker of an earlier version had is given up by name, or que
   await recoverSilentWorkers(store, containers, 30_000);
   const [failed, queued] = [await containers.find(running), await containers.find(scheduled)];
   expect([failed?.state, queued?.state]).toEqual(["failed", "pending"]);
-  expect(failed?.reason).toStartWith("its worker old (old) was lost: it is of an earlier version");
+  expect(failed?.reason).toStartWith("its worker old (old) was lost: it was of an earlier version");
 });
 
 test("a successor gets all containers of a former worker, ended ones too, and the former is forgotten", async () => {

@@ -58,7 +58,7 @@ export async function recoverSilentWorkers(
     const worker = await store.worker(workerId);
     const earlier = worker !== undefined && !isCertified(worker);
     const reason = earlier
-      ? `its worker ${worker.name} (${workerId}) was lost: it is of an earlier version, which this one does not speak to. Upgrade its host, and start the container anew`
+      ? `its worker ${worker.name} (${workerId}) was lost: it was of an earlier version, which no other worker can go on for. Start the container anew; its host joins as a new worker once it is upgraded`
       : `worker ${workerId} was lost`;
     log.warn(earlier ? "a worker of an earlier version gets nothing until it is upgraded" : "worker lost", {
       worker: workerId,

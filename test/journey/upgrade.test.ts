@@ -128,7 +128,7 @@ test("a worker of its own becomes another: what it ran is ended by name, and nob
       const lost = await until(inspect, ({ state }) => state !== "running");
       expect([lost.state, lost.reason]).toEqual([
         "failed",
-        `its worker a (${earlier.id}) was lost: it is of an earlier version, which this one does not speak to. Upgrade its host, and start the container anew`,
+        `its worker a (${earlier.id}) was lost: it was of an earlier version, which no other worker can go on for. Start the container anew; its host joins as a new worker once it is upgraded`,
       ]);
       const states = (await cluster.json<Worker[]>("worker", "ls")).map(
         (each) => `${each.name} ${each.state}`,
