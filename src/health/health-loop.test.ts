@@ -1,6 +1,7 @@
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "bun:test";
 import { sql } from "drizzle-orm";
 import { type ScriptedRegistry, startScriptedRegistry } from "../registry/scripted-registry.test-kit.ts";
+import type { SecretMetadata } from "../secret/vault.ts";
 import { HealthWorld, hourMs } from "./monitor.test-kit.ts";
 
 let hub: ScriptedRegistry;
@@ -102,6 +103,43 @@ describe("the work", () => {
     );
     expect(row?.spread).toBeGreaterThan(20);
     expect(row?.spread).toBeLessThanOrEqual(60);
+  });
+
+  describe("of a workspace with many secrets that are due", () => {
+    let other: string;
+    let late: SecretMetadata;
+    beforeEach(async () => {
+      other = (await world.workspaces.ensure("other")).id;
+      for (let made = 0; made < 4; made += 1) await world.secret(acme.registry, "right");
+      await world.store.adopt(world.now());
+      world.pass(hourMs);
+      late = await world.secret(acme.registry, "right", undefined, other);
+      await world.store.adopt(world.now());
+      world.pass(hourMs);
+    });
+    const claim = (holder: string, served: string[] = []) =>
+      world.store.claim({ now: world.now(), holder, leaseMs: 120_000, busy: [], served });
+
+    test("leaves another's their turn while some are under way, which may hang", async () => {
+      expect((await claim("a"))?.workspaceId).toBe(world.workspaceId);
+      expect((await claim("b"))?.secretId).toBe(late.id);
+      expect((await claim("c"))?.workspaceId).toBe(world.workspaceId);
+    });
+
+    test("leaves another's their turn at the same registry", async () => {
+      const asked: string[] = [];
+      const check = async ({ secretId, workspaceId }: { secretId: string; workspaceId: string }) => {
+        asked.push(workspaceId);
+        await world.postgres.database.query((db) =>
+          db.execute(
+            sql`update secret_health set next_check_at = 'infinity', lease_until = null where secret_id = ${secretId}`,
+          ),
+        );
+      };
+      await world.loop({ now: () => world.now(), check } as never).round();
+      expect(asked).toHaveLength(5);
+      expect(asked.indexOf(other)).toBe(1);
+    });
   });
 
   test("that a scheduler died over is taken up by another when its lease is over", async () => {

@@ -9,6 +9,8 @@ const log = logger("health");
 const lookIntervalMs = 5_000;
 const leaseMs = 120_000;
 const checksAtOnce = 4;
+/** So many workspaces take turns; those beyond come in between. */
+const servedMax = 1_000;
 /** Between two checks at one registry. */
 const pauseMs = 250;
 
@@ -29,6 +31,8 @@ export class HealthLoop {
   readonly #runners = new Set<Promise<void>>();
   /** When each registry's turn ends; infinite while it is asked. */
   readonly #busy = new Map<string, number>();
+  /** Workspaces whose secrets were claimed here, the last of them last. */
+  readonly #served = new Set<string>();
   /** Claims follow each other, so that no registry is claimed twice. */
   readonly #claims = new FewAtOnce(1, checksAtOnce);
   #timer: ReturnType<typeof setInterval> | undefined;
@@ -95,13 +99,23 @@ export class HealthLoop {
     for (const [registry, untilMs] of this.#busy) if (untilMs <= nowMs) this.#busy.delete(registry);
     const busy = [...this.#busy.keys()];
     try {
-      const secret = await store.claim({ now: monitor.now(), holder, leaseMs, busy });
-      if (secret !== undefined) this.#busy.set(secret.registry, Number.POSITIVE_INFINITY);
+      const served = [...this.#served];
+      const secret = await store.claim({ now: monitor.now(), holder, leaseMs, busy, served });
+      if (secret === undefined) return undefined;
+      this.#busy.set(secret.registry, Number.POSITIVE_INFINITY);
+      this.#serves(secret.workspaceId);
       return secret;
     } catch (error) {
       log.warn("the secrets that are due cannot be read", { error: wordOf(error) });
       return undefined;
     }
+  }
+
+  #serves(workspaceId: string): void {
+    this.#served.delete(workspaceId);
+    this.#served.add(workspaceId);
+    const [oldest] = this.#served;
+    if (this.#served.size > servedMax && oldest !== undefined) this.#served.delete(oldest);
   }
 
   async #check(secret: SecretToCheck): Promise<void> {

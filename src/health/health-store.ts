@@ -16,6 +16,8 @@ export interface Claim {
   readonly leaseMs: number;
   /** Registries that are asked already. */
   readonly busy: readonly string[];
+  /** Workspaces whose secrets were claimed, by id, the last of them last. */
+  readonly served?: readonly string[];
 }
 
 /** A secret, with what its check needs beside its value. */
@@ -63,8 +65,12 @@ export class HealthStore {
     return rows.length;
   }
 
-  /** The next secret that is due: those of registries that answer before those of others, the longest due first. */
-  async claim({ now, holder, leaseMs, busy }: Claim): Promise<SecretToCheck | undefined> {
+  /**
+   * The next secret that is due: of the workspace that has the fewest checks under way, then of the one that was not served for
+   * longest, so that nobody's many secrets keep others' waiting; those of registries that answer before those of others, the
+   * longest due first.
+   */
+  async claim({ now, holder, leaseMs, busy, served = [] }: Claim): Promise<SecretToCheck | undefined> {
     const free = sql`h.next_check_at <= ${when(now)} and (h.lease_until is null or h.lease_until < ${when(now)})`;
     const others =
       busy.length === 0
@@ -75,9 +81,16 @@ export class HealthStore {
           )})`;
     return this.#database.transaction(async (tx) => {
       const [due] = await tx.execute<{ secret_id: string }>(sql`
-        select h.secret_id from secret_health h join secrets s on s.id = h.secret_id
+        with running as (
+          select workspace_id, count(*) as count from secret_health where lease_until >= ${when(now)} group by workspace_id
+        )
+        select h.secret_id from secret_health h
+        join secrets s on s.id = h.secret_id
+        left join running r on r.workspace_id = h.workspace_id
         where ${free} ${others}
-        order by h.state = 'unknown' and h.failures > ${patientFailures}, h.next_check_at
+        order by coalesce(r.count, 0),
+          coalesce(array_position(string_to_array(${served.join(",")}, ',')::uuid[], h.workspace_id), 0),
+          h.state = 'unknown' and h.failures > ${patientFailures}, h.next_check_at
         limit 1 for update of h skip locked`);
       if (due === undefined) return undefined;
       const leaseUntil = new Date(now.getTime() + leaseMs);

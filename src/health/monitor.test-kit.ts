@@ -29,6 +29,7 @@ export class HealthWorld {
   readonly store: HealthStore;
   readonly reports: ReportStore;
   readonly workspaceId: string;
+  readonly workspaces: WorkspaceStore;
   readonly transitions: HealthTransition[] = [];
   readonly #registries: readonly ScriptedRegistry[];
   readonly #keyPath: string;
@@ -38,12 +39,14 @@ export class HealthWorld {
     postgres: TestPostgres,
     vault: Vault,
     workspaceId: string,
+    workspaces: WorkspaceStore,
     registries: readonly ScriptedRegistry[],
     keyPath: string,
   ) {
     this.postgres = postgres;
     this.vault = vault;
     this.workspaceId = workspaceId;
+    this.workspaces = workspaces;
     this.store = new HealthStore(postgres.database);
     this.reports = new ReportStore(postgres.database);
     this.#registries = registries;
@@ -57,7 +60,7 @@ export class HealthWorld {
     const workspaces = new WorkspaceStore(postgres.database, ring);
     const vault = new Vault({ store: new SecretStore(postgres.database), workspaces });
     const { id } = await workspaces.ensure("w");
-    return new HealthWorld(postgres, vault, id, registries, keyPath);
+    return new HealthWorld(postgres, vault, id, workspaces, registries, keyPath);
   }
 
   now(): Date {
@@ -96,10 +99,15 @@ export class HealthWorld {
   }
 
   /** A secret of alice's, with an image that uses it when a repository is given. */
-  async secret(registry: string, password: string, repository?: string): Promise<SecretMetadata> {
+  async secret(
+    registry: string,
+    password: string,
+    repository?: string,
+    workspaceId = this.workspaceId,
+  ): Promise<SecretMetadata> {
     const credentials = credentialMap({ USERNAME: "alice", PASSWORD: password });
     const value = marshalCredentials(registry, "basic", credentials);
-    const about = { workspaceId: this.workspaceId, registry, type: "basic", principal: "alice" };
+    const about = { workspaceId, registry, type: "basic", principal: "alice" };
     const secret = await this.vault.create({ ...about, name: `s-${crypto.randomUUID().slice(1)}`, value });
     if (repository !== undefined) await this.image(secret, repository);
     return secret;

@@ -347,6 +347,11 @@ export const attacks: readonly Attack[] = [
         "src/audit/printable.test.ts: whoever sends %p over and over holds up nobody",
       ],
       [
+        "workspaces take turns where a few are served at once",
+        "src/health/health-loop.test.ts: leaves another's their turn while some are under way, which may hang",
+        "src/health/health-loop.test.ts: leaves another's their turn at the same registry",
+      ],
+      [
         "a read that cannot be answered is EIO",
         "src/native/fuse.test.ts: a failed fetch is EIO, and the next read asks again",
         "src/native/fuse.test.ts: a read that nobody answers ends with EIO at its deadline, and is not waited for twice",
