@@ -29,6 +29,8 @@ const connection = {
   pingTimeoutMs: 10_000,
 } as const;
 const minVersion = "TLSv1.2";
+/** Of one message. A worker may be in foreign hands; what it answers is held in memory whole. */
+const answerBytesMax = 8 * 1024 * 1024;
 
 /** How users reach a gateway: Connect over HTTP/2, one connection, a bearer token. */
 export function transportTo({ url, token, ca }: TransportOptions): Transport {
@@ -36,8 +38,13 @@ export function transportTo({ url, token, ca }: TransportOptions): Transport {
   return createConnectTransport({ ...connection, baseUrl: url, nodeOptions, interceptors: [bearer(token)] });
 }
 
-/** How the processes of a cluster reach each other: as {@link transportTo}, with certificates of the cluster's. */
+/**
+ * How the processes of a cluster reach each other: as {@link transportTo}, with certificates of the cluster's. Throws
+ * ConnectError for a URL without TLS: there nobody would have to be who he says he is.
+ */
 export function clusterTransport({ url, serverName, tls, token }: ClusterTransportOptions): Transport {
+  if (URL.parse(url)?.protocol !== "https:")
+    throw new ConnectError("the other end of this call speaks no TLS", Code.Unavailable);
   // Without TLS nobody would be asked who he is: an address that a worker, or a row of an earlier version, gave.
   if (URL.parse(url)?.protocol !== "https:")
     throw new ConnectError(`${url} is not https: nothing was sent there`, Code.Unavailable);
@@ -46,6 +53,7 @@ export function clusterTransport({ url, serverName, tls, token }: ClusterTranspo
     ...connection,
     // A container that comes after a pause need not wait for a handshake.
     idleConnectionTimeoutMs: 10 * 60_000,
+    readMaxBytes: answerBytesMax,
     baseUrl: url,
     nodeOptions: { ...shown, servername: serverName, minVersion, ...sessionLimits },
     interceptors: token === undefined ? [] : [bearer(token)],

@@ -15,6 +15,7 @@ import type {
 } from "../gen/oci_node/v1/scheduler_service_pb.ts";
 import { referenceOf } from "../image/image.ts";
 import type { ImageStore } from "../image/store.ts";
+import { badRequest } from "../rpc/request-json.ts";
 import { logger } from "../std/log.ts";
 import { type AttachDependencies, attachCredentials } from "./attach.ts";
 import { SchedulerError } from "./error.ts";
@@ -38,6 +39,7 @@ export function schedulerService(
   const { store, containers } = dependencies;
   return {
     async registerWorker(request) {
+      assertAddress(request.address);
       await store.register({
         id: request.workerId,
         name: request.name,
@@ -96,6 +98,16 @@ export function schedulerService(
       };
     },
   };
+}
+
+/** Gateways and schedulers call there: by TLS, and nowhere but at the root of a host. */
+function assertAddress(address: string): void {
+  const url = URL.parse(address);
+  if (url?.protocol === "https:" && url.host !== "" && url.href === `${url.origin}/`) return;
+  throw badRequest(
+    "a worker's address is https://HOST:PORT",
+    "Set worker.listen to this host's own address.",
+  );
 }
 
 /** The worker, when this boot of it is the one that is known. */

@@ -258,6 +258,12 @@ export const attacks: readonly Attack[] = [
         "test/journey/delivery.test.ts: uses a rotated secret with the next, and a revoked one not at all: then only what is here is read",
         "src/cluster/join.test.ts: every call that is a worker's says which, and no worker speaks for another",
       ],
+      [
+        "it is called by TLS at a host of its own certificate, and its answers are no longer than we can hold",
+        "src/scheduler/register.test.ts: a worker at %p is not registered: it would be called there",
+        "src/container/worker-client.test.ts: a worker's address without TLS is not called: nobody there has to be the worker",
+        "src/container/worker-client.test.ts: a worker fills nobody's memory with its answer",
+      ],
     ],
   },
   {
