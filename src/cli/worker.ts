@@ -38,8 +38,8 @@ const revoke = command<{ json: boolean }, [worker: string]>({
   fullDescription:
     "Its certificate counts no more: it gets no further container and no credential, and its reports are not taken. What it " +
     "ran is ended as with a lost worker; what was only scheduled there goes to another. Its host can join again as a new " +
-    "worker: stop it, remove the folder worker/identity in its data folder, start it with a new join token. If a join token " +
-    "was stolen, revoke that as well: `oci-node token revoke`.",
+    "worker: stop it, remove the folder worker/identity in its data folder, start it with a new join token. Whoever " +
+    "has the host may have its join token, and with that comes back as another worker: revoke it as well, `oci-node token revoke`.",
   positional: words({ placeholder: "ID|NAME", brief: "The worker" }),
   async run(flags, named) {
     const client = createClient(ClusterService, connectTransport("administrator"));

@@ -245,6 +245,21 @@ test("a revoked worker is refused at its next call over the same connection, and
   expect(await codeOf(membership.joinAgain())).toBe("revoked");
 });
 
+test("whoever has a revoked host comes back as another worker for as long as he has a join token that counts", async () => {
+  const token = await joinToken();
+  const first = (await member({ token })).membership;
+  await first.begin();
+  await postgres.database.query((db) => db.update(workerIdentities).set({ revokedAt: new Date() }));
+  const second = (await member({ token })).membership;
+  await second.begin();
+  expect(second.workerId).not.toBe(first.workerId);
+  expect((await identities.joinedWith(token.tokenId)).map(({ workerId }) => workerId).sort()).toEqual(
+    [first.workerId, second.workerId].sort(),
+  );
+  await tokens.revoke(token.tokenId);
+  expect(await codeOf((await member({ token })).membership.begin())).not.toBe("taken");
+});
+
 test("a certificate counts no longer than its time, also over a connection that is older", async () => {
   lifeMs = 2_000;
   const { membership } = await member({ token: await joinToken() });
