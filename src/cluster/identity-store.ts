@@ -1,5 +1,6 @@
 import { and, asc, eq, isNull, sql } from "drizzle-orm";
 import type { Database } from "../db/database.ts";
+import { tokens } from "../db/schema.ts";
 import { workerIdentities } from "../db/schema-cluster.ts";
 import { ClusterError, revokedError } from "./error.ts";
 
@@ -35,13 +36,23 @@ export class WorkerIdentityStore {
     this.#database = database;
   }
 
-  /** Writes down who joined, also again. Throws ClusterError `revoked`, or `bad_request` when the id is another key's. */
+  /**
+   * Writes down who joined, also again. The token's row is held meanwhile: whoever revokes it is told of this worker, or was first.
+   * Throws ClusterError `bad_token`, `revoked`, or `bad_request` when the id is another key's.
+   */
   async join(
     worker: Omit<WorkerIdentityRow, "revokedAt" | "createdAt"> & { readonly tokenId: string },
   ): Promise<void> {
     const { workerId, publicKeySha256, ...rest } = worker;
-    const written = await this.#database.query((db) =>
-      db
+    const written = await this.#database.transaction(async (tx) => {
+      const [token] = await tx
+        .select({ revokedAt: tokens.revokedAt })
+        .from(tokens)
+        .where(eq(tokens.id, worker.tokenId))
+        .for("share");
+      if (token?.revokedAt != null)
+        throw new ClusterError("bad_token", "the join token was revoked meanwhile");
+      return await tx
         .insert(workerIdentities)
         .values(worker)
         .onConflictDoUpdate({
@@ -49,8 +60,8 @@ export class WorkerIdentityStore {
           set: { ...rest, updatedAt: sql`now()` },
           setWhere: sql`${isNull(workerIdentities.revokedAt)} and ${eq(workerIdentities.publicKeySha256, publicKeySha256)}`,
         })
-        .returning({ id: workerIdentities.workerId }),
-    );
+        .returning({ id: workerIdentities.workerId });
+    });
     if (written.length > 0) return;
     await this.admit(workerId, publicKeySha256);
     throw new ClusterError("bad_request", `worker ${workerId} has another key`);

@@ -1,4 +1,5 @@
 import { afterAll, afterEach, beforeAll, expect, test } from "bun:test";
+import { randomUUID } from "node:crypto";
 import { mkdtemp, readdir, rm, stat } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -258,6 +259,23 @@ test("whoever has a revoked host comes back as another worker for as long as he 
   );
   await tokens.revoke(token.tokenId);
   expect(await codeOf((await member({ token })).membership.begin())).not.toBe("taken");
+});
+
+test("a token that is revoked while somebody joins with it lets nobody in of whom its revocation did not tell", async () => {
+  const { tokenId } = await joinToken();
+  const worker = {
+    workerId: randomUUID(),
+    publicKeySha256: "0".repeat(64),
+    name: "late",
+    tokenId,
+    joinedFrom: "",
+    certificateSerial: "1",
+    certificateNotAfter: new Date(Date.now() + 60_000),
+  };
+  await tokens.revoke(tokenId);
+  // As of a call that was let in a moment before.
+  expect(await codeOf(identities.join(worker))).toBe("bad_token");
+  expect(await identities.joinedWith(tokenId)).toEqual([]);
 });
 
 test("a certificate counts no longer than its time, also over a connection that is older", async () => {
