@@ -48,6 +48,7 @@ export async function serveUntilSignal(
     signal: leaving.signal,
     ...(env === undefined ? {} : { env }),
   }).catch((thrown: unknown) => {
+    if (leaving.signal.aborted) process.exit(0);
     // What it took over keeps a process alive, and would keep the next one out.
     process.exit(printFailure(withFile(thrown, config), json));
   });

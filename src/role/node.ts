@@ -102,6 +102,7 @@ export async function startNode(
       const worker = await startWorker(config, stores, {
         schedulerUrl: schedulerServer?.url ?? requireSchedulerUrl(config),
         token: () => readJoinToken(config),
+        signal: options.signal,
         succeed: schedulerServer && plane && succeedBy(plane),
       });
       closers.push(worker);

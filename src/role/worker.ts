@@ -50,11 +50,16 @@ export async function startWorker(
   join_: {
     readonly schedulerUrl: string;
     readonly token: () => JoinToken;
+    /** Ends the waiting for a scheduler: what was adopted is ended then, as at any other end. */
+    readonly signal: AbortSignal;
     /** Only where the scheduler is in this process. */
     readonly succeed?: Succeed | undefined;
   },
 ): Promise<WorkerRole> {
   const leaving = new AbortController();
+  const endWaiting = () => leaving.abort(join_.signal.reason);
+  join_.signal.addEventListener("abort", endWaiting);
+  if (join_.signal.aborted) endWaiting();
   const files = await IdentityFiles.open(join(config.stateDir, "identity"));
   const { workerId } = files;
   const boot = { workerId, bootNonce: randomUUID() };
@@ -96,15 +101,15 @@ export async function startWorker(
     signal: leaving.signal,
   });
   // Revoked while it was away: what runs here is nobody's any more, and would go on without end.
-  const endIfRevoked = async (error: unknown): Promise<never> => {
-    if (clusterErrorOf(error)?.code === "revoked") {
+  const endForGood = async (error: unknown): Promise<never> => {
+    if (join_.signal.aborted || clusterErrorOf(error)?.code === "revoked") {
       registered.resolve();
       await worker.giveUp();
       await mounts.close();
     }
     throw error;
   };
-  await membership.begin().catch(endIfRevoked);
+  await membership.begin().catch(endForGood);
   await leaveFormerId(config.stateDir, { workerId, containerIds: worker.containerIds() }, join_.succeed);
   const server = await serve({
     ...listenAddress(config.worker, 0),
@@ -142,7 +147,8 @@ export async function startWorker(
       version,
     },
   });
-  worker.startHeartbeat(client, await client.register().catch(endIfRevoked));
+  worker.startHeartbeat(client, await client.register().catch(endForGood));
+  join_.signal.removeEventListener("abort", endWaiting);
   registered.resolve();
   void membership.keepFresh({ renewed: (identity) => server.renew(identity), revoked: onRevoked });
   return {

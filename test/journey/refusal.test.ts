@@ -4,6 +4,7 @@ import { createServer } from "node:net";
 import { join } from "node:path";
 import { runCli } from "../kit/node.ts";
 import { product } from "../kit/product.ts";
+import { Program } from "../kit/program.ts";
 import { type Image, inScratch, refusal, World, withCredentials } from "../kit/world.ts";
 
 let world: World;
@@ -214,6 +215,19 @@ describe("a node does not start", () => {
         expect(told).toMatch(new RegExp(`^oci-node: ${path}: (identities|registry)\\.${field}`));
       }));
   }
+
+  test("and does not go on waiting for a scheduler once it is told to end", () =>
+    inScratch(async (dir) => {
+      const path = join(dir, "config.toml");
+      const settings = `data_dir = "${join(dir, "data")}"\n[worker]\nscheduler_url = "https://127.0.0.1:1"\n`;
+      await writeFile(path, `${settings}token_file = "${join(dir, "token")}"\n`);
+      await writeFile(join(dir, "token"), `ocn_${"A".repeat(43)}.${"A".repeat(43)}\n`, { mode: 0o600 });
+      const program = new Program([...(await product()), "--role=worker", "--config", path], {
+        env: { HOME: dir, XDG_CONFIG_HOME: dir },
+      });
+      await program.waitFor(/the scheduler does not answer/);
+      expect(await program.stop("SIGTERM")).toBe(0);
+    }));
 
   test("with a configuration file that others may write", () =>
     inScratch(async (dir) => {
