@@ -72,7 +72,7 @@ const remove = command<{ json: boolean; force: boolean }, [string]>({
     const { workspace } = await workspaces().deleteWorkspace({ name, force });
     if (workspace === undefined) throw new CliError("failed", "the node removed no workspace");
     if (json) {
-      printJson({ removed: workspaceShape(workspace) });
+      printJson({ removed: name, workspace: workspaceShape(workspace) });
       return 0;
     }
     printLine(name);

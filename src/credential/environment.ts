@@ -94,7 +94,7 @@ export function parseCredentialsFile(text: string): CredentialMap {
     values[key] = value;
   }
   if (Object.keys(values).length === 0) {
-    throw new CredentialError("no_credentials", "the credentials file holds no credential", {
+    throw new CredentialError("no_credentials", "what was given as credentials is empty", {
       next: "Write one KEY=value per line, such as USERNAME=… and PASSWORD=….",
     });
   }

@@ -155,8 +155,8 @@ test("a workspace with secrets or images stays unless forced, also when nothing 
     /not empty: secrets: 1, images: 0[\s\S]*--force/,
   );
   expect((await node.json<unknown[]>(["secret", "ls"], full)).length).toBe(1);
-  const { removed } = await node.json<{ removed: object }>(["workspace", "rm", "--force", "full"]);
-  expect(removed).toMatchObject({ name: "full", secrets: 1, images: 0, tokens: 1 });
+  const gone = await node.json<object>(["workspace", "rm", "--force", "full"]);
+  expect(gone).toMatchObject({ removed: "full", workspace: { secrets: 1, images: 0, tokens: 1 } });
 });
 
 test("a workspace that is removed by force is gone at once, wherever anything of it was", async () => {
