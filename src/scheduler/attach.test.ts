@@ -247,6 +247,19 @@ test("what is refused and what is proved is seen of the secret, and what nobody 
   ]);
 });
 
+test("what was minted long ago and is refused speaks of its age, as long as the credential mints another", async () => {
+  const { container, image } = await scene(byTokens.host, basicAt(byTokens.host, password));
+  const given = async (agoMs: number) => {
+    seen = [];
+    const givenAt = new Date(Date.now() - agoMs);
+    const imageCredential = { delivery: "minted" as const, secretVersion: 1, givenAt };
+    await attach({ container: { ...container, imageCredential }, image }, { renewal: true, refused: true });
+    return seen.map(([, what]) => what);
+  };
+  expect(await given(3_600_000)).not.toContain("refused");
+  expect(await given(1_000)).toContain("refused");
+});
+
 test("a registry that knows passwords only gets the credential itself, and that is said", async () => {
   const value = basicAt(byPassword.host, password);
   const attached = await attach(await scene(byPassword.host, value));

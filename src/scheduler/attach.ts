@@ -10,6 +10,7 @@ import { unmarshalCredentials } from "../credential/marshal.ts";
 import type { Image } from "../image/image.ts";
 import type { RegistryClient } from "../registry/client.ts";
 import { isRefusal } from "../registry/error.ts";
+import { newForMs } from "../registry/session.ts";
 import { SecretError } from "../secret/error.ts";
 import { sealTo } from "../secret/seal.ts";
 import type { Vault } from "../secret/vault.ts";
@@ -107,14 +108,17 @@ export async function attachCredentials(
   const saw = (what: "refused" | "proved"): void => {
     if (origin?.secretId !== undefined) void dependencies.seen?.(origin.secretId, what);
   };
-  if (refused) saw("refused");
   const before = container.imageCredential;
+  // What is minted anew was asked for with the credential, which is the very question: unless that was just so.
+  const anew = refused && before?.delivery === "minted" && before.secretVersion === origin?.secretVersion;
+  const again = Number(before?.givenAt) > givenAt.getTime() - newForMs;
+  if (refused && (!anew || again)) saw("refused");
   const delivery = await deliver(dependencies.registry, found.deliverable, {
     wanted,
     known,
     grantLifeMs: starting ? grantLifeMs : undefined,
     signal,
-    anew: refused && before?.delivery === "minted" && before.secretVersion === origin?.secretVersion,
+    anew,
     hasUntil:
       renewal && !refused && Number(before?.validUntil) > givenAt.getTime() ? before?.validUntil : undefined,
   }).catch((error: unknown) => {
