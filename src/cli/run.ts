@@ -32,11 +32,13 @@ type Containers = Client<typeof ContainerService>;
 
 /** What a container that never started makes `run` exit with, as `docker run` does. */
 const notStartedExitCode = 125;
+/** 128 and SIGINT, as shells say it. */
+const interruptedExitCode = 130;
 
 export const run = command<RunFlags, string[]>({
   brief: "Run a container of an image",
   fullDescription:
-    "In the foreground the output and the exit code are the container's; Ctrl-C stops it. What follows -- replaces the " +
+    "In the foreground the output and the exit code are the container's; Ctrl-C stops it, a second one kills it, a third leaves it. What follows -- replaces the " +
     "image's command. A container that could not be made or started gives exit code 125. A reference that was never built is " +
     "built first, and with credentials any reference is, as by `image build`.",
   flags: {
@@ -214,11 +216,15 @@ async function watchUntil(
   return last;
 }
 
-/** The first Ctrl-C stops the container, the second kills it. */
+/** The first Ctrl-C stops the container, the second kills it, the third leaves it: its worker may be away for long. */
 function stopOnInterrupt(containers: Containers, id: string): { dispose(): void } {
   let asked = 0;
   const stop = () => {
     asked += 1;
+    if (asked > 2) {
+      note(`oci-node: container ${id} has not ended, and is left. See: oci-node inspect ${id}`);
+      process.exit(interruptedExitCode);
+    }
     containers
       .stopContainer({ id, timeoutMs: asked === 1 ? 10_000 : 1 })
       .catch((error) => note(`oci-node: ${ConnectError.from(error).rawMessage}`));
