@@ -67,7 +67,7 @@ interface Call {
 /**
  * Writes down each call that changes something, and each that is refused. The outermost of a server's interceptors: it sees
  * what the caller is told; `authenticate` below it says who that is, and {@link auditFirst} stands below that. A call of an
- * unknown caller is no event, but a line in the log, once a minute for each address.
+ * unknown caller is no event, but a line in the log, once a minute for each address; where there is a gate, it writes that.
  */
 export function auditCalls(audit: CallAudit): Interceptor {
   const repeated = new Throttle();

@@ -35,14 +35,14 @@ const streamTrustMs = 1_000;
  */
 export function authenticate(verify: VerifyToken, trustMs: number = streamTrustMs): Interceptor {
   return (next) => async (request) => {
-    const token = bearer(request.header.get("authorization"));
-    const caller = await verified(token, verify);
-    // Also of a call that is refused: the audit wants to know.
-    request.contextValues.set(callerKey, caller);
+    const header = request.header.get("authorization");
+    // Known by now where a gate has looked.
+    const caller =
+      findCaller(request.contextValues) ?? (await identify(header, verify, request.contextValues));
     assertAllowed(request.service.typeName, request.method, caller.role);
     const response = await next(request);
     if (!response.stream) return response;
-    const again = async () => void (await verified(token, verify));
+    const again = async () => void (await verified(bearer(header), verify));
     return { ...response, message: whileTrue(response.message, again, trustMs) };
   };
 }
@@ -80,6 +80,17 @@ async function* whileTrue<T>(
     }
     yield message;
   }
+}
+
+/** Who calls, by an Authorization header; kept with the call, for the audit also when it is refused later. */
+export async function identify(
+  header: string | null,
+  verify: VerifyToken,
+  values: ContextValues,
+): Promise<Caller> {
+  const caller = await verified(bearer(header), verify);
+  values.set(callerKey, caller);
+  return caller;
 }
 
 /** Who calls, if that is known by now. */

@@ -8,7 +8,7 @@ import {
   type Interceptor,
 } from "@connectrpc/connect";
 import { accessTo } from "./authorization.ts";
-import { type Peer, peerOf } from "./peer.ts";
+import { peerOf } from "./peer.ts";
 
 /** What certificates of the cluster's say of who holds them. */
 export interface Certified {
@@ -27,7 +27,7 @@ const workerKey = createContextKey<string | undefined>(undefined, { description:
 export function authenticateCertificate(certified: Certified): Interceptor {
   return (next) => async (request) => {
     const access = accessTo(request.service.typeName, request.method.localName);
-    const certificate = certificateOf(peerOf(request.contextValues));
+    const certificate = certificateOf(request.contextValues);
     if (access?.by === "certificate" && access.of === "worker" && certified.worker !== undefined) {
       const workerId = await certified.worker(certificate);
       // Also of a call that is refused: the audit wants to know.
@@ -72,8 +72,12 @@ export function certifiedWorkerOf(context: Pick<HandlerContext, "values">): stri
   return workerId;
 }
 
-/** Connections live longer than certificates: their time is looked at again. */
-function certificateOf({ certificate, refused }: Peer): X509Certificate {
+/**
+ * What the other end of a call's connection has shown. Connections live longer than certificates: their time is looked at
+ * again. Throws ConnectError `Unauthenticated`.
+ */
+export function certificateOf(values: ContextValues): X509Certificate {
+  const { certificate, refused } = peerOf(values);
   if (certificate === undefined) {
     const why =
       refused === undefined ? "shows no certificate" : `shows a certificate that is not taken: ${refused}`;

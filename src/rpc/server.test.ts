@@ -102,7 +102,7 @@ describe("a large request", () => {
     const chunk = `${(80 * 1024).toString(16)}\r\n${" ".repeat(80 * 1024)}\r\n`;
     const answer = await answerTo(port, `${head}Transfer-Encoding: chunked\r\n\r\n${chunk}`);
     expect(answer).toContain("larger than configured");
-    expect(await codeOf(images(url, "nobody").getImage({ image: large }))).toBe(Code.ResourceExhausted);
+    expect(await codeOf(images(url, "nobody").getImage({ image: large }))).toBe(Code.Unauthenticated);
   });
 
   /** What a server answers to bytes of which it waits for more. */

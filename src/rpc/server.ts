@@ -10,10 +10,12 @@ import { CodedError, errnoOf } from "../std/error.ts";
 import type { TlsIdentity } from "../std/tls-identity.ts";
 import type { VerifyToken } from "./authentication.ts";
 import { connectionValues } from "./caller-address.ts";
+import { type Gate, gateByEither, gateByToken } from "./gate.ts";
 import { KnownSenders, strangersBytesMax } from "./known-senders.ts";
 import { withPeer } from "./peer.ts";
 import { expecting, requestText } from "./request-json.ts";
 import { sessionLimits } from "./session-limits.ts";
+import { discardBody, hasUnreadStream, withUnreadBody } from "./unread-body.ts";
 
 export type ListenErrorCode = "address_in_use" | "cannot_listen";
 
@@ -72,6 +74,8 @@ const bodyBytesMax = 4 * 1024 * 1024;
  */
 export async function serve(options: ServeOptions): Promise<Server> {
   const inputs = new Map<string, DescMessage>();
+  const gate =
+    options.verify === undefined ? undefined : discarding(gateByEither(gateByToken(options.verify)));
   const adapterOf = (readMaxBytes: number) =>
     connectNodeAdapter({
       routes(router) {
@@ -79,8 +83,9 @@ export async function serve(options: ServeOptions): Promise<Server> {
         for (const { requestPath, method } of router.handlers) inputs.set(requestPath, method.input);
       },
       interceptors: options.interceptors,
-      contextValues: (request) => withPeer(connectionValues(request), request),
+      contextValues: (request) => withUnreadBody(withPeer(connectionValues(request), request), request),
       readMaxBytes,
+      ...(gate === undefined ? {} : { requestGate: gate }),
       jsonOptions: { textDecoder: requestText } as object,
       ...(options.fallback === undefined ? {} : { fallback: options.fallback as never }),
     });
@@ -116,6 +121,19 @@ export async function serve(options: ServeOptions): Promise<Server> {
         listener.close(() => resolve());
         for (const socket of sockets) socket.destroy();
       }),
+  };
+}
+
+/** Over HTTP/2 a stranger is answered when his body has come, of which nothing is kept; over HTTP/1.1 as by the limits. */
+function discarding(gate: Gate): Gate {
+  return async (call) => {
+    if (!hasUnreadStream(call.values)) return;
+    try {
+      await gate(call);
+    } catch (refused) {
+      await discardBody(call.values, bodyBytesMax);
+      throw refused;
+    }
   };
 }
 
