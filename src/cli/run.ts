@@ -225,6 +225,8 @@ function stopOnInterrupt(containers: Containers, id: string): { dispose(): void 
       note(`oci-node: container ${id} has not ended, and is left. See: oci-node inspect ${id}`);
       process.exit(interruptedExitCode);
     }
+    const [does, next] = asked === 1 ? ["stopping", "kills"] : ["killing", "leaves"];
+    note(`oci-node: ${does} container ${id}; Ctrl-C again ${next} it`);
     containers
       .stopContainer({ id, timeoutMs: asked === 1 ? 10_000 : 1 })
       .catch((error) => note(`oci-node: ${ConnectError.from(error).rawMessage}`));

@@ -1,0 +1,66 @@
+import { expect, test } from "bun:test";
+import { join } from "node:path";
+import { startTestPostgres } from "../../src/db/postgres.test-kit.ts";
+import { busyboxImage } from "../kit/busybox-image.ts";
+import { says } from "../kit/inside.ts";
+import { leftovers } from "../kit/leftovers.ts";
+import { runCli } from "../kit/node.ts";
+import { product } from "../kit/product.ts";
+import { Program } from "../kit/program.ts";
+import { push } from "../kit/push.ts";
+import { TestRegistry } from "../kit/registry.ts";
+import { writeRolesConfig } from "../kit/roles.ts";
+import { type Container, credentialVariables, inScratch, withCredentials } from "../kit/world.ts";
+
+const script = 'trap "" TERM INT; touch /tmp/up; echo up; while [ ! -e /tmp/go ]; do sleep 0.1; done';
+
+test("a stop while the scheduler is away stops the container and says what is missing; a run whose worker is away is left by a third Ctrl-C", async () => {
+  await using registry = await TestRegistry.start({ auth: "htpasswd" });
+  const reference = await push(await busyboxImage(), registry, "team/app:1");
+  const postgres = await startTestPostgres();
+  const command = await product();
+  await inScratch(async (dir) => {
+    const env = { XDG_CONFIG_HOME: join(dir, "xdg"), ...credentialVariables(registry) };
+    const config = await writeRolesConfig(dir, registry, [`database.url = "${postgres.url}"`]);
+    const programs: Program[] = [];
+    const start = async (role: string) => {
+      const program = new Program([...command, `--role=${role}`, "--config", config], { env });
+      programs.push(program);
+      await program.waitFor(/^ready /m, 60_000);
+      return program;
+    };
+    const cli = (...args: string[]) => runCli(command, args, { env });
+    const inspect = async (id: string): Promise<Container> => JSON.parse((await cli("inspect", id)).stdout);
+    try {
+      await start("gateway");
+      const scheduler = await start("scheduler");
+      const worker = await start("worker");
+      expect((await cli("image", "build", reference, "--index-only", ...withCredentials)).code).toBe(0);
+      const id = (await cli("run", "-d", reference, "--", "sh", "-c", script)).stdout.trim();
+      while (!(await says(id, "up")));
+      await scheduler.stop("SIGKILL");
+      const stopped = await cli("stop", "--timeout", "1", id);
+      expect([stopped.code, stopped.stderr]).toEqual([1, expect.stringContaining("could not report that")]);
+      expect(await says(id, "up")).toBe(false);
+      await start("scheduler");
+      while ((await inspect(id)).state !== "stopped");
+
+      const run = new Program([...command, "run", reference, "--", "sh", "-c", script], { env });
+      await run.waitFor(/up\n/);
+      await worker.stop("SIGKILL");
+      run.child.kill("SIGINT");
+      await run.waitFor(/stopping container/);
+      run.child.kill("SIGINT");
+      await run.waitFor(/killing container/);
+      expect(await run.stop("SIGINT")).toBe(130);
+      expect(run.output).toMatch(/has not ended, and is left/);
+      await start("worker");
+      for (const left of JSON.parse((await cli("ps", "--json")).stdout) as Container[])
+        expect((await cli("stop", "--timeout", "1", left.id)).code).toBe(0);
+    } finally {
+      for (const program of programs.reverse()) await program.stop();
+      await postgres.end();
+    }
+    expect(await leftovers(dir)).toEqual([]);
+  });
+}, 120_000);
