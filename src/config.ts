@@ -7,6 +7,7 @@ import {
   limit,
   mirrorList,
   obsolete,
+  origin,
   patience,
   proxySetting,
   schedulerUrl,
@@ -34,6 +35,8 @@ export class ConfigError extends CodedError<ConfigErrorCode> {
 
 const gateway = z.strictObject({
   listen: address.optional(),
+  /** Under which URL it is called, as its certificate has it; absent: where it listens. */
+  url: origin.optional(),
   tls_cert_file: z.string().optional(),
   tls_key_file: z.string().optional(),
 });

@@ -69,7 +69,7 @@ export const dev = command<DevFlags>({
       if (node.url === undefined || node.tokens === undefined) return;
       if (node.madeKeyFile !== undefined) noteNewKey(node.madeKeyFile, flags);
       const { owner: token, admin: adminToken } = node.tokens;
-      const path = await writeContext({ url: node.url, token, adminToken });
+      const path = await writeContext({ url: config.gateway.url ?? node.url, token, adminToken });
       if (flags.json) printJson({ ready: node.url, context: path });
       else printLine(`ready ${node.url}`);
     };

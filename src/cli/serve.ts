@@ -19,7 +19,7 @@ export async function runRoles(
   return await serveUntilSignal(config, roles, async (node) => {
     if (node.url !== undefined && node.tokens !== undefined) {
       const { owner: token, admin: adminToken } = node.tokens;
-      await writeContext({ url: node.url, token, adminToken });
+      await writeContext({ url: config.gateway.url ?? node.url, token, adminToken });
     }
     // Whoever waited for it uses the context file next.
     printLine(node.url === undefined ? `ready ${[...roles].join(",")}` : `ready ${node.url}`);

@@ -6,6 +6,7 @@ import { EmbeddedPostgres } from "../db/embedded.ts";
 import { startTestPostgres, type TestPostgres } from "../db/postgres.test-kit.ts";
 import { insertImage, insertWorkspace } from "../db/rows.test-kit.ts";
 import { WorkerService } from "../gen/oci_node/v1/worker_service_pb.ts";
+import { waitForExit } from "../native/process.ts";
 import { type Server, serve } from "../rpc/server.ts";
 import type { TlsIdentity } from "../std/tls-identity.ts";
 import { ContainerChanges } from "./changes.ts";
@@ -192,16 +193,9 @@ describe("a stop", () => {
     const container = await running();
     const stopping = stop(container);
     await asked.promise;
-    process.kill(
-      Number((await readFile(join(postgres.dataPath, "postmaster.pid"), "utf8")).split("\n", 1)[0]),
-      "SIGINT",
-    );
-    while (
-      await containers.find(container.id).then(
-        () => true,
-        () => false,
-      )
-    );
+    const [pid] = (await readFile(join(postgres.dataPath, "postmaster.pid"), "utf8")).split("\n", 1);
+    process.kill(Number(pid), "SIGINT");
+    await waitForExit(Number(pid));
     restarted = await EmbeddedPostgres.start({
       dataDir: postgres.dataPath.replace(/\/postgres\/data$/, ""),
       durable: false,

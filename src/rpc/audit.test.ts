@@ -107,7 +107,12 @@ describe("a call", () => {
     server = await serve({
       host: "127.0.0.1",
       port: 0,
-      interceptors: [auditCalls(notebook), translateErrors, authenticate(verify), auditFirst(notebook)],
+      interceptors: [
+        auditCalls(notebook, () => 0),
+        translateErrors,
+        authenticate(verify),
+        auditFirst(notebook),
+      ],
       routes: (router) => {
         router.service(SecretService, {
           createSecret: ({ name }) => {
@@ -175,6 +180,12 @@ describe("a call", () => {
     expect(await codeOf(secrets("viewer-guest").createSecret({ name: "acme" }))).toBe(Code.PermissionDenied);
     expect(await codeOf(secrets("worker-w1").listSecrets({}))).toBe(Code.PermissionDenied);
     await secrets("viewer-guest").listSecrets({});
+    // One who tries every name fills no table.
+    for (let name = 0; name < 20; name += 1)
+      expect(await codeOf(secrets("viewer-guest").createSecret({ name: `n-${name}` }))).toBe(
+        Code.PermissionDenied,
+      );
+    expect(notebook.events).toHaveLength(2);
     expect(notebook.events).toMatchObject([
       {
         actor: { name: "guest", role: "viewer" },

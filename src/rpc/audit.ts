@@ -53,6 +53,8 @@ const rows = new Map<DescMethod, AuditRow>(audited.map((row) => [row.method, row
 const readOnlyRows = new Map<DescMethod, ReadOnlyRow>(unaudited.map((row) => [row.method, row]));
 /** Anybody can make a call without a token: such calls must fill neither the table nor the log. */
 const unknownEveryMs = 60_000;
+/** Whoever has a token can be refused as often as he calls: of one kind it is written down so often. */
+const deniedEveryMs = 1_000;
 
 interface Call {
   readonly method: DescMethod;
@@ -69,8 +71,8 @@ interface Call {
  * what the caller is told; `authenticate` below it says who that is, and {@link auditFirst} stands below that. A call of an
  * unknown caller is no event, but a line in the log, once a minute for each address; where there is a gate, it writes that.
  */
-export function auditCalls(audit: CallAudit): Interceptor {
-  const repeated = new Throttle();
+export function auditCalls(audit: CallAudit, now?: () => number): Interceptor {
+  const repeated = new Throttle(now);
   const write = async (call: Call, error?: ConnectError): Promise<void> => {
     const { row } = call;
     const changes = "strict" in row;
@@ -81,6 +83,11 @@ export function auditCalls(audit: CallAudit): Interceptor {
       return;
     }
     if (row.everyMs > 0 && !repeated.lets(keyOf(event), row.everyMs)) return;
+    if (
+      event.outcome === "denied" &&
+      !repeated.lets(`denied ${event.actor.id} ${event.action}`, deniedEveryMs)
+    )
+      return;
     if (error === undefined && changes && row.strict) await audit.record(event);
     // Nobody waits for the disk with what need not be seen: it is on its way.
     else if (error === undefined) void audit.note(event);

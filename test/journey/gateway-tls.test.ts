@@ -66,3 +66,15 @@ test("a file of authorities that is none is told by its path", async () => {
     expect(told).toContain(why);
   }
 });
+
+test("the context file has the name by which the gateway is called, where one is set", async () => {
+  const config = join(dir, "named.toml");
+  await writeFile(config, 'gateway.url = "https://oci-node.example:7070"\n', { mode: 0o600 });
+  const named = await TestNode.start({ args: ["--config", config] });
+  try {
+    const context = await Bun.file(join(named.home, "config/oci-node/context.json")).json();
+    expect(context.url).toBe("https://oci-node.example:7070");
+  } finally {
+    await named.stop();
+  }
+});
