@@ -90,8 +90,8 @@ describe("a value of", () => {
 describe("on the command line", () => {
   const lines = (password: string, userName = "u") => `USERNAME=${userName}\nPASSWORD=${password}\n`;
   test.each<[string, string, string[]]>([
-    ["nothing", "", ["holds no credential"]],
-    ["blank lines and comments", "\n# PASSWORD=x\n\n", ["holds no credential"]],
+    ["nothing", "", ["is empty"]],
+    ["blank lines and comments", "\n# PASSWORD=x\n\n", ["is empty"]],
     ["a line that is none", value, ["line 1", "KEY=value"]],
     ["a key that nobody knows", `USERNAME=u\nPASSWORT=${value}\n`, ["PASSWORT is not a credential key"]],
     ["a key twice", `${lines(value)}PASSWORD=${value}\n`, ["line 3", "PASSWORD again"]],
