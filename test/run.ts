@@ -15,6 +15,9 @@ import { readReport } from "./junit.ts";
 const root = join(import.meta.dir, "..");
 /** These share what a machine has only once: loop devices, cgroups, much memory. */
 const serial = /^(src\/(mount|native|runtime|role)|test\/(journey|kit))\//;
+/** Of these journeys' nodes hardly anything is run: they stand beside one that mounts. */
+const light =
+  /^test\/journey\/(bad-input|credential-helper|gateway-tls|key|loose-modes|refusal|registries|security|side-doors|tls-versions)/;
 const testTimeoutMs = 120_000;
 const fileTimeoutMs = 600_000;
 
@@ -63,8 +66,9 @@ function testFiles(filters: readonly string[]): string[] {
 
 /** Two at a time, but of the serial ones only one: the first lane takes those, the second the others, then both the rest. */
 async function inTwoLanes(files: readonly string[], work: (file: string) => Promise<void>): Promise<void> {
-  const alone = files.filter((file) => serial.test(file));
-  const others = files.filter((file) => !serial.test(file));
+  const isAlone = (file: string) => serial.test(file) && !light.test(file);
+  const alone = files.filter(isAlone);
+  const others = files.filter((file) => !isAlone(file));
   const drain = async (queue: string[]): Promise<void> => {
     for (let file = queue.shift(); file !== undefined; file = queue.shift()) await work(file);
   };
