@@ -167,8 +167,7 @@ export class SchedulerClient {
       return true;
     } catch (error) {
       if (clusterErrorOf(error)?.code === "revoked") return false;
-      const { code } = ConnectError.from(error);
-      if (code === Code.NotFound || code === Code.FailedPrecondition || code === Code.Aborted) return false;
+      if (isDisowned(ConnectError.from(error))) return false;
       throw error;
     }
   }
@@ -213,10 +212,11 @@ export class SchedulerClient {
       try {
         return await call();
       } catch (error) {
-        const { code, rawMessage } = ConnectError.from(this.#noteRevoked(error));
+        const failure = ConnectError.from(this.#noteRevoked(error));
+        const { code, rawMessage } = failure;
         if (this.#signal.aborted) throw error;
         if (clusterErrorOf(error)?.code === "not_joined") await this.#joinAgain(what);
-        else if (!passing.has(code)) throw error;
+        else if (!mayPass(failure)) throw error;
         log.warn("the scheduler does not answer", { what, code: Code[code], error: rawMessage });
         await sleep(delayMs, this.#signal);
       }
@@ -249,6 +249,23 @@ const passing: ReadonlySet<Code> = new Set([
   Code.Unknown,
   Code.ResourceExhausted,
 ]);
+
+/**
+ * Whether a failed call may succeed later. `Aborted` is that, too, unless the scheduler itself says it of a container: a
+ * connection that is reset in the middle of a call shows as `Aborted` (connect-node's node-error), and a database that gives
+ * way as well.
+ */
+function mayPass(error: ConnectError): boolean {
+  return passing.has(error.code) || (error.code === Code.Aborted && !isDisowned(error));
+}
+
+/** The scheduler, and no connection or database, says that the container is not this worker's (any more). */
+function isDisowned(error: ConnectError): boolean {
+  const [detail] = error.findDetails(ErrorDetailSchema);
+  if (detail?.room !== "container" && detail?.room !== "scheduler") return false;
+  const { code } = error;
+  return code === Code.NotFound || code === Code.FailedPrecondition || code === Code.Aborted;
+}
 
 /** What the scheduler said of a credential, in the words that it was said in; anything else may be over soon. */
 function noAccess(error: ConnectError): CredentialError {

@@ -42,8 +42,14 @@ test("a stop while the scheduler is away stops the container and says what is mi
       const stopped = await cli("stop", "--timeout", "1", id);
       expect([stopped.code, stopped.stderr]).toEqual([1, expect.stringContaining("could not report that")]);
       expect(await says(id, "up")).toBe(false);
-      await start("scheduler");
-      while ((await inspect(id)).state !== "stopped");
+      const back = await start("scheduler");
+      const givenUpAt = performance.now() + 60_000;
+      for (let now = await inspect(id); now.state !== "stopped"; now = await inspect(id)) {
+        if (performance.now() > givenUpAt)
+          throw new Error(
+            `it is ${now.state} still\n${worker.output.slice(-4_000)}\n${back.output.slice(-4_000)}`,
+          );
+      }
 
       const run = new Program([...command, "run", reference, "--", "sh", "-c", script], { env });
       await run.waitFor(/up\n/);
