@@ -9,6 +9,7 @@ import { workerIdentities } from "../db/schema-cluster.ts";
 import { FormerWorkerStore } from "./former-worker-store.ts";
 import { recoverSilentWorkers } from "./recovery.ts";
 import { SchedulerStore } from "./store.ts";
+import { joiningWorker, registeringWorker, undemandingContainer } from "./worker-rows.test-kit.ts";
 
 let server: TestPostgres;
 let former: FormerWorkerStore;
@@ -33,41 +34,11 @@ beforeEach(async () => {
 });
 afterAll(() => server.end());
 
-const join = (workerId: string) =>
-  identities.join({
-    workerId,
-    publicKeySha256: `key of ${workerId}`,
-    name: workerId,
-    tokenId: crypto.randomUUID(),
-    joinedFrom: "127.0.0.1",
-    certificateSerial: "1",
-    certificateNotAfter: new Date("2030-01-01T00:00:00Z"),
-  });
+const join = (workerId: string) => identities.join(joiningWorker(workerId));
 /** A row of the workers; alone, one of an earlier version. */
-const register = (id: string) =>
-  store.register({
-    id,
-    name: id,
-    address: "http://127.0.0.1:1",
-    bootPublicKey: new Uint8Array(32),
-    bootNonce: "boot",
-    cpuMillis: 4000,
-    memoryBytes: 1e9,
-    platform: "linux/amd64",
-    version: "0",
-  });
+const register = (id: string) => store.register(registeringWorker(id, id, "http://127.0.0.1:1"));
 const placed = async (workerId: string, ...then: readonly ("preparing" | "running" | "exited")[]) => {
-  const made = await containers.create({
-    workspaceId,
-    imageId,
-    reference: "r",
-    command: [],
-    env: {},
-    network: "none",
-    eager: false,
-    cpuMillis: 0,
-    memoryBytes: 0,
-  });
+  const made = await containers.create(undemandingContainer(workspaceId, imageId));
   for (const state of ["scheduled", ...then] as const)
     await containers.transition(made.id, {}, state, { workerId });
   return made.id;

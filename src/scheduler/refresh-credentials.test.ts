@@ -23,6 +23,7 @@ import { WorkspaceStore } from "../secret/workspace-store.ts";
 import type { Redacted } from "../std/redacted.ts";
 import { schedulerService } from "./service.ts";
 import { SchedulerStore } from "./store.ts";
+import { undemandingContainer } from "./worker-rows.test-kit.ts";
 
 let server: TestPostgres;
 let vault: Vault;
@@ -87,17 +88,7 @@ async function running(secretName?: string): Promise<{ containerId: string; atte
     const named = { credentialSecretName: secretName, credentialSecretId: secret.id };
     await server.database.query((db) => db.update(images).set(named).where(eq(images.id, imageId)));
   }
-  const container = await containers.create({
-    workspaceId,
-    imageId,
-    reference: "r",
-    command: [],
-    env: {},
-    network: "none",
-    eager: false,
-    cpuMillis: 0,
-    memoryBytes: 0,
-  });
+  const container = await containers.create(undemandingContainer(workspaceId, imageId));
   const placed = await store.place(container, workerId, 60_000);
   const { attempt = 0 } = placed?.container ?? {};
   for (const state of ["preparing", "running"] as const)

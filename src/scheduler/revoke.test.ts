@@ -19,6 +19,7 @@ import {
 import { clusterService } from "./cluster-service.ts";
 import { type SchedulerServiceDependencies, schedulerService } from "./service.ts";
 import { SchedulerStore } from "./store.ts";
+import { joiningWorker, registeringWorker, undemandingContainer } from "./worker-rows.test-kit.ts";
 
 let server: TestPostgres;
 let store: SchedulerStore;
@@ -41,40 +42,9 @@ beforeEach(async () => {
 });
 afterAll(() => server.end());
 
-const join = (workerId: string, name: string) =>
-  identities.join({
-    workerId,
-    publicKeySha256: `key of ${workerId}`,
-    name,
-    tokenId: crypto.randomUUID(),
-    joinedFrom: "127.0.0.1",
-    certificateSerial: "1",
-    certificateNotAfter: new Date("2030-01-01T00:00:00Z"),
-  });
-const register = (id: string, name: string) =>
-  store.register({
-    id,
-    name,
-    address: "https://127.0.0.1:1",
-    bootPublicKey: new Uint8Array(32),
-    bootNonce: "boot",
-    cpuMillis: 4000,
-    memoryBytes: 1e9,
-    platform: "linux/amd64",
-    version: "0",
-  });
-const queue = () =>
-  containers.create({
-    workspaceId,
-    imageId,
-    reference: "r",
-    command: [],
-    env: {},
-    network: "none",
-    eager: false,
-    cpuMillis: 0,
-    memoryBytes: 0,
-  });
+const join = (workerId: string, name: string) => identities.join(joiningWorker(workerId, name));
+const register = (id: string, name: string) => store.register(registeringWorker(id, name));
+const queue = () => containers.create(undemandingContainer(workspaceId, imageId));
 const revoke = async (worker: string) =>
   (await clusterService(store, containers).revokeWorker(
     { worker } as never,
