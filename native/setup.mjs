@@ -20,7 +20,16 @@ const build = [
   "libzstd-dev",
   "zstd",
 ];
-const run = ["runc", "conmon", "fuse3", "util-linux", "ca-certificates"];
+const run = [
+  "runc",
+  "conmon",
+  "fuse3",
+  "util-linux",
+  "ca-certificates",
+  "containernetworking-plugins",
+  "iptables",
+  "e2fsprogs",
+];
 const try_ = ["docker-registry", "skopeo", "umoci", "openssl", "busybox-static"];
 /** What benchmarks compare with, and what makes their image. */
 const compare = ["containerd", "isal", "python3-pip", "curl"];

@@ -112,6 +112,18 @@ export const encryptionKey = z.discriminatedUnion("type", keyKinds, {
 export const workspace = z.strictObject({
   /** Whether its containers may use the host's network. */
   host_network: z.boolean().default(false),
+  /** What its containers get that ask for no network. */
+  default_network: z.enum(["private", "none"]).default("private"),
+  /** Directories of workers' hosts that its containers may have as volumes, with all below; `:ro`: to be read alone. */
+  host_paths: z
+    .array(z.string().regex(/^\/[^:\0]*(:ro)?$/, "must be an absolute path, with :ro or without"))
+    .default([]),
+  /** Host ports that its containers may be given: `ADDRESS:FIRST-LAST`. */
+  publish: z
+    .array(
+      z.string().regex(/^\d+\.\d+\.\d+\.\d+:\d{1,5}(-\d{1,5})?$/, "must be such as 127.0.0.1:1024-65535"),
+    )
+    .default(["127.0.0.1:1024-65535"]),
   /** Identities of `[identities]` that its credentials may name. */
   identities: z.array(identityName).default([]),
   /** The one that is used where a build or a run has no credential. */

@@ -2,6 +2,7 @@ import { readFileSync, statSync } from "node:fs";
 import { hostname } from "node:os";
 import { join, resolve } from "node:path";
 import { z } from "zod";
+import { containerNetwork, endpointSettings } from "./config-containers.ts";
 import {
   address,
   limit,
@@ -115,6 +116,13 @@ const schema = z
         /** Records what starts of a program read, and fetches that ahead of its next start. */
         traces: z.boolean().default(true),
         runtime: z.enum(["runc", "crun", "runsc"]).default("runc"),
+        /** `auto`: containers get user namespaces of their own where the kernel and the runtime can. */
+        user_namespaces: z.enum(["auto", "off"]).default("auto"),
+        /** Of a container's writable layer, where the container asks for none or more; absent: 20 GiB. "0": no limit. */
+        storage_limit: size.default(20 * 1024 ** 3),
+        /** Uploaded code that is kept unpacked, while nothing uses it. */
+        code_cache_quota: size.default(2 * 1024 ** 3),
+        network: containerNetwork.default(containerNetwork.parse({})),
       })
       .default({
         holder_timeout: 30_000,
@@ -123,7 +131,12 @@ const schema = z
         background_fetch: true,
         traces: true,
         runtime: "runc",
+        user_namespaces: "auto",
+        storage_limit: 20 * 1024 ** 3,
+        code_cache_quota: 2 * 1024 ** 3,
+        network: containerNetwork.parse({}),
       }),
+    endpoints: endpointSettings.default(endpointSettings.parse({})),
     index: z
       .strictObject({
         dir: z.string().optional(),

@@ -9,6 +9,9 @@ export interface AuditActor {
 }
 
 export type AuditTargetKind =
+  | "endpoint"
+  | "volume"
+  | "code"
   | "secret"
   | "image"
   | "container"

@@ -1,8 +1,15 @@
 import { randomBytes } from "node:crypto";
 import type { ImageCredential } from "./image-credential.ts";
+import type {
+  ContainerNetwork,
+  ContainerOptions,
+  ContainerServing,
+  Handler,
+  PublishedPort,
+} from "./options.ts";
 import type { ContainerState } from "./state.ts";
 
-export type ContainerNetwork = "none" | "host";
+export type { ContainerNetwork } from "./options.ts";
 
 /** What the user asked for beside the image and the resources. */
 export interface ContainerSpec {
@@ -12,6 +19,11 @@ export interface ContainerSpec {
   readonly network: ContainerNetwork;
   /** Waits for the whole image before the start. */
   readonly eager: boolean;
+  readonly options: ContainerOptions;
+  /** The program is this function, in a runner. */
+  readonly handler?: Handler | undefined;
+  /** Of an endpoint's containers. */
+  readonly serving?: ContainerServing | undefined;
 }
 
 export interface NewContainer extends ContainerSpec {
@@ -23,6 +35,10 @@ export interface NewContainer extends ContainerSpec {
   readonly cpuMillis: number;
   /** 0: no limit. */
   readonly memoryBytes: number;
+  /** No other container of the workspace has it. */
+  readonly name?: string | undefined;
+  /** The deployment of an endpoint that it is of. */
+  readonly deploymentId?: string | undefined;
 }
 
 /** What the worker has fetched of the image. */
@@ -55,6 +71,16 @@ export interface Container extends NewContainer {
   readonly transfer: ImageTransfer | undefined;
   /** How its image's credential reached the worker of this attempt; absent until it has. */
   readonly imageCredential: ImageCredential | undefined;
+  /** Its own IP address, once its worker gave it one. */
+  readonly address: string | undefined;
+  /** What is published, with the host's ports that were taken. */
+  readonly ports: readonly PublishedPort[];
+  /** How often its worker started the program again. */
+  readonly restarts: number;
+  /** Its port answered. */
+  readonly readyAt: Date | undefined;
+  /** It gets no requests any more and is to end. */
+  readonly drainingAt: Date | undefined;
   readonly claimedBy: string | undefined;
   readonly leaseUntil: Date | undefined;
   readonly createdAt: Date;

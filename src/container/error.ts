@@ -8,7 +8,13 @@ export type ContainerErrorCode =
   | "illegal_transition"
   | "conflict"
   | "stale_attempt"
-  | "worker_away";
+  | "worker_away"
+  | "name_taken"
+  | "not_allowed"
+  | "not_running"
+  | "still_running"
+  | "volume_not_found"
+  | "volume_in_use";
 
 /** A container that is not there, or is not where the caller takes it to be. */
 export class ContainerError extends CodedError<ContainerErrorCode> {

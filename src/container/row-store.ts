@@ -1,13 +1,14 @@
 import type { containerEvents, containers } from "../db/schema.ts";
 import type { Container, ContainerEvent, ContainerSpec, ImageTransfer, Phases } from "./container.ts";
 import { type ImageCredentialJson, imageCredentialFromJson } from "./image-credential.ts";
+import { defaultOptions, type PublishedPort } from "./options.ts";
 import { parseContainerState } from "./state.ts";
 
 export type ContainerRow = typeof containers.$inferSelect;
 
 /** A container as its row holds it. */
 export function toContainer(row: ContainerRow): Container {
-  const spec = row.spec as ContainerSpec;
+  const spec = row.spec as Omit<ContainerSpec, "options"> & Partial<Pick<ContainerSpec, "options">>;
   return {
     id: row.id,
     workspaceId: row.workspaceId,
@@ -17,6 +18,12 @@ export function toContainer(row: ContainerRow): Container {
     env: spec.env,
     network: spec.network,
     eager: spec.eager,
+    // Rows of earlier versions have less.
+    options: { ...defaultOptions, ...spec.options },
+    handler: spec.handler,
+    serving: spec.serving,
+    name: row.name ?? undefined,
+    deploymentId: row.deploymentId ?? undefined,
     cpuMillis: row.cpuMillis,
     memoryBytes: row.memoryBytes,
     state: parseContainerState(row.state),
@@ -29,6 +36,11 @@ export function toContainer(row: ContainerRow): Container {
     phases: parsePhases(row.phases),
     transfer: (row.transfer as ImageTransfer | null) ?? undefined,
     imageCredential: imageCredentialFromJson(row.imageCredential as ImageCredentialJson | null),
+    address: row.address ?? undefined,
+    ports: row.ports as PublishedPort[],
+    restarts: row.restarts,
+    readyAt: row.readyAt ?? undefined,
+    drainingAt: row.drainingAt ?? undefined,
     claimedBy: row.claimedBy ?? undefined,
     leaseUntil: row.leaseUntil ?? undefined,
     createdAt: row.createdAt,

@@ -11,6 +11,9 @@ import { logger } from "../std/log.ts";
 import { printable } from "../std/printable.ts";
 import type { Container } from "./container.ts";
 import { ContainerError } from "./error.ts";
+import { housekeepingMethods } from "./housekeeping-service.ts";
+import { interactiveMethods } from "./interactive-service.ts";
+import { fromWireOptions } from "./options-wire-service.ts";
 import { isEnded } from "./state.ts";
 import { type StopDependencies, stopContainer, stopTimeoutMs } from "./stop.ts";
 import type { ContainerStore } from "./store.ts";
@@ -36,6 +39,8 @@ export function containerService(
   const { containers } = dependencies;
   const find = (workspaceId: string, id: string) => findContainer(containers, workspaceId, id);
   return {
+    ...interactiveMethods(),
+    ...housekeepingMethods(),
     async runContainer(request, context) {
       const container = await queue(dependencies, workspaceOf(context), request);
       log.info("container queued", { container: container.id, image: container.imageId });
@@ -142,8 +147,10 @@ async function queue(
     reference: image.reference,
     command: request.command,
     env: request.env,
-    network: fromWireNetwork(request.network),
+    network: fromWireNetwork(request.network) ?? "none",
     eager: request.eager,
+    options: fromWireOptions(request.options),
+    ...(request.name === "" ? {} : { name: request.name }),
     cpuMillis: request.cpuMillis,
     memoryBytes: Number(request.memoryBytes),
   });

@@ -1,5 +1,6 @@
 import { expect, test } from "bun:test";
 import { ContainerError } from "./error.ts";
+import { defaultOptions } from "./options.ts";
 import { checkSpec } from "./spec.ts";
 
 const plain = {
@@ -9,6 +10,7 @@ const plain = {
   command: ["sh"],
   env: {},
   network: "none" as const,
+  options: defaultOptions,
   eager: false,
   cpuMillis: 0,
   memoryBytes: 0,

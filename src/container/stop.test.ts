@@ -11,6 +11,7 @@ import { type Server, serve } from "../rpc/server.ts";
 import type { TlsIdentity } from "../std/tls-identity.ts";
 import { ContainerChanges } from "./changes.ts";
 import type { Container } from "./container.ts";
+import { defaultOptions } from "./options.ts";
 import type { ContainerState } from "./state.ts";
 import { type StopDependencies, stopContainer, stopContainersOf } from "./stop.ts";
 import { ContainerStore } from "./store.ts";
@@ -79,6 +80,7 @@ async function containerIn(...states: ContainerState[]): Promise<Container> {
     command: [],
     env: {},
     network: "none",
+    options: defaultOptions,
     eager: false,
     cpuMillis: 0,
     memoryBytes: 0,

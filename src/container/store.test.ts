@@ -3,6 +3,7 @@ import { startTestPostgres, type TestPostgres } from "../db/postgres.test-kit.ts
 import { insertImage, insertWorkspace } from "../db/rows.test-kit.ts";
 import type { NewContainer } from "./container.ts";
 import { ContainerError, type ContainerErrorCode } from "./error.ts";
+import { defaultOptions } from "./options.ts";
 import type { ContainerState } from "./state.ts";
 import { ContainerStore } from "./store.ts";
 
@@ -28,6 +29,7 @@ const wanted = (change: Partial<NewContainer> = {}): NewContainer => ({
   command: ["python3", "-c", "print('ä')"],
   env: { A: "1" },
   network: "none",
+  options: defaultOptions,
   eager: false,
   cpuMillis: 500,
   memoryBytes: 5 * 1024 ** 3,

@@ -1,7 +1,13 @@
 import { and, asc, desc, eq, gt, notInArray } from "drizzle-orm";
 import { type Database, notify, type Queries, type Subscription } from "../db/database.ts";
 import { containerEvents, containers, endedContainerStates, images } from "../db/schema.ts";
-import { type Container, type ContainerEvent, type NewContainer, newContainerId } from "./container.ts";
+import {
+  type Container,
+  type ContainerEvent,
+  type ContainerSpec,
+  type NewContainer,
+  newContainerId,
+} from "./container.ts";
 import { ContainerError } from "./error.ts";
 import { toContainer, toContainerEvent } from "./row-store.ts";
 import { checkSpec } from "./spec.ts";
@@ -31,33 +37,13 @@ export class ContainerStore {
    * `image_not_ready` or `bad_spec`. The image cannot be removed meanwhile.
    */
   async create(wanted: NewContainer): Promise<Container> {
-    const { workspaceId, imageId, reference, cpuMillis, memoryBytes, command, env, network, eager } = wanted;
     checkSpec(wanted);
-    const spec = { command, env, network, eager };
-    const id = newContainerId();
-    return this.#database.transaction(async (tx) => {
-      await lockReadyImage(tx, workspaceId, imageId);
-      const phases = { pending: new Date().toISOString() };
-      const [row] = await tx
-        .insert(containers)
-        .values({
-          id,
-          workspaceId,
-          imageId,
-          reference,
-          state: "pending",
-          spec,
-          cpuMillis,
-          memoryBytes,
-          phases,
-        })
-        .returning();
-      if (row === undefined) throw unknownContainer(id);
-      await notify(tx, "container_pending", id);
-      return observeIn(tx, row, {
-        events: [{ kind: "state", message: "pending", fields: { to: "pending" } }],
-      });
-    });
+    return this.#database.transaction((tx) => createIn(tx, wanted));
+  }
+
+  /** As {@link create}, in a transaction of the caller's, who has checked the specification. */
+  async createIn(tx: Queries, wanted: NewContainer): Promise<Container> {
+    return createIn(tx, wanted);
   }
 
   /** A container of a workspace. Throws ContainerError `not_found`. */
@@ -161,4 +147,32 @@ async function lockReadyImage(tx: Queries, workspaceId: string, imageId: string)
       next: "Wait for its build, or build it again.",
     });
   }
+}
+
+async function createIn(tx: Queries, wanted: NewContainer): Promise<Container> {
+  const { workspaceId, imageId, reference, cpuMillis, memoryBytes, name, deploymentId } = wanted;
+  const { command, env, network, eager, options, handler, serving } = wanted;
+  const spec: ContainerSpec = { command, env, network, eager, options, handler, serving };
+  const id = newContainerId();
+  await lockReadyImage(tx, workspaceId, imageId);
+  const phases = { pending: new Date().toISOString() };
+  const [row] = await tx
+    .insert(containers)
+    .values({
+      id,
+      workspaceId,
+      imageId,
+      reference,
+      name,
+      deploymentId,
+      state: "pending",
+      spec,
+      cpuMillis,
+      memoryBytes,
+      phases,
+    })
+    .returning();
+  if (row === undefined) throw unknownContainer(id);
+  await notify(tx, "container_pending", id);
+  return observeIn(tx, row, { events: [{ kind: "state", message: "pending", fields: { to: "pending" } }] });
 }

@@ -4,6 +4,7 @@ import { containerEvents, containers } from "../db/schema.ts";
 import type { Container, ImageTransfer, NewContainerEvent, Phases } from "./container.ts";
 import { ContainerError } from "./error.ts";
 import { type ImageCredential, imageCredentialToJson } from "./image-credential.ts";
+import type { PublishedPort } from "./options.ts";
 import { type ContainerRow, toContainer } from "./row-store.ts";
 import { assertTransition, type ContainerState, isEnded, parseContainerState } from "./state.ts";
 
@@ -20,6 +21,11 @@ export interface Observation {
   readonly events?: readonly NewContainerEvent[] | undefined;
   readonly transfer?: ImageTransfer | undefined;
   readonly imageCredential?: ImageCredential | undefined;
+  /** Its own IP address. */
+  readonly address?: string | undefined;
+  /** With the host's ports that were taken. */
+  readonly ports?: readonly PublishedPort[] | undefined;
+  readonly restarts?: number | undefined;
 }
 
 /** What a step writes beside the state. */
@@ -88,6 +94,10 @@ export async function observeIn(tx: Queries, row: ContainerRow, seen: Observatio
       ...(seen.imageCredential === undefined
         ? {}
         : { imageCredential: imageCredentialToJson(seen.imageCredential) }),
+      ...(seen.address === undefined ? {} : { address: seen.address }),
+      ...(seen.ports === undefined ? {} : { ports: seen.ports }),
+      ...(seen.restarts === undefined ? {} : { restarts: seen.restarts }),
+      ...(seen.phases?.["ready"] === undefined ? {} : { readyAt: seen.phases["ready"] }),
       updatedAt: sql`now()`,
     })
     .where(eq(containers.id, row.id))
@@ -135,7 +145,17 @@ async function writeStep(
     .set({
       state: to,
       phases,
-      ...(again ? { attempt: row.attempt + 1, workerId: null, transfer: null, imageCredential: null } : {}),
+      ...(again
+        ? {
+            attempt: row.attempt + 1,
+            workerId: null,
+            transfer: null,
+            imageCredential: null,
+            address: null,
+            ports: [],
+            readyAt: null,
+          }
+        : {}),
       ...(step.workerId === undefined ? {} : { workerId: step.workerId }),
       ...(to === "running" ? { startedAt: at } : {}),
       ...(isEnded(to) ? { finishedAt: at } : {}),

@@ -10,6 +10,7 @@ import {
 } from "../gen/oci_node/v1/container_service_pb.ts";
 import type { Container, ContainerEvent, ContainerNetwork, ImageTransfer } from "./container.ts";
 import { toWireImageCredential } from "./credential-wire-service.ts";
+import { toWireOptions, toWirePort } from "./options-wire-service.ts";
 import type { ContainerState } from "./state.ts";
 
 const wireStates: Readonly<Record<ContainerState, WireState>> = {
@@ -34,12 +35,21 @@ export function fromWireState(state: WireState): ContainerState | undefined {
   return states.get(state);
 }
 
-export function fromWireNetwork(network: Network): ContainerNetwork {
-  return network === Network.HOST ? "host" : "none";
+const wireNetworks: Readonly<Record<ContainerNetwork, Network>> = {
+  none: Network.NONE,
+  host: Network.HOST,
+  private: Network.PRIVATE,
+};
+
+/** `undefined` for UNSPECIFIED: the operator's default. */
+export function fromWireNetwork(network: Network): ContainerNetwork | undefined {
+  if (network === Network.PRIVATE) return "private";
+  if (network === Network.HOST) return "host";
+  return network === Network.NONE ? "none" : undefined;
 }
 
 export function toWireNetwork(network: ContainerNetwork): Network {
-  return network === "host" ? Network.HOST : Network.NONE;
+  return wireNetworks[network];
 }
 
 export function fromWireTime(timestamp: Timestamp | undefined): Date | undefined {
@@ -98,5 +108,15 @@ export function toWireContainer(container: Container, events: readonly Container
     ...(container.imageCredential === undefined
       ? {}
       : { imageCredential: toWireImageCredential(container.imageCredential) }),
+    name: container.name ?? "",
+    options: toWireOptions(container.options),
+    network: toWireNetwork(container.network),
+    address: container.address ?? "",
+    ports: container.ports.map(toWirePort),
+    restarts: container.restarts,
+    deploymentId: container.deploymentId ?? "",
+    ...(container.readyAt === undefined ? {} : { readyAt: timestampFromDate(container.readyAt) }),
+    cpuMillis: container.cpuMillis,
+    memoryBytes: BigInt(container.memoryBytes),
   });
 }

@@ -212,7 +212,11 @@ export const containers = pgTable(
     state: text("state").notNull(),
     attempt: integer("attempt").notNull().default(1),
     workerId: text("worker_id"),
-    /** The container room's `ContainerSpec`: command, environment, network, eager. */
+    /** As the user named it. */
+    name: text("name"),
+    /** The deployment of an endpoint that it is of. */
+    deploymentId: text("deployment_id"),
+    /** The container room's `ContainerSpec`: command, environment, network, options. Never the value of a secret. */
     spec: jsonb("spec").notNull(),
     cpuMillis: integer("cpu_millis").notNull().default(0),
     memoryBytes: bytes("memory_bytes").notNull().default(0),
@@ -225,6 +229,15 @@ export const containers = pgTable(
     transfer: jsonb("transfer"),
     /** How the image's credential reached the worker: the container room's `ImageCredential`; never a value. */
     imageCredential: jsonb("image_credential"),
+    /** Its own IP address. */
+    address: text("address"),
+    /** The container room's `PublishedPort`s, as the host gave them. */
+    ports: jsonb("ports").notNull().default([]),
+    restarts: integer("restarts").notNull().default(0),
+    /** Its port answered. */
+    readyAt: at("ready_at"),
+    /** It gets no requests any more and is to end. */
+    drainingAt: at("draining_at"),
     startedAt: at("started_at"),
     finishedAt: at("finished_at"),
     claimedBy: text("claimed_by"),
@@ -237,6 +250,8 @@ export const containers = pgTable(
     index("containers_workspace").on(table.workspaceId, table.createdAt),
     index("containers_worker").on(table.workerId, table.state),
     index("containers_image").on(table.imageId, table.state),
+    index("containers_deployment").on(table.deploymentId, table.state),
+    unique("containers_workspace_name").on(table.workspaceId, table.name),
   ],
 );
 

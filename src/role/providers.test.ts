@@ -63,6 +63,9 @@ describe("a workspace's policy", () => {
       expect(await policies(id)).toEqual({
         name: names.get(id) ?? "",
         host_network: false,
+        default_network: "private",
+        host_paths: [],
+        publish: ["127.0.0.1:1024-65535"],
         identities: [],
         credential_delivery: "minted",
         release_credentials: false,

@@ -3,6 +3,7 @@ import { type Timestamp, timestampDate } from "@bufbuild/protobuf/wkt";
 import { AuditService } from "../gen/oci_node/v1/audit_service_pb.ts";
 import { ContainerService, Network } from "../gen/oci_node/v1/container_service_pb.ts";
 import { CredentialService } from "../gen/oci_node/v1/credential_service_pb.ts";
+import { EndpointService } from "../gen/oci_node/v1/endpoint_service_pb.ts";
 import { HealthService } from "../gen/oci_node/v1/health_service_pb.ts";
 import { ImageService } from "../gen/oci_node/v1/image_service_pb.ts";
 import { KeyService } from "../gen/oci_node/v1/key_service_pb.ts";
@@ -19,7 +20,10 @@ export type TargetKind =
   | "workspace"
   | "worker"
   | "key"
-  | "webhook";
+  | "webhook"
+  | "endpoint"
+  | "volume"
+  | "code";
 
 /** What a call was about, as far as it can be told. */
 export interface CallTarget {
@@ -88,6 +92,7 @@ function row<I extends DescMessage, O extends DescMessage>(
 const { method: image } = ImageService;
 const { method: secret } = SecretService;
 const { method: container } = ContainerService;
+const { method: endpoint } = EndpointService;
 const { method: workspace } = WorkspaceService;
 const { method: token } = TokenService;
 const { method: key } = KeyService;
@@ -222,6 +227,40 @@ export const audited: readonly AuditRow[] = [
     everyMs: dayMs,
     target: () => ({}),
   }),
+  row(container.killContainer, "container.kill", {
+    target: (request) => ({ id: request.id }),
+    fields: ({ signal }) => ({ signal: signal || undefined }),
+  }),
+  row(container.removeContainer, "container.remove", {
+    target: (request) => ({ id: request.id }),
+    fields: ({ force }) => ({ force: force || undefined }),
+  }),
+  row(container.execContainer, "container.exec", {
+    // Which program, not its arguments.
+    target: ({ input }) => ({ id: input?.message.case === "start" ? input.message.value.id : undefined }),
+    fields: ({ input }) => ({
+      program: input?.message.case === "start" ? input.message.value.command[0] : undefined,
+    }),
+  }),
+  row(container.attachContainer, "container.attach", {
+    target: ({ input }) => ({ id: input?.message.case === "start" ? input.message.value.id : undefined }),
+  }),
+  row(container.removeVolume, "volume.remove", { target: (request) => ({ name: request.name }) }),
+  row(endpoint.deployEndpoint, "endpoint.deploy", {
+    target: (request, response) => ({ id: response?.endpoint?.id, name: request.name }),
+    fields: (request, response) => ({
+      version: response?.deployment?.version,
+      image: response?.deployment?.imageId,
+      public: request.spec?.public || undefined,
+    }),
+  }),
+  row(endpoint.deleteEndpoint, "endpoint.delete", {
+    target: (request, response) => ({ id: response?.endpoint?.id, name: request.name }),
+  }),
+  row(endpoint.uploadCode, "code.upload", {
+    target: (request, response) => ({ id: response?.sha256 ?? request.sha256 }),
+    fields: (_, response) => ({ bytes: response === undefined ? undefined : Number(response.sizeBytes) }),
+  }),
   row(SchedulerService.method.registerWorker, "worker.register", {
     strict: false,
     target: ({ workerId, name }) => ({ id: workerId, name }),
@@ -258,6 +297,12 @@ export const unaudited: readonly ReadOnlyRow[] = [
   readOnly(container.listContainers, "container.list"),
   readOnly(container.watchContainer, "container.watch"),
   readOnly(container.streamLogs, "container.logs"),
+  readOnly(container.streamEvents, "container.events"),
+  readOnly(container.listVolumes, "volume.list"),
+  readOnly(endpoint.getEndpoint, "endpoint.get"),
+  readOnly(endpoint.listEndpoints, "endpoint.list"),
+  readOnly(endpoint.watchEndpoint, "endpoint.watch"),
+  readOnly(endpoint.getCode, "code.get"),
   readOnly(workspace.listWorkspaces, "workspace.list"),
   readOnly(token.listTokens, "token.list"),
   readOnly(AuditService.method.listAuditEvents, "audit.list"),
@@ -270,6 +315,7 @@ export const unaudited: readonly ReadOnlyRow[] = [
   readOnly(SchedulerService.method.heartbeat, "worker.heartbeat", refusalsEveryMs),
   readOnly(SchedulerService.method.reportContainer, "worker.report", refusalsEveryMs),
   readOnly(SchedulerService.method.refreshImageCredentials, "worker.refresh", refusalsEveryMs),
+  readOnly(SchedulerService.method.fetchCode, "worker.code", refusalsEveryMs),
 ];
 
 function built(response: { event: { case?: string | undefined; value?: unknown } } | undefined) {

@@ -71,7 +71,9 @@ test("every method of the API is written down, or stands among those that only r
   for (const { action, kind } of [...audited, ...unaudited])
     expect([action, kind]).toEqual([
       action,
-      expect.stringMatching(/^(secret|image|container|token|workspace|worker|key|webhook)$/),
+      expect.stringMatching(
+        /^(secret|image|container|token|workspace|worker|key|webhook|endpoint|volume|code)$/,
+      ),
     ]);
 });
 

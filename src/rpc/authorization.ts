@@ -1,6 +1,7 @@
 import type { AuditService } from "../gen/oci_node/v1/audit_service_pb.ts";
 import type { ContainerService } from "../gen/oci_node/v1/container_service_pb.ts";
 import type { CredentialService } from "../gen/oci_node/v1/credential_service_pb.ts";
+import type { EndpointService } from "../gen/oci_node/v1/endpoint_service_pb.ts";
 import type { HealthService } from "../gen/oci_node/v1/health_service_pb.ts";
 import type { ImageService } from "../gen/oci_node/v1/image_service_pb.ts";
 import type { KeyService } from "../gen/oci_node/v1/key_service_pb.ts";
@@ -54,6 +55,7 @@ interface Table {
   readonly "oci_node.v1.ClusterService": Methods<typeof ClusterService>;
   readonly "oci_node.v1.ContainerService": Methods<typeof ContainerService>;
   readonly "oci_node.v1.CredentialService": Methods<typeof CredentialService>;
+  readonly "oci_node.v1.EndpointService": Methods<typeof EndpointService>;
   readonly "oci_node.v1.HealthService": Methods<typeof HealthService>;
   readonly "oci_node.v1.ImageService": Methods<typeof ImageService>;
   readonly "oci_node.v1.JoinService": Methods<typeof JoinService>;
@@ -93,6 +95,22 @@ export const authorization: Table = {
     stopContainer: change,
     watchContainer: look,
     streamLogs: look,
+    killContainer: change,
+    removeContainer: change,
+    execContainer: change,
+    attachContainer: change,
+    streamEvents: look,
+    listVolumes: look,
+    removeVolume: change,
+  },
+  "oci_node.v1.EndpointService": {
+    deployEndpoint: change,
+    getEndpoint: look,
+    listEndpoints: look,
+    watchEndpoint: look,
+    deleteEndpoint: change,
+    getCode: change,
+    uploadCode: change,
   },
   "oci_node.v1.HealthService": {
     listSecretHealth: look,
@@ -134,6 +152,7 @@ export const authorization: Table = {
     heartbeat: worker,
     reportContainer: worker,
     refreshImageCredentials: worker,
+    fetchCode: worker,
   },
   "oci_node.v1.WorkerService": {
     prepareContainer: controlPlane,
@@ -141,6 +160,12 @@ export const authorization: Table = {
     stopContainer: controlPlane,
     streamLogs: controlPlane,
     getTransfer: controlPlane,
+    killContainer: controlPlane,
+    execContainer: controlPlane,
+    attachContainer: controlPlane,
+    removeContainer: controlPlane,
+    drainContainer: controlPlane,
+    removeVolume: controlPlane,
     getLazyStatus: controlPlane,
   },
 };

@@ -4,6 +4,7 @@ import type { ClusterErrorCode } from "../cluster/error.ts";
 import type { ContainerErrorCode } from "../container/error.ts";
 import type { CredentialErrorCode } from "../credential/error.ts";
 import type { DbErrorCode } from "../db/error.ts";
+import type { EndpointErrorCode } from "../endpoint/error.ts";
 import { ErrorDetailSchema } from "../gen/oci_node/v1/error_pb.ts";
 import type { HealthErrorCode } from "../health/error.ts";
 import type { ImageErrorCode } from "../image/error.ts";
@@ -119,6 +120,12 @@ const image: Record<ImageErrorCode, Code> = {
 };
 
 const container: Record<ContainerErrorCode, Code> = {
+  name_taken: Code.AlreadyExists,
+  not_allowed: Code.PermissionDenied,
+  not_running: Code.FailedPrecondition,
+  still_running: Code.FailedPrecondition,
+  volume_not_found: Code.NotFound,
+  volume_in_use: Code.FailedPrecondition,
   not_found: Code.NotFound,
   image_not_found: Code.NotFound,
   image_not_ready: Code.FailedPrecondition,
@@ -154,6 +161,12 @@ const mount: Record<MountErrorCode, Code> = {
 };
 
 const runtime: Record<RuntimeErrorCode, Code> = {
+  network: Code.FailedPrecondition,
+  port_taken: Code.FailedPrecondition,
+  volume: Code.FailedPrecondition,
+  not_running: Code.FailedPrecondition,
+  no_python: Code.FailedPrecondition,
+  code: Code.FailedPrecondition,
   nothing_to_run: Code.InvalidArgument,
   command_not_found: Code.InvalidArgument,
   permission: Code.InvalidArgument,
@@ -167,6 +180,15 @@ const runtime: Record<RuntimeErrorCode, Code> = {
   not_found: Code.NotFound,
   cleanup_failed: Code.Internal,
   cancelled: Code.Canceled,
+};
+
+const endpoint: Record<EndpointErrorCode, Code> = {
+  not_found: Code.NotFound,
+  bad_spec: Code.InvalidArgument,
+  code_missing: Code.FailedPrecondition,
+  code_too_large: Code.InvalidArgument,
+  code_refused: Code.InvalidArgument,
+  conflict: Code.Aborted,
 };
 
 const db: Record<DbErrorCode, Code> = {
@@ -194,6 +216,7 @@ const rooms: Readonly<
   SchedulerError: { room: "scheduler", codes: scheduler },
   MountError: { room: "mount", codes: mount },
   RuntimeError: { room: "runtime", codes: runtime },
+  EndpointError: { room: "endpoint", codes: endpoint },
   DbError: { room: "db", codes: db },
 };
 

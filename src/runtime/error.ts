@@ -13,6 +13,12 @@ import { CodedError } from "../std/error.ts";
  * - `exists` a container of this id is here already
  * - `not_found` no container or log of this id is here
  * - `cleanup_failed` something of a container is left behind; calling again continues
+ * - `network` the container's network could not be made or removed
+ * - `port_taken` a port of the host that was asked for is in use
+ * - `volume` a host path or a volume cannot be had
+ * - `not_running` it has ended, or does not run yet
+ * - `no_python` the image has no Python that a handler could run in
+ * - `code` uploaded code could not be fetched or unpacked
  * - `cancelled` the caller's signal fired
  */
 export const runtimeErrorCodes = [
@@ -28,6 +34,12 @@ export const runtimeErrorCodes = [
   "exists",
   "not_found",
   "cleanup_failed",
+  "network",
+  "port_taken",
+  "volume",
+  "not_running",
+  "no_python",
+  "code",
   "cancelled",
 ] as const;
 

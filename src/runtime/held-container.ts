@@ -1,5 +1,6 @@
 import { statfs } from "node:fs/promises";
 import type { ContainerNetwork, ImageTransfer, NewContainerEvent } from "../container/container.ts";
+import type { ContainerOptions, ContainerServing, Handler } from "../container/options.ts";
 import type { ContainerState } from "../container/state.ts";
 import type { LazyImage } from "../mount/lazy-image.ts";
 import { CodedError, messageOf } from "../std/error.ts";
@@ -26,6 +27,14 @@ export interface WorkerContainerRequest extends PullRequest {
   readonly cpuMillis: number;
   readonly memoryBytes: number;
   readonly network: ContainerNetwork;
+  readonly options: ContainerOptions;
+  /** Values of the secrets that the options name, sealed to this boot; empty: none. */
+  readonly sealedSecrets: string;
+  /** The program is this function, in a runner. */
+  readonly handler: Handler | undefined;
+  /** Of an endpoint's containers. */
+  readonly serving: ContainerServing | undefined;
+  readonly workspaceName: string;
 }
 
 export interface HoldDependencies extends PullDependencies {
@@ -198,6 +207,7 @@ export class HeldContainer {
           cpuMillis: request.cpuMillis,
           memoryBytes: request.memoryBytes,
           network: request.network,
+          options: request.options,
         },
         signal,
       );

@@ -2,6 +2,7 @@ import { randomBytes } from "node:crypto";
 import { copyFile, mkdir, mkdtemp, readdir, readFile, rm, rmdir, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { defaultOptions } from "../container/options.ts";
 import { type ImageConfig, parseImageConfig } from "../registry/image-config.ts";
 import { logger } from "../std/log.ts";
 import { statePaths } from "./layout.ts";
@@ -54,6 +55,7 @@ export class TestHost {
       command,
       env: {},
       network: "none",
+      options: defaultOptions,
       ...more,
     };
   }

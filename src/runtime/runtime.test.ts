@@ -2,6 +2,7 @@ import { afterAll, beforeAll, expect, test } from "bun:test";
 import { chmod, mkdir, open, readdir, readFile, readlink, rm, symlink, writeFile } from "node:fs/promises";
 import { hostname } from "node:os";
 import { join } from "node:path";
+import { defaultOptions } from "../container/options.ts";
 import { imageConfig, TestHost, textOf } from "./runtime.test-kit.ts";
 import type { Runtime } from "./runtime.ts";
 import type { ContainerSpec, ExitStatus } from "./spec.ts";
@@ -78,7 +79,10 @@ test("tells a container that had no memory left from one that was killed", async
 });
 
 test("limits processors and processes", async () => {
-  const spec = host.spec(["sh", "-c", "while :; do :; done"], { cpuMillis: 250, pidsLimit: 7 });
+  const spec = host.spec(["sh", "-c", "while :; do :; done"], {
+    cpuMillis: 250,
+    options: { ...defaultOptions, pidsLimit: 7 },
+  });
   const container = await runtime.start(spec, never);
   const quota = await firstReadable(["cpu/cpu.cfs_quota_us", "cpu.max"], spec.id);
   const pids = await firstReadable(["pids/pids.max", "pids.max"], spec.id);

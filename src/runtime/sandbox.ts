@@ -118,7 +118,7 @@ function resources(spec: ContainerSpec, support: LimitSupport): object {
   const cpuMillis = spec.cpuMillis ?? 0;
   return {
     devices: [{ allow: false, access: "rwm" }],
-    ...(support.pids ? { pids: { limit: spec.pidsLimit || pidsLimitDefault } } : {}),
+    ...(support.pids ? { pids: { limit: spec.options.pidsLimit || pidsLimitDefault } } : {}),
     ...(memoryBytes > 0
       ? { memory: { limit: memoryBytes, ...(support.swap ? { swap: memoryBytes } : {}) } }
       : {}),

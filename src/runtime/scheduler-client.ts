@@ -5,6 +5,8 @@ import { clusterErrorOf } from "../cluster/membership-client.ts";
 import { schedulerName } from "../cluster/names.ts";
 import type { ImageTransfer, NewContainerEvent } from "../container/container.ts";
 import { fromWireImageCredential } from "../container/credential-wire-service.ts";
+import type { PublishedPort } from "../container/options.ts";
+import { toWirePort } from "../container/options-wire-service.ts";
 import type { ContainerState } from "../container/state.ts";
 import { fromWireTime, toWireState, toWireTransfer } from "../container/wire-service.ts";
 import { CredentialError } from "../credential/error.ts";
@@ -49,6 +51,9 @@ export interface Report {
   readonly phases?: Readonly<Record<string, Date>>;
   readonly events?: readonly NewContainerEvent[];
   readonly transfer?: ImageTransfer;
+  readonly address?: string | undefined;
+  readonly ports?: readonly PublishedPort[] | undefined;
+  readonly restarts?: number | undefined;
 }
 
 export interface Heartbeat {
@@ -146,6 +151,9 @@ export class SchedulerClient {
             state: report.state === undefined ? WireState.UNSPECIFIED : toWireState(report.state),
             ...(report.exitCode === undefined ? {} : { exitCode: report.exitCode }),
             signal: report.signal ?? "",
+            address: report.address ?? "",
+            ports: (report.ports ?? []).map(toWirePort),
+            ...(report.restarts === undefined ? {} : { restarts: report.restarts }),
             oomKilled: report.oomKilled ?? false,
             reason: report.reason ?? "",
             at: timestampFromDate(report.at ?? new Date()),

@@ -1,5 +1,12 @@
+import type { ContainerNetwork, ContainerOptions } from "../container/options.ts";
 import type { ImageConfig } from "../registry/image-config.ts";
 import { RuntimeError } from "./error.ts";
+
+/** A file or directory of the worker's own, shown in the container: read-only, without devices, setuid bits. */
+export interface HostBind {
+  readonly source: string;
+  readonly target: string;
+}
 
 /** What to run, and on which image. */
 export interface ContainerSpec {
@@ -19,10 +26,12 @@ export interface ContainerSpec {
   readonly cpuMillis?: number;
   /** Memory without swap; absent or 0: no limit. */
   readonly memoryBytes?: number;
-  /** Processes and threads; absent: 4096. */
-  readonly pidsLimit?: number;
-  /** `none`: a network namespace of its own with loopback only. */
-  readonly network: "none" | "host";
+  readonly network: ContainerNetwork;
+  readonly options: ContainerOptions;
+  /** Files and directories of the worker's own that are shown in the container, read-only: code, runner. */
+  readonly binds?: readonly HostBind[];
+  /** Values for files in memory that `options.secrets` name, by secret name; variables of secrets are in `env`. */
+  readonly secretFiles?: ReadonlyMap<string, Uint8Array>;
   /** Forbids gaining privileges by setuid programs; absent: false, as Docker. */
   readonly noNewPrivileges?: boolean;
   /** -1000 to 1000; absent: 0. */
@@ -75,14 +84,9 @@ export function checkSpec(spec: ContainerSpec): void {
   }
   checkCount(spec, "cpuMillis", 1_000_000);
   checkCount(spec, "memoryBytes", Number.MAX_SAFE_INTEGER);
-  checkCount(spec, "pidsLimit", 4_194_304);
 }
 
-function checkCount(
-  spec: ContainerSpec,
-  field: "cpuMillis" | "memoryBytes" | "pidsLimit",
-  max: number,
-): void {
+function checkCount(spec: ContainerSpec, field: "cpuMillis" | "memoryBytes", max: number): void {
   const value = spec[field] ?? 0;
   if (!Number.isSafeInteger(value) || value < 0 || value > max) {
     throw new RuntimeError(

@@ -88,7 +88,7 @@ async function check(host: Host, spec: ContainerSpec, draft: Draft, signal: Abor
   stopSignal(spec);
   checkLimit(host, "memory", spec.memoryBytes);
   checkLimit(host, "cpu", spec.cpuMillis);
-  checkLimit(host, "pids", spec.pidsLimit);
+  checkLimit(host, "pids", spec.options.pidsLimit);
   // The image's files may be far away: leaving the wait is safe, because it only reads.
   draft.user = await waitFor(resolveUser(spec.imageRoot, spec.imageConfig.config.User), signal);
 }

@@ -1,11 +1,13 @@
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
-import type { ServiceImpl } from "@connectrpc/connect";
+import { Code, ConnectError, type ServiceImpl } from "@connectrpc/connect";
 import { fromWireImageCredential } from "../container/credential-wire-service.ts";
+import { fromWireOptions } from "../container/options-wire-service.ts";
 import { fromWireNetwork, fromWireTime, toWireTransfer } from "../container/wire-service.ts";
 import { LogStream } from "../gen/oci_node/v1/container_service_pb.ts";
 import type { ContainerRequest, WorkerService } from "../gen/oci_node/v1/worker_service_pb.ts";
 import { RuntimeError } from "./error.ts";
 import type { WorkerContainerRequest } from "./held-container.ts";
+import { interactiveMethods } from "./interactive-service.ts";
 import type { Worker } from "./worker.ts";
 
 /** Answers WorkerService: the scheduler's hand-over, stops, output. */
@@ -37,6 +39,16 @@ export function workerService(
           data,
         };
       }
+    },
+    ...interactiveMethods(),
+    async removeContainer() {
+      throw new ConnectError("not there yet", Code.Unimplemented);
+    },
+    async drainContainer() {
+      throw new ConnectError("not there yet", Code.Unimplemented);
+    },
+    async removeVolume() {
+      throw new ConnectError("not there yet", Code.Unimplemented);
     },
     async getTransfer({ containerId }) {
       const transfer = worker.find(containerId)?.transfer();
@@ -89,7 +101,19 @@ function fromWireRequest(
     env: request.env,
     cpuMillis: request.cpuMillis,
     memoryBytes: Number(request.memoryBytes),
-    network: fromWireNetwork(request.network),
+    network: fromWireNetwork(request.network) ?? "none",
     eager: request.eager,
+    options: fromWireOptions(request.options),
+    sealedSecrets: request.sealedSecrets,
+    handler: request.handler,
+    serving:
+      request.port === 0
+        ? undefined
+        : {
+            port: request.port,
+            startupTimeoutMs: request.startupTimeoutMs,
+            concurrency: request.concurrency,
+          },
+    workspaceName: request.workspaceName,
   };
 }

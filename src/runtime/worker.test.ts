@@ -1,5 +1,6 @@
 import { afterEach, beforeEach, expect, test } from "bun:test";
 import { join } from "node:path";
+import { defaultOptions } from "../container/options.ts";
 import { IndexStore } from "../index/store.ts";
 import type { LazyMounts } from "../mount/lazy-mount.ts";
 import { noise, type TestImage, TestRoom, until } from "../mount/mount.test-kit.ts";
@@ -71,6 +72,11 @@ function request(attempt: number): WorkerContainerRequest {
     memoryBytes: 0,
     network: "none",
     eager: false,
+    options: defaultOptions,
+    sealedSecrets: "",
+    handler: undefined,
+    serving: undefined,
+    workspaceName: "w",
   };
 }
 

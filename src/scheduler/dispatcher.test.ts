@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { eq } from "drizzle-orm";
 import { TestCluster } from "../cluster/cluster.test-kit.ts";
 import { WorkerIdentityStore } from "../cluster/identity-store.ts";
+import { defaultOptions } from "../container/options.ts";
 import { ContainerStore } from "../container/store.ts";
 import { WorkerClients } from "../container/worker-client.ts";
 import { CredentialError } from "../credential/error.ts";
@@ -151,7 +152,14 @@ async function queuedMany(repository: string, count: number, workspace: string):
     credentialSecretId: id,
   };
   await postgres.database.query((db) => db.update(images).set(facts).where(eq(images.id, imageId)));
-  const wanted = { reference: "r", command: [], env: {}, network: "none" as const, eager: false };
+  const wanted = {
+    reference: "r",
+    command: [],
+    env: {},
+    network: "none" as const,
+    options: defaultOptions,
+    eager: false,
+  };
   const spec = { ...wanted, workspaceId: workspace, imageId, cpuMillis: 0, memoryBytes: 0 };
   const made = await Promise.all(Array.from({ length: count }, () => containers.create(spec)));
   return made.map(({ id }) => id);

@@ -2,6 +2,7 @@ import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { ConnectError } from "@connectrpc/connect";
 import type { Container } from "../container/container.ts";
 import { toWireImageCredential } from "../container/credential-wire-service.ts";
+import { toWireOptions } from "../container/options-wire-service.ts";
 import { toWireNetwork } from "../container/wire-service.ts";
 import type { WorkerClients } from "../container/worker-client.ts";
 import { type Image, referenceOf } from "../image/image.ts";
@@ -67,6 +68,11 @@ export async function handOver(
     memoryBytes: BigInt(container.memoryBytes),
     network: toWireNetwork(container.network),
     eager: container.eager,
+    options: toWireOptions(container.options),
+    ...(container.handler === undefined ? {} : { handler: container.handler }),
+    port: container.serving?.port ?? 0,
+    startupTimeoutMs: container.serving?.startupTimeoutMs ?? 0,
+    concurrency: container.serving?.concurrency ?? 0,
   };
   try {
     await client.startContainer({ request }, { timeoutMs: handOverTimeoutMs });

@@ -1,9 +1,10 @@
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
-import type { ServiceImpl } from "@connectrpc/connect";
+import { Code, ConnectError, type ServiceImpl } from "@connectrpc/connect";
 import { revokedError } from "../cluster/error.ts";
 import type { Container, Phases } from "../container/container.ts";
 import { toWireImageCredential } from "../container/credential-wire-service.ts";
 import { ContainerError } from "../container/error.ts";
+import { fromWirePort } from "../container/options-wire-service.ts";
 import { type ContainerState, isEnded } from "../container/state.ts";
 import type { ContainerStore } from "../container/store.ts";
 import type { Observation } from "../container/transition-store.ts";
@@ -38,6 +39,9 @@ export function schedulerService(
 ): ServiceImpl<typeof SchedulerService> {
   const { store, containers } = dependencies;
   return {
+    async fetchCode() {
+      throw new ConnectError("not there yet", Code.Unimplemented);
+    },
     async registerWorker(request) {
       assertAddress(request.address);
       await store.register({
@@ -187,7 +191,8 @@ async function record(containers: ContainerStore, report: ReportContainerRequest
 
 const goesOn: ReadonlySet<ContainerState> = new Set(["preparing", "running"]);
 
-function observationOf({ phases, events, transfer }: ReportContainerRequest): Observation {
+function observationOf(report: ReportContainerRequest): Observation {
+  const { phases, events, transfer, address, ports, restarts } = report;
   const at: Record<string, Date> = {};
   for (const phase of phases) at[phase.name] = fromWireTime(phase.at) ?? new Date();
   return {
@@ -199,5 +204,8 @@ function observationOf({ phases, events, transfer }: ReportContainerRequest): Ob
       fields: event.fields,
     })),
     ...(transfer === undefined ? {} : { transfer: fromWireTransfer(transfer) }),
+    ...(address === "" ? {} : { address }),
+    ...(ports.length === 0 ? {} : { ports: ports.map(fromWirePort) }),
+    ...(restarts === undefined ? {} : { restarts }),
   };
 }

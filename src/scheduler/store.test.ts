@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, beforeEach, expect, test } from "bun:test";
 import { eq, sql } from "drizzle-orm";
 import type { Container } from "../container/container.ts";
+import { defaultOptions } from "../container/options.ts";
 import { ContainerStore } from "../container/store.ts";
 import { Database } from "../db/database.ts";
 import { startTestPostgres, type TestPostgres } from "../db/postgres.test-kit.ts";
@@ -38,6 +39,7 @@ const queue = (change: { cpuMillis?: number; memoryBytes?: number } = {}) =>
     command: [],
     env: {},
     network: "none",
+    options: defaultOptions,
     eager: false,
     cpuMillis: 0,
     memoryBytes: 0,

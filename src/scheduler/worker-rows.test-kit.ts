@@ -1,3 +1,4 @@
+import { defaultOptions } from "../container/options.ts";
 import type { NewWorker } from "./worker.ts";
 
 /** A worker as it joins, for {@link WorkerIdentityStore.join}. */
@@ -37,6 +38,7 @@ export function undemandingContainer(workspaceId: string, imageId: string) {
     command: [],
     env: {},
     network: "none" as const,
+    options: defaultOptions,
     eager: false,
     cpuMillis: 0,
     memoryBytes: 0,

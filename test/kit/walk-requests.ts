@@ -1,6 +1,7 @@
 import type { AuditService } from "../../src/gen/oci_node/v1/audit_service_pb.ts";
 import type { ContainerService } from "../../src/gen/oci_node/v1/container_service_pb.ts";
 import type { CredentialService } from "../../src/gen/oci_node/v1/credential_service_pb.ts";
+import type { EndpointService } from "../../src/gen/oci_node/v1/endpoint_service_pb.ts";
 import type { HealthService } from "../../src/gen/oci_node/v1/health_service_pb.ts";
 import type { ImageService } from "../../src/gen/oci_node/v1/image_service_pb.ts";
 import type { KeyService } from "../../src/gen/oci_node/v1/key_service_pb.ts";
@@ -39,6 +40,7 @@ interface WalkTable {
   readonly "oci_node.v1.ClusterService": Walks<typeof ClusterService>;
   readonly "oci_node.v1.ContainerService": Walks<typeof ContainerService>;
   readonly "oci_node.v1.CredentialService": Walks<typeof CredentialService>;
+  readonly "oci_node.v1.EndpointService": Walks<typeof EndpointService>;
   readonly "oci_node.v1.HealthService": Walks<typeof HealthService>;
   readonly "oci_node.v1.ImageService": Walks<typeof ImageService>;
   readonly "oci_node.v1.JoinService": Walks<typeof JoinService>;
@@ -108,6 +110,22 @@ export const walkRequests: WalkTable = {
     stopContainer: endedOnly,
     watchContainer: endedOnly,
     streamLogs: endedOnly,
+    killContainer: endedOnly,
+    removeContainer: endedOnly,
+    execContainer: nothing,
+    attachContainer: nothing,
+    streamEvents: nothing,
+    listVolumes: nothing,
+    removeVolume: nothing,
+  },
+  "oci_node.v1.EndpointService": {
+    deployEndpoint: nothing,
+    getEndpoint: nothing,
+    listEndpoints: nothing,
+    watchEndpoint: nothing,
+    deleteEndpoint: nothing,
+    getCode: nothing,
+    uploadCode: nothing,
   },
   "oci_node.v1.HealthService": {
     listSecretHealth: ({ secret }) => [{ body: { secretName: secret } }, { body: {}, ...same }],
@@ -153,6 +171,7 @@ export const walkRequests: WalkTable = {
     heartbeat: nothing,
     reportContainer: nothing,
     refreshImageCredentials: nothing,
+    fetchCode: nothing,
   },
   "oci_node.v1.WorkerService": {
     prepareContainer: nothing,
@@ -160,6 +179,12 @@ export const walkRequests: WalkTable = {
     stopContainer: nothing,
     streamLogs: nothing,
     getTransfer: nothing,
+    killContainer: nothing,
+    execContainer: nothing,
+    attachContainer: nothing,
+    removeContainer: nothing,
+    drainContainer: nothing,
+    removeVolume: nothing,
     getLazyStatus: nothing,
   },
 };

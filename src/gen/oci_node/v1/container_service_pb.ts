@@ -6,6 +6,8 @@ import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobu
 import { enumDesc, fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
 import type { Timestamp } from "@bufbuild/protobuf/wkt";
 import { file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
+import type { ContainerOptions, PublishedPort } from "./container_options_pb.ts";
+import { file_oci_node_v1_container_options } from "./container_options_pb.ts";
 import type { ImageCredential } from "./image_credential_pb.ts";
 import { file_oci_node_v1_image_credential } from "./image_credential_pb.ts";
 import type { Message } from "@bufbuild/protobuf";
@@ -14,7 +16,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file oci_node/v1/container_service.proto.
  */
 export const file_oci_node_v1_container_service: GenFile = /*@__PURE__*/
-  fileDesc("CiNvY2lfbm9kZS92MS9jb250YWluZXJfc2VydmljZS5wcm90bxILb2NpX25vZGUudjEiyAQKCUNvbnRhaW5lchIKCgJpZBgBIAEoCRIQCghpbWFnZV9pZBgCIAEoCRIRCglyZWZlcmVuY2UYAyABKAkSKgoFc3RhdGUYBCABKA4yGy5vY2lfbm9kZS52MS5Db250YWluZXJTdGF0ZRIPCgdhdHRlbXB0GAUgASgFEhEKCXdvcmtlcl9pZBgGIAEoCRIPCgdjb21tYW5kGAcgAygJEhYKCWV4aXRfY29kZRgIIAEoBUgAiAEBEg4KBnNpZ25hbBgJIAEoCRISCgpvb21fa2lsbGVkGAogASgIEg4KBnJlYXNvbhgLIAEoCRIuCgpjcmVhdGVkX2F0GAwgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIuCgpzdGFydGVkX2F0GA0gASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgtmaW5pc2hlZF9hdBgOIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASKwoGcGhhc2VzGA8gAygLMhsub2NpX25vZGUudjEuQ29udGFpbmVyUGhhc2USKwoGZXZlbnRzGBAgAygLMhsub2NpX25vZGUudjEuQ29udGFpbmVyRXZlbnQSLAoIdHJhbnNmZXIYESABKAsyGi5vY2lfbm9kZS52MS5JbWFnZVRyYW5zZmVyEjYKEGltYWdlX2NyZWRlbnRpYWwYEiABKAsyHC5vY2lfbm9kZS52MS5JbWFnZUNyZWRlbnRpYWxCDAoKX2V4aXRfY29kZSJGCg5Db250YWluZXJQaGFzZRIMCgRuYW1lGAEgASgJEiYKAmF0GAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCK/AQoOQ29udGFpbmVyRXZlbnQSJgoCYXQYASABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEgwKBGtpbmQYAiABKAkSDwoHbWVzc2FnZRgDIAEoCRI3CgZmaWVsZHMYBCADKAsyJy5vY2lfbm9kZS52MS5Db250YWluZXJFdmVudC5GaWVsZHNFbnRyeRotCgtGaWVsZHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIpABCg1JbWFnZVRyYW5zZmVyEhUKDWZldGNoZWRfYnl0ZXMYASABKAMSEAoIcmVxdWVzdHMYAiABKAMSGAoQY29tcHJlc3NlZF9ieXRlcxgDIAEoAxIVCg1zcGFuc19wcmVzZW50GAQgASgDEhMKC3NwYW5zX3RvdGFsGAUgASgDEhAKCGNvbXBsZXRlGAYgASgIIvkBChNSdW5Db250YWluZXJSZXF1ZXN0Eg0KBWltYWdlGAEgASgJEg8KB2NvbW1hbmQYAiADKAkSNgoDZW52GAMgAygLMikub2NpX25vZGUudjEuUnVuQ29udGFpbmVyUmVxdWVzdC5FbnZFbnRyeRISCgpjcHVfbWlsbGlzGAQgASgFEhQKDG1lbW9yeV9ieXRlcxgFIAEoAxIlCgduZXR3b3JrGAYgASgOMhQub2NpX25vZGUudjEuTmV0d29yaxINCgVlYWdlchgHIAEoCBoqCghFbnZFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIkEKFFJ1bkNvbnRhaW5lclJlc3BvbnNlEikKCWNvbnRhaW5lchgBIAEoCzIWLm9jaV9ub2RlLnYxLkNvbnRhaW5lciIhChNHZXRDb250YWluZXJSZXF1ZXN0EgoKAmlkGAEgASgJIkEKFEdldENvbnRhaW5lclJlc3BvbnNlEikKCWNvbnRhaW5lchgBIAEoCzIWLm9jaV9ub2RlLnYxLkNvbnRhaW5lciIkChVMaXN0Q29udGFpbmVyc1JlcXVlc3QSCwoDYWxsGAEgASgIIkQKFkxpc3RDb250YWluZXJzUmVzcG9uc2USKgoKY29udGFpbmVycxgBIAMoCzIWLm9jaV9ub2RlLnYxLkNvbnRhaW5lciI2ChRTdG9wQ29udGFpbmVyUmVxdWVzdBIKCgJpZBgBIAEoCRISCgp0aW1lb3V0X21zGAIgASgFIkIKFVN0b3BDb250YWluZXJSZXNwb25zZRIpCgljb250YWluZXIYASABKAsyFi5vY2lfbm9kZS52MS5Db250YWluZXIiIwoVV2F0Y2hDb250YWluZXJSZXF1ZXN0EgoKAmlkGAEgASgJIkMKFldhdGNoQ29udGFpbmVyUmVzcG9uc2USKQoJY29udGFpbmVyGAEgASgLMhYub2NpX25vZGUudjEuQ29udGFpbmVyIi8KEVN0cmVhbUxvZ3NSZXF1ZXN0EgoKAmlkGAEgASgJEg4KBmZvbGxvdxgCIAEoCCJyChJTdHJlYW1Mb2dzUmVzcG9uc2USJgoGc3RyZWFtGAEgASgOMhYub2NpX25vZGUudjEuTG9nU3RyZWFtEiYKAmF0GAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIMCgRkYXRhGAMgASgMKpwCCg5Db250YWluZXJTdGF0ZRIfChtDT05UQUlORVJfU1RBVEVfVU5TUEVDSUZJRUQQABIbChdDT05UQUlORVJfU1RBVEVfUEVORElORxABEh0KGUNPTlRBSU5FUl9TVEFURV9TQ0hFRFVMRUQQAhIdChlDT05UQUlORVJfU1RBVEVfUFJFUEFSSU5HEAMSGwoXQ09OVEFJTkVSX1NUQVRFX1JVTk5JTkcQBBIcChhDT05UQUlORVJfU1RBVEVfU1RPUFBJTkcQBRIaChZDT05UQUlORVJfU1RBVEVfRVhJVEVEEAYSGgoWQ09OVEFJTkVSX1NUQVRFX0ZBSUxFRBAHEhsKF0NPTlRBSU5FUl9TVEFURV9TVE9QUEVEEAgqRgoHTmV0d29yaxIXChNORVRXT1JLX1VOU1BFQ0lGSUVEEAASEAoMTkVUV09SS19OT05FEAESEAoMTkVUV09SS19IT1NUEAIqVQoJTG9nU3RyZWFtEhoKFkxPR19TVFJFQU1fVU5TUEVDSUZJRUQQABIVChFMT0dfU1RSRUFNX1NURE9VVBABEhUKEUxPR19TVFJFQU1fU1RERVJSEAIynQQKEENvbnRhaW5lclNlcnZpY2USUwoMUnVuQ29udGFpbmVyEiAub2NpX25vZGUudjEuUnVuQ29udGFpbmVyUmVxdWVzdBohLm9jaV9ub2RlLnYxLlJ1bkNvbnRhaW5lclJlc3BvbnNlElMKDEdldENvbnRhaW5lchIgLm9jaV9ub2RlLnYxLkdldENvbnRhaW5lclJlcXVlc3QaIS5vY2lfbm9kZS52MS5HZXRDb250YWluZXJSZXNwb25zZRJZCg5MaXN0Q29udGFpbmVycxIiLm9jaV9ub2RlLnYxLkxpc3RDb250YWluZXJzUmVxdWVzdBojLm9jaV9ub2RlLnYxLkxpc3RDb250YWluZXJzUmVzcG9uc2USVgoNU3RvcENvbnRhaW5lchIhLm9jaV9ub2RlLnYxLlN0b3BDb250YWluZXJSZXF1ZXN0GiIub2NpX25vZGUudjEuU3RvcENvbnRhaW5lclJlc3BvbnNlElsKDldhdGNoQ29udGFpbmVyEiIub2NpX25vZGUudjEuV2F0Y2hDb250YWluZXJSZXF1ZXN0GiMub2NpX25vZGUudjEuV2F0Y2hDb250YWluZXJSZXNwb25zZTABEk8KClN0cmVhbUxvZ3MSHi5vY2lfbm9kZS52MS5TdHJlYW1Mb2dzUmVxdWVzdBofLm9jaV9ub2RlLnYxLlN0cmVhbUxvZ3NSZXNwb25zZTABYgZwcm90bzM", [file_google_protobuf_timestamp, file_oci_node_v1_image_credential]);
+  fileDesc("CiNvY2lfbm9kZS92MS9jb250YWluZXJfc2VydmljZS5wcm90bxILb2NpX25vZGUudjEi6gYKCUNvbnRhaW5lchIKCgJpZBgBIAEoCRIQCghpbWFnZV9pZBgCIAEoCRIRCglyZWZlcmVuY2UYAyABKAkSKgoFc3RhdGUYBCABKA4yGy5vY2lfbm9kZS52MS5Db250YWluZXJTdGF0ZRIPCgdhdHRlbXB0GAUgASgFEhEKCXdvcmtlcl9pZBgGIAEoCRIPCgdjb21tYW5kGAcgAygJEhYKCWV4aXRfY29kZRgIIAEoBUgAiAEBEg4KBnNpZ25hbBgJIAEoCRISCgpvb21fa2lsbGVkGAogASgIEg4KBnJlYXNvbhgLIAEoCRIuCgpjcmVhdGVkX2F0GAwgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIuCgpzdGFydGVkX2F0GA0gASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgtmaW5pc2hlZF9hdBgOIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASKwoGcGhhc2VzGA8gAygLMhsub2NpX25vZGUudjEuQ29udGFpbmVyUGhhc2USKwoGZXZlbnRzGBAgAygLMhsub2NpX25vZGUudjEuQ29udGFpbmVyRXZlbnQSLAoIdHJhbnNmZXIYESABKAsyGi5vY2lfbm9kZS52MS5JbWFnZVRyYW5zZmVyEjYKEGltYWdlX2NyZWRlbnRpYWwYEiABKAsyHC5vY2lfbm9kZS52MS5JbWFnZUNyZWRlbnRpYWwSDAoEbmFtZRgTIAEoCRIuCgdvcHRpb25zGBQgASgLMh0ub2NpX25vZGUudjEuQ29udGFpbmVyT3B0aW9ucxIlCgduZXR3b3JrGBUgASgOMhQub2NpX25vZGUudjEuTmV0d29yaxIPCgdhZGRyZXNzGBYgASgJEikKBXBvcnRzGBcgAygLMhoub2NpX25vZGUudjEuUHVibGlzaGVkUG9ydBIQCghyZXN0YXJ0cxgYIAEoBRIVCg1kZXBsb3ltZW50X2lkGBkgASgJEiwKCHJlYWR5X2F0GBogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBISCgpjcHVfbWlsbGlzGBsgASgFEhQKDG1lbW9yeV9ieXRlcxgcIAEoA0IMCgpfZXhpdF9jb2RlIkYKDkNvbnRhaW5lclBoYXNlEgwKBG5hbWUYASABKAkSJgoCYXQYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIr8BCg5Db250YWluZXJFdmVudBImCgJhdBgBIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDAoEa2luZBgCIAEoCRIPCgdtZXNzYWdlGAMgASgJEjcKBmZpZWxkcxgEIAMoCzInLm9jaV9ub2RlLnYxLkNvbnRhaW5lckV2ZW50LkZpZWxkc0VudHJ5Gi0KC0ZpZWxkc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEikAEKDUltYWdlVHJhbnNmZXISFQoNZmV0Y2hlZF9ieXRlcxgBIAEoAxIQCghyZXF1ZXN0cxgCIAEoAxIYChBjb21wcmVzc2VkX2J5dGVzGAMgASgDEhUKDXNwYW5zX3ByZXNlbnQYBCABKAMSEwoLc3BhbnNfdG90YWwYBSABKAMSEAoIY29tcGxldGUYBiABKAgitwIKE1J1bkNvbnRhaW5lclJlcXVlc3QSDQoFaW1hZ2UYASABKAkSDwoHY29tbWFuZBgCIAMoCRI2CgNlbnYYAyADKAsyKS5vY2lfbm9kZS52MS5SdW5Db250YWluZXJSZXF1ZXN0LkVudkVudHJ5EhIKCmNwdV9taWxsaXMYBCABKAUSFAoMbWVtb3J5X2J5dGVzGAUgASgDEiUKB25ldHdvcmsYBiABKA4yFC5vY2lfbm9kZS52MS5OZXR3b3JrEg0KBWVhZ2VyGAcgASgIEgwKBG5hbWUYCCABKAkSLgoHb3B0aW9ucxgJIAEoCzIdLm9jaV9ub2RlLnYxLkNvbnRhaW5lck9wdGlvbnMaKgoIRW52RW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASJBChRSdW5Db250YWluZXJSZXNwb25zZRIpCgljb250YWluZXIYASABKAsyFi5vY2lfbm9kZS52MS5Db250YWluZXIiIQoTR2V0Q29udGFpbmVyUmVxdWVzdBIKCgJpZBgBIAEoCSJBChRHZXRDb250YWluZXJSZXNwb25zZRIpCgljb250YWluZXIYASABKAsyFi5vY2lfbm9kZS52MS5Db250YWluZXIiJAoVTGlzdENvbnRhaW5lcnNSZXF1ZXN0EgsKA2FsbBgBIAEoCCJEChZMaXN0Q29udGFpbmVyc1Jlc3BvbnNlEioKCmNvbnRhaW5lcnMYASADKAsyFi5vY2lfbm9kZS52MS5Db250YWluZXIiNgoUU3RvcENvbnRhaW5lclJlcXVlc3QSCgoCaWQYASABKAkSEgoKdGltZW91dF9tcxgCIAEoBSJCChVTdG9wQ29udGFpbmVyUmVzcG9uc2USKQoJY29udGFpbmVyGAEgASgLMhYub2NpX25vZGUudjEuQ29udGFpbmVyIiMKFVdhdGNoQ29udGFpbmVyUmVxdWVzdBIKCgJpZBgBIAEoCSJDChZXYXRjaENvbnRhaW5lclJlc3BvbnNlEikKCWNvbnRhaW5lchgBIAEoCzIWLm9jaV9ub2RlLnYxLkNvbnRhaW5lciJ2ChFTdHJlYW1Mb2dzUmVxdWVzdBIKCgJpZBgBIAEoCRIOCgZmb2xsb3cYAiABKAgSKQoFc2luY2UYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhEKBHRhaWwYBCABKAVIAIgBAUIHCgVfdGFpbCJyChJTdHJlYW1Mb2dzUmVzcG9uc2USJgoGc3RyZWFtGAEgASgOMhYub2NpX25vZGUudjEuTG9nU3RyZWFtEiYKAmF0GAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIMCgRkYXRhGAMgASgMIjIKFEtpbGxDb250YWluZXJSZXF1ZXN0EgoKAmlkGAEgASgJEg4KBnNpZ25hbBgCIAEoCSJCChVLaWxsQ29udGFpbmVyUmVzcG9uc2USKQoJY29udGFpbmVyGAEgASgLMhYub2NpX25vZGUudjEuQ29udGFpbmVyIjMKFlJlbW92ZUNvbnRhaW5lclJlcXVlc3QSCgoCaWQYASABKAkSDQoFZm9yY2UYAiABKAgiJQoXUmVtb3ZlQ29udGFpbmVyUmVzcG9uc2USCgoCaWQYASABKAkiLQoMVGVybWluYWxTaXplEgwKBHJvd3MYASABKAUSDwoHY29sdW1ucxgCIAEoBSLmAQoJRXhlY1N0YXJ0EgoKAmlkGAEgASgJEg8KB2NvbW1hbmQYAiADKAkSLAoDZW52GAMgAygLMh8ub2NpX25vZGUudjEuRXhlY1N0YXJ0LkVudkVudHJ5EhkKEXdvcmtpbmdfZGlyZWN0b3J5GAQgASgJEgwKBHVzZXIYBSABKAkSEAoIdGVybWluYWwYBiABKAgSJwoEc2l6ZRgHIAEoCzIZLm9jaV9ub2RlLnYxLlRlcm1pbmFsU2l6ZRoqCghFbnZFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIj0KFEV4ZWNDb250YWluZXJSZXF1ZXN0EiUKBWlucHV0GAEgASgLMhYub2NpX25vZGUudjEuRXhlY0lucHV0IkAKFUV4ZWNDb250YWluZXJSZXNwb25zZRInCgZvdXRwdXQYASABKAsyFy5vY2lfbm9kZS52MS5FeGVjT3V0cHV0IqcBCglFeGVjSW5wdXQSJwoFc3RhcnQYASABKAsyFi5vY2lfbm9kZS52MS5FeGVjU3RhcnRIABIPCgVzdGRpbhgCIAEoDEgAEhYKDHN0ZGluX2Nsb3NlZBgDIAEoCEgAEisKBnJlc2l6ZRgEIAEoCzIZLm9jaV9ub2RlLnYxLlRlcm1pbmFsU2l6ZUgAEhAKBnNpZ25hbBgFIAEoCUgAQgkKB21lc3NhZ2UiYAoKRXhlY091dHB1dBIQCgZzdGRvdXQYASABKAxIABIQCgZzdGRlcnIYAiABKAxIABIjCgNlbmQYAyABKAsyFC5vY2lfbm9kZS52MS5FeGVjRW5kSABCCQoHbWVzc2FnZSIsCgdFeGVjRW5kEhEKCWV4aXRfY29kZRgBIAEoBRIOCgZzaWduYWwYAiABKAkiQgoLQXR0YWNoU3RhcnQSCgoCaWQYASABKAkSJwoEc2l6ZRgCIAEoCzIZLm9jaV9ub2RlLnYxLlRlcm1pbmFsU2l6ZSJBChZBdHRhY2hDb250YWluZXJSZXF1ZXN0EicKBWlucHV0GAEgASgLMhgub2NpX25vZGUudjEuQXR0YWNoSW5wdXQiRAoXQXR0YWNoQ29udGFpbmVyUmVzcG9uc2USKQoGb3V0cHV0GAEgASgLMhkub2NpX25vZGUudjEuQXR0YWNoT3V0cHV0IpkBCgtBdHRhY2hJbnB1dBIpCgVzdGFydBgBIAEoCzIYLm9jaV9ub2RlLnYxLkF0dGFjaFN0YXJ0SAASDwoFc3RkaW4YAiABKAxIABIWCgxzdGRpbl9jbG9zZWQYAyABKAhIABIrCgZyZXNpemUYBCABKAsyGS5vY2lfbm9kZS52MS5UZXJtaW5hbFNpemVIAEIJCgdtZXNzYWdlIj0KDEF0dGFjaE91dHB1dBIQCgZzdGRvdXQYASABKAxIABIQCgZzdGRlcnIYAiABKAxIAEIJCgdtZXNzYWdlIlwKE1N0cmVhbUV2ZW50c1JlcXVlc3QSCgoCaWQYASABKAkSKQoFc2luY2UYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEg4KBmZvbGxvdxgDIAEoCCJwChRTdHJlYW1FdmVudHNSZXNwb25zZRIUCgxjb250YWluZXJfaWQYASABKAkSFgoOY29udGFpbmVyX25hbWUYAiABKAkSKgoFZXZlbnQYAyABKAsyGy5vY2lfbm9kZS52MS5Db250YWluZXJFdmVudCJwCgZWb2x1bWUSDAoEbmFtZRgBIAEoCRIRCgl3b3JrZXJfaWQYAiABKAkSFQoNY29udGFpbmVyX2lkcxgDIAMoCRIuCgpjcmVhdGVkX2F0GAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCIUChJMaXN0Vm9sdW1lc1JlcXVlc3QiOwoTTGlzdFZvbHVtZXNSZXNwb25zZRIkCgd2b2x1bWVzGAEgAygLMhMub2NpX25vZGUudjEuVm9sdW1lIiMKE1JlbW92ZVZvbHVtZVJlcXVlc3QSDAoEbmFtZRgBIAEoCSIWChRSZW1vdmVWb2x1bWVSZXNwb25zZSqcAgoOQ29udGFpbmVyU3RhdGUSHwobQ09OVEFJTkVSX1NUQVRFX1VOU1BFQ0lGSUVEEAASGwoXQ09OVEFJTkVSX1NUQVRFX1BFTkRJTkcQARIdChlDT05UQUlORVJfU1RBVEVfU0NIRURVTEVEEAISHQoZQ09OVEFJTkVSX1NUQVRFX1BSRVBBUklORxADEhsKF0NPTlRBSU5FUl9TVEFURV9SVU5OSU5HEAQSHAoYQ09OVEFJTkVSX1NUQVRFX1NUT1BQSU5HEAUSGgoWQ09OVEFJTkVSX1NUQVRFX0VYSVRFRBAGEhoKFkNPTlRBSU5FUl9TVEFURV9GQUlMRUQQBxIbChdDT05UQUlORVJfU1RBVEVfU1RPUFBFRBAIKlsKB05ldHdvcmsSFwoTTkVUV09SS19VTlNQRUNJRklFRBAAEhAKDE5FVFdPUktfTk9ORRABEhAKDE5FVFdPUktfSE9TVBACEhMKD05FVFdPUktfUFJJVkFURRADKlUKCUxvZ1N0cmVhbRIaChZMT0dfU1RSRUFNX1VOU1BFQ0lGSUVEEAASFQoRTE9HX1NUUkVBTV9TVERPVVQQARIVChFMT0dfU1RSRUFNX1NUREVSUhACMo8JChBDb250YWluZXJTZXJ2aWNlElMKDFJ1bkNvbnRhaW5lchIgLm9jaV9ub2RlLnYxLlJ1bkNvbnRhaW5lclJlcXVlc3QaIS5vY2lfbm9kZS52MS5SdW5Db250YWluZXJSZXNwb25zZRJTCgxHZXRDb250YWluZXISIC5vY2lfbm9kZS52MS5HZXRDb250YWluZXJSZXF1ZXN0GiEub2NpX25vZGUudjEuR2V0Q29udGFpbmVyUmVzcG9uc2USWQoOTGlzdENvbnRhaW5lcnMSIi5vY2lfbm9kZS52MS5MaXN0Q29udGFpbmVyc1JlcXVlc3QaIy5vY2lfbm9kZS52MS5MaXN0Q29udGFpbmVyc1Jlc3BvbnNlElYKDVN0b3BDb250YWluZXISIS5vY2lfbm9kZS52MS5TdG9wQ29udGFpbmVyUmVxdWVzdBoiLm9jaV9ub2RlLnYxLlN0b3BDb250YWluZXJSZXNwb25zZRJbCg5XYXRjaENvbnRhaW5lchIiLm9jaV9ub2RlLnYxLldhdGNoQ29udGFpbmVyUmVxdWVzdBojLm9jaV9ub2RlLnYxLldhdGNoQ29udGFpbmVyUmVzcG9uc2UwARJPCgpTdHJlYW1Mb2dzEh4ub2NpX25vZGUudjEuU3RyZWFtTG9nc1JlcXVlc3QaHy5vY2lfbm9kZS52MS5TdHJlYW1Mb2dzUmVzcG9uc2UwARJWCg1LaWxsQ29udGFpbmVyEiEub2NpX25vZGUudjEuS2lsbENvbnRhaW5lclJlcXVlc3QaIi5vY2lfbm9kZS52MS5LaWxsQ29udGFpbmVyUmVzcG9uc2USXAoPUmVtb3ZlQ29udGFpbmVyEiMub2NpX25vZGUudjEuUmVtb3ZlQ29udGFpbmVyUmVxdWVzdBokLm9jaV9ub2RlLnYxLlJlbW92ZUNvbnRhaW5lclJlc3BvbnNlEloKDUV4ZWNDb250YWluZXISIS5vY2lfbm9kZS52MS5FeGVjQ29udGFpbmVyUmVxdWVzdBoiLm9jaV9ub2RlLnYxLkV4ZWNDb250YWluZXJSZXNwb25zZSgBMAESYAoPQXR0YWNoQ29udGFpbmVyEiMub2NpX25vZGUudjEuQXR0YWNoQ29udGFpbmVyUmVxdWVzdBokLm9jaV9ub2RlLnYxLkF0dGFjaENvbnRhaW5lclJlc3BvbnNlKAEwARJVCgxTdHJlYW1FdmVudHMSIC5vY2lfbm9kZS52MS5TdHJlYW1FdmVudHNSZXF1ZXN0GiEub2NpX25vZGUudjEuU3RyZWFtRXZlbnRzUmVzcG9uc2UwARJQCgtMaXN0Vm9sdW1lcxIfLm9jaV9ub2RlLnYxLkxpc3RWb2x1bWVzUmVxdWVzdBogLm9jaV9ub2RlLnYxLkxpc3RWb2x1bWVzUmVzcG9uc2USUwoMUmVtb3ZlVm9sdW1lEiAub2NpX25vZGUudjEuUmVtb3ZlVm9sdW1lUmVxdWVzdBohLm9jaV9ub2RlLnYxLlJlbW92ZVZvbHVtZVJlc3BvbnNlYgZwcm90bzM", [file_google_protobuf_timestamp, file_oci_node_v1_container_options, file_oci_node_v1_image_credential]);
 
 /**
  * @generated from message oci_node.v1.Container
@@ -117,6 +119,68 @@ export type Container = Message<"oci_node.v1.Container"> & {
    * @generated from field: oci_node.v1.ImageCredential image_credential = 18;
    */
   imageCredential?: ImageCredential | undefined;
+
+  /**
+   * As the user named it; empty: he did not.
+   *
+   * @generated from field: string name = 19;
+   */
+  name: string;
+
+  /**
+   * @generated from field: oci_node.v1.ContainerOptions options = 20;
+   */
+  options?: ContainerOptions | undefined;
+
+  /**
+   * @generated from field: oci_node.v1.Network network = 21;
+   */
+  network: Network;
+
+  /**
+   * Its own address, where it has one.
+   *
+   * @generated from field: string address = 22;
+   */
+  address: string;
+
+  /**
+   * With the ports of the host that it was given.
+   *
+   * @generated from field: repeated oci_node.v1.PublishedPort ports = 23;
+   */
+  ports: PublishedPort[];
+
+  /**
+   * How often its worker started the program again.
+   *
+   * @generated from field: int32 restarts = 24;
+   */
+  restarts: number;
+
+  /**
+   * The deployment of an endpoint that it belongs to; empty: none.
+   *
+   * @generated from field: string deployment_id = 25;
+   */
+  deploymentId: string;
+
+  /**
+   * Its port was reached; only of an endpoint's.
+   *
+   * @generated from field: google.protobuf.Timestamp ready_at = 26;
+   */
+  readyAt?: Timestamp | undefined;
+
+  /**
+   * @generated from field: int32 cpu_millis = 27;
+   */
+  cpuMillis: number;
+
+  /**
+   * @generated from field: int64 memory_bytes = 28;
+   */
+  memoryBytes: bigint;
 };
 
 /**
@@ -278,6 +342,18 @@ export type RunContainerRequest = Message<"oci_node.v1.RunContainerRequest"> & {
    * @generated from field: bool eager = 7;
    */
   eager: boolean;
+
+  /**
+   * Letters, digits, `_`, `.`, `-`; no other container of the workspace has it. Empty: none.
+   *
+   * @generated from field: string name = 8;
+   */
+  name: string;
+
+  /**
+   * @generated from field: oci_node.v1.ContainerOptions options = 9;
+   */
+  options?: ContainerOptions | undefined;
 };
 
 /**
@@ -384,7 +460,7 @@ export type StopContainerRequest = Message<"oci_node.v1.StopContainerRequest"> &
   id: string;
 
   /**
-   * Between the stop signal and SIGKILL; 0: 10 seconds.
+   * Between the stop signal and SIGKILL; 0: as the container was run with, else 10 seconds.
    *
    * @generated from field: int32 timeout_ms = 2;
    */
@@ -462,6 +538,20 @@ export type StreamLogsRequest = Message<"oci_node.v1.StreamLogsRequest"> & {
    * @generated from field: bool follow = 2;
    */
   follow: boolean;
+
+  /**
+   * What was written earlier is left out.
+   *
+   * @generated from field: google.protobuf.Timestamp since = 3;
+   */
+  since?: Timestamp | undefined;
+
+  /**
+   * The last so many lines; absent: all.
+   *
+   * @generated from field: optional int32 tail = 4;
+   */
+  tail?: number | undefined;
 };
 
 /**
@@ -497,6 +587,591 @@ export type StreamLogsResponse = Message<"oci_node.v1.StreamLogsResponse"> & {
  */
 export const StreamLogsResponseSchema: GenMessage<StreamLogsResponse> = /*@__PURE__*/
   messageDesc(file_oci_node_v1_container_service, 15);
+
+/**
+ * @generated from message oci_node.v1.KillContainerRequest
+ */
+export type KillContainerRequest = Message<"oci_node.v1.KillContainerRequest"> & {
+  /**
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * `SIGTERM`, `TERM`, `15`; empty: SIGKILL.
+   *
+   * @generated from field: string signal = 2;
+   */
+  signal: string;
+};
+
+/**
+ * Describes the message oci_node.v1.KillContainerRequest.
+ * Use `create(KillContainerRequestSchema)` to create a new message.
+ */
+export const KillContainerRequestSchema: GenMessage<KillContainerRequest> = /*@__PURE__*/
+  messageDesc(file_oci_node_v1_container_service, 16);
+
+/**
+ * @generated from message oci_node.v1.KillContainerResponse
+ */
+export type KillContainerResponse = Message<"oci_node.v1.KillContainerResponse"> & {
+  /**
+   * @generated from field: oci_node.v1.Container container = 1;
+   */
+  container?: Container | undefined;
+};
+
+/**
+ * Describes the message oci_node.v1.KillContainerResponse.
+ * Use `create(KillContainerResponseSchema)` to create a new message.
+ */
+export const KillContainerResponseSchema: GenMessage<KillContainerResponse> = /*@__PURE__*/
+  messageDesc(file_oci_node_v1_container_service, 17);
+
+/**
+ * @generated from message oci_node.v1.RemoveContainerRequest
+ */
+export type RemoveContainerRequest = Message<"oci_node.v1.RemoveContainerRequest"> & {
+  /**
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * Ends it first if it lives.
+   *
+   * @generated from field: bool force = 2;
+   */
+  force: boolean;
+};
+
+/**
+ * Describes the message oci_node.v1.RemoveContainerRequest.
+ * Use `create(RemoveContainerRequestSchema)` to create a new message.
+ */
+export const RemoveContainerRequestSchema: GenMessage<RemoveContainerRequest> = /*@__PURE__*/
+  messageDesc(file_oci_node_v1_container_service, 18);
+
+/**
+ * @generated from message oci_node.v1.RemoveContainerResponse
+ */
+export type RemoveContainerResponse = Message<"oci_node.v1.RemoveContainerResponse"> & {
+  /**
+   * @generated from field: string id = 1;
+   */
+  id: string;
+};
+
+/**
+ * Describes the message oci_node.v1.RemoveContainerResponse.
+ * Use `create(RemoveContainerResponseSchema)` to create a new message.
+ */
+export const RemoveContainerResponseSchema: GenMessage<RemoveContainerResponse> = /*@__PURE__*/
+  messageDesc(file_oci_node_v1_container_service, 19);
+
+/**
+ * @generated from message oci_node.v1.TerminalSize
+ */
+export type TerminalSize = Message<"oci_node.v1.TerminalSize"> & {
+  /**
+   * @generated from field: int32 rows = 1;
+   */
+  rows: number;
+
+  /**
+   * @generated from field: int32 columns = 2;
+   */
+  columns: number;
+};
+
+/**
+ * Describes the message oci_node.v1.TerminalSize.
+ * Use `create(TerminalSizeSchema)` to create a new message.
+ */
+export const TerminalSizeSchema: GenMessage<TerminalSize> = /*@__PURE__*/
+  messageDesc(file_oci_node_v1_container_service, 20);
+
+/**
+ * @generated from message oci_node.v1.ExecStart
+ */
+export type ExecStart = Message<"oci_node.v1.ExecStart"> & {
+  /**
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * @generated from field: repeated string command = 2;
+   */
+  command: string[];
+
+  /**
+   * On top of the container's.
+   *
+   * @generated from field: map<string, string> env = 3;
+   */
+  env: { [key: string]: string };
+
+  /**
+   * Empty: the container's.
+   *
+   * @generated from field: string working_directory = 4;
+   */
+  workingDirectory: string;
+
+  /**
+   * Empty: the container's.
+   *
+   * @generated from field: string user = 5;
+   */
+  user: string;
+
+  /**
+   * @generated from field: bool terminal = 6;
+   */
+  terminal: boolean;
+
+  /**
+   * Of the terminal.
+   *
+   * @generated from field: oci_node.v1.TerminalSize size = 7;
+   */
+  size?: TerminalSize | undefined;
+};
+
+/**
+ * Describes the message oci_node.v1.ExecStart.
+ * Use `create(ExecStartSchema)` to create a new message.
+ */
+export const ExecStartSchema: GenMessage<ExecStart> = /*@__PURE__*/
+  messageDesc(file_oci_node_v1_container_service, 21);
+
+/**
+ * @generated from message oci_node.v1.ExecContainerRequest
+ */
+export type ExecContainerRequest = Message<"oci_node.v1.ExecContainerRequest"> & {
+  /**
+   * @generated from field: oci_node.v1.ExecInput input = 1;
+   */
+  input?: ExecInput | undefined;
+};
+
+/**
+ * Describes the message oci_node.v1.ExecContainerRequest.
+ * Use `create(ExecContainerRequestSchema)` to create a new message.
+ */
+export const ExecContainerRequestSchema: GenMessage<ExecContainerRequest> = /*@__PURE__*/
+  messageDesc(file_oci_node_v1_container_service, 22);
+
+/**
+ * @generated from message oci_node.v1.ExecContainerResponse
+ */
+export type ExecContainerResponse = Message<"oci_node.v1.ExecContainerResponse"> & {
+  /**
+   * @generated from field: oci_node.v1.ExecOutput output = 1;
+   */
+  output?: ExecOutput | undefined;
+};
+
+/**
+ * Describes the message oci_node.v1.ExecContainerResponse.
+ * Use `create(ExecContainerResponseSchema)` to create a new message.
+ */
+export const ExecContainerResponseSchema: GenMessage<ExecContainerResponse> = /*@__PURE__*/
+  messageDesc(file_oci_node_v1_container_service, 23);
+
+/**
+ * @generated from message oci_node.v1.ExecInput
+ */
+export type ExecInput = Message<"oci_node.v1.ExecInput"> & {
+  /**
+   * @generated from oneof oci_node.v1.ExecInput.message
+   */
+  message: {
+    /**
+     * @generated from field: oci_node.v1.ExecStart start = 1;
+     */
+    value: ExecStart;
+    case: "start";
+  } | {
+    /**
+     * For standard input; at most 256 KiB.
+     *
+     * @generated from field: bytes stdin = 2;
+     */
+    value: Uint8Array;
+    case: "stdin";
+  } | {
+    /**
+     * Nothing more comes.
+     *
+     * @generated from field: bool stdin_closed = 3;
+     */
+    value: boolean;
+    case: "stdinClosed";
+  } | {
+    /**
+     * @generated from field: oci_node.v1.TerminalSize resize = 4;
+     */
+    value: TerminalSize;
+    case: "resize";
+  } | {
+    /**
+     * `SIGINT`.
+     *
+     * @generated from field: string signal = 5;
+     */
+    value: string;
+    case: "signal";
+  } | { case: undefined; value?: undefined };
+};
+
+/**
+ * Describes the message oci_node.v1.ExecInput.
+ * Use `create(ExecInputSchema)` to create a new message.
+ */
+export const ExecInputSchema: GenMessage<ExecInput> = /*@__PURE__*/
+  messageDesc(file_oci_node_v1_container_service, 24);
+
+/**
+ * @generated from message oci_node.v1.ExecOutput
+ */
+export type ExecOutput = Message<"oci_node.v1.ExecOutput"> & {
+  /**
+   * @generated from oneof oci_node.v1.ExecOutput.message
+   */
+  message: {
+    /**
+     * @generated from field: bytes stdout = 1;
+     */
+    value: Uint8Array;
+    case: "stdout";
+  } | {
+    /**
+     * @generated from field: bytes stderr = 2;
+     */
+    value: Uint8Array;
+    case: "stderr";
+  } | {
+    /**
+     * The last message.
+     *
+     * @generated from field: oci_node.v1.ExecEnd end = 3;
+     */
+    value: ExecEnd;
+    case: "end";
+  } | { case: undefined; value?: undefined };
+};
+
+/**
+ * Describes the message oci_node.v1.ExecOutput.
+ * Use `create(ExecOutputSchema)` to create a new message.
+ */
+export const ExecOutputSchema: GenMessage<ExecOutput> = /*@__PURE__*/
+  messageDesc(file_oci_node_v1_container_service, 25);
+
+/**
+ * @generated from message oci_node.v1.ExecEnd
+ */
+export type ExecEnd = Message<"oci_node.v1.ExecEnd"> & {
+  /**
+   * 128 + n when signal n ended it.
+   *
+   * @generated from field: int32 exit_code = 1;
+   */
+  exitCode: number;
+
+  /**
+   * @generated from field: string signal = 2;
+   */
+  signal: string;
+};
+
+/**
+ * Describes the message oci_node.v1.ExecEnd.
+ * Use `create(ExecEndSchema)` to create a new message.
+ */
+export const ExecEndSchema: GenMessage<ExecEnd> = /*@__PURE__*/
+  messageDesc(file_oci_node_v1_container_service, 26);
+
+/**
+ * @generated from message oci_node.v1.AttachStart
+ */
+export type AttachStart = Message<"oci_node.v1.AttachStart"> & {
+  /**
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * @generated from field: oci_node.v1.TerminalSize size = 2;
+   */
+  size?: TerminalSize | undefined;
+};
+
+/**
+ * Describes the message oci_node.v1.AttachStart.
+ * Use `create(AttachStartSchema)` to create a new message.
+ */
+export const AttachStartSchema: GenMessage<AttachStart> = /*@__PURE__*/
+  messageDesc(file_oci_node_v1_container_service, 27);
+
+/**
+ * @generated from message oci_node.v1.AttachContainerRequest
+ */
+export type AttachContainerRequest = Message<"oci_node.v1.AttachContainerRequest"> & {
+  /**
+   * @generated from field: oci_node.v1.AttachInput input = 1;
+   */
+  input?: AttachInput | undefined;
+};
+
+/**
+ * Describes the message oci_node.v1.AttachContainerRequest.
+ * Use `create(AttachContainerRequestSchema)` to create a new message.
+ */
+export const AttachContainerRequestSchema: GenMessage<AttachContainerRequest> = /*@__PURE__*/
+  messageDesc(file_oci_node_v1_container_service, 28);
+
+/**
+ * @generated from message oci_node.v1.AttachContainerResponse
+ */
+export type AttachContainerResponse = Message<"oci_node.v1.AttachContainerResponse"> & {
+  /**
+   * @generated from field: oci_node.v1.AttachOutput output = 1;
+   */
+  output?: AttachOutput | undefined;
+};
+
+/**
+ * Describes the message oci_node.v1.AttachContainerResponse.
+ * Use `create(AttachContainerResponseSchema)` to create a new message.
+ */
+export const AttachContainerResponseSchema: GenMessage<AttachContainerResponse> = /*@__PURE__*/
+  messageDesc(file_oci_node_v1_container_service, 29);
+
+/**
+ * @generated from message oci_node.v1.AttachInput
+ */
+export type AttachInput = Message<"oci_node.v1.AttachInput"> & {
+  /**
+   * @generated from oneof oci_node.v1.AttachInput.message
+   */
+  message: {
+    /**
+     * @generated from field: oci_node.v1.AttachStart start = 1;
+     */
+    value: AttachStart;
+    case: "start";
+  } | {
+    /**
+     * @generated from field: bytes stdin = 2;
+     */
+    value: Uint8Array;
+    case: "stdin";
+  } | {
+    /**
+     * @generated from field: bool stdin_closed = 3;
+     */
+    value: boolean;
+    case: "stdinClosed";
+  } | {
+    /**
+     * @generated from field: oci_node.v1.TerminalSize resize = 4;
+     */
+    value: TerminalSize;
+    case: "resize";
+  } | { case: undefined; value?: undefined };
+};
+
+/**
+ * Describes the message oci_node.v1.AttachInput.
+ * Use `create(AttachInputSchema)` to create a new message.
+ */
+export const AttachInputSchema: GenMessage<AttachInput> = /*@__PURE__*/
+  messageDesc(file_oci_node_v1_container_service, 30);
+
+/**
+ * @generated from message oci_node.v1.AttachOutput
+ */
+export type AttachOutput = Message<"oci_node.v1.AttachOutput"> & {
+  /**
+   * @generated from oneof oci_node.v1.AttachOutput.message
+   */
+  message: {
+    /**
+     * @generated from field: bytes stdout = 1;
+     */
+    value: Uint8Array;
+    case: "stdout";
+  } | {
+    /**
+     * @generated from field: bytes stderr = 2;
+     */
+    value: Uint8Array;
+    case: "stderr";
+  } | { case: undefined; value?: undefined };
+};
+
+/**
+ * Describes the message oci_node.v1.AttachOutput.
+ * Use `create(AttachOutputSchema)` to create a new message.
+ */
+export const AttachOutputSchema: GenMessage<AttachOutput> = /*@__PURE__*/
+  messageDesc(file_oci_node_v1_container_service, 31);
+
+/**
+ * @generated from message oci_node.v1.StreamEventsRequest
+ */
+export type StreamEventsRequest = Message<"oci_node.v1.StreamEventsRequest"> & {
+  /**
+   * Empty: all containers of the workspace.
+   *
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * @generated from field: google.protobuf.Timestamp since = 2;
+   */
+  since?: Timestamp | undefined;
+
+  /**
+   * Goes on with what happens from now on.
+   *
+   * @generated from field: bool follow = 3;
+   */
+  follow: boolean;
+};
+
+/**
+ * Describes the message oci_node.v1.StreamEventsRequest.
+ * Use `create(StreamEventsRequestSchema)` to create a new message.
+ */
+export const StreamEventsRequestSchema: GenMessage<StreamEventsRequest> = /*@__PURE__*/
+  messageDesc(file_oci_node_v1_container_service, 32);
+
+/**
+ * @generated from message oci_node.v1.StreamEventsResponse
+ */
+export type StreamEventsResponse = Message<"oci_node.v1.StreamEventsResponse"> & {
+  /**
+   * @generated from field: string container_id = 1;
+   */
+  containerId: string;
+
+  /**
+   * @generated from field: string container_name = 2;
+   */
+  containerName: string;
+
+  /**
+   * @generated from field: oci_node.v1.ContainerEvent event = 3;
+   */
+  event?: ContainerEvent | undefined;
+};
+
+/**
+ * Describes the message oci_node.v1.StreamEventsResponse.
+ * Use `create(StreamEventsResponseSchema)` to create a new message.
+ */
+export const StreamEventsResponseSchema: GenMessage<StreamEventsResponse> = /*@__PURE__*/
+  messageDesc(file_oci_node_v1_container_service, 33);
+
+/**
+ * @generated from message oci_node.v1.Volume
+ */
+export type Volume = Message<"oci_node.v1.Volume"> & {
+  /**
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * @generated from field: string worker_id = 2;
+   */
+  workerId: string;
+
+  /**
+   * Containers that have not ended and use it.
+   *
+   * @generated from field: repeated string container_ids = 3;
+   */
+  containerIds: string[];
+
+  /**
+   * @generated from field: google.protobuf.Timestamp created_at = 4;
+   */
+  createdAt?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message oci_node.v1.Volume.
+ * Use `create(VolumeSchema)` to create a new message.
+ */
+export const VolumeSchema: GenMessage<Volume> = /*@__PURE__*/
+  messageDesc(file_oci_node_v1_container_service, 34);
+
+/**
+ * @generated from message oci_node.v1.ListVolumesRequest
+ */
+export type ListVolumesRequest = Message<"oci_node.v1.ListVolumesRequest"> & {
+};
+
+/**
+ * Describes the message oci_node.v1.ListVolumesRequest.
+ * Use `create(ListVolumesRequestSchema)` to create a new message.
+ */
+export const ListVolumesRequestSchema: GenMessage<ListVolumesRequest> = /*@__PURE__*/
+  messageDesc(file_oci_node_v1_container_service, 35);
+
+/**
+ * @generated from message oci_node.v1.ListVolumesResponse
+ */
+export type ListVolumesResponse = Message<"oci_node.v1.ListVolumesResponse"> & {
+  /**
+   * @generated from field: repeated oci_node.v1.Volume volumes = 1;
+   */
+  volumes: Volume[];
+};
+
+/**
+ * Describes the message oci_node.v1.ListVolumesResponse.
+ * Use `create(ListVolumesResponseSchema)` to create a new message.
+ */
+export const ListVolumesResponseSchema: GenMessage<ListVolumesResponse> = /*@__PURE__*/
+  messageDesc(file_oci_node_v1_container_service, 36);
+
+/**
+ * @generated from message oci_node.v1.RemoveVolumeRequest
+ */
+export type RemoveVolumeRequest = Message<"oci_node.v1.RemoveVolumeRequest"> & {
+  /**
+   * @generated from field: string name = 1;
+   */
+  name: string;
+};
+
+/**
+ * Describes the message oci_node.v1.RemoveVolumeRequest.
+ * Use `create(RemoveVolumeRequestSchema)` to create a new message.
+ */
+export const RemoveVolumeRequestSchema: GenMessage<RemoveVolumeRequest> = /*@__PURE__*/
+  messageDesc(file_oci_node_v1_container_service, 37);
+
+/**
+ * @generated from message oci_node.v1.RemoveVolumeResponse
+ */
+export type RemoveVolumeResponse = Message<"oci_node.v1.RemoveVolumeResponse"> & {
+};
+
+/**
+ * Describes the message oci_node.v1.RemoveVolumeResponse.
+ * Use `create(RemoveVolumeResponseSchema)` to create a new message.
+ */
+export const RemoveVolumeResponseSchema: GenMessage<RemoveVolumeResponse> = /*@__PURE__*/
+  messageDesc(file_oci_node_v1_container_service, 38);
 
 /**
  * @generated from enum oci_node.v1.ContainerState
@@ -576,6 +1251,13 @@ export enum Network {
    * @generated from enum value: NETWORK_HOST = 2;
    */
   HOST = 2,
+
+  /**
+   * A network namespace of its own with an address of its own, from where others are reached through the host (NAT).
+   *
+   * @generated from enum value: NETWORK_PRIVATE = 3;
+   */
+  PRIVATE = 3,
 }
 
 /**
@@ -669,6 +1351,74 @@ export const ContainerService: GenService<{
     methodKind: "server_streaming";
     input: typeof StreamLogsRequestSchema;
     output: typeof StreamLogsResponseSchema;
+  },
+  /**
+   * Sends a signal to the container's first process.
+   *
+   * @generated from rpc oci_node.v1.ContainerService.KillContainer
+   */
+  killContainer: {
+    methodKind: "unary";
+    input: typeof KillContainerRequestSchema;
+    output: typeof KillContainerResponseSchema;
+  },
+  /**
+   * Removes what is known of an ended container, and its output.
+   *
+   * @generated from rpc oci_node.v1.ContainerService.RemoveContainer
+   */
+  removeContainer: {
+    methodKind: "unary";
+    input: typeof RemoveContainerRequestSchema;
+    output: typeof RemoveContainerResponseSchema;
+  },
+  /**
+   * Runs a program in a running container. The first message says what; HTTP/2 only.
+   *
+   * @generated from rpc oci_node.v1.ContainerService.ExecContainer
+   */
+  execContainer: {
+    methodKind: "bidi_streaming";
+    input: typeof ExecContainerRequestSchema;
+    output: typeof ExecContainerResponseSchema;
+  },
+  /**
+   * Standard input of a container that was run with one, and its output from now on; HTTP/2 only.
+   *
+   * @generated from rpc oci_node.v1.ContainerService.AttachContainer
+   */
+  attachContainer: {
+    methodKind: "bidi_streaming";
+    input: typeof AttachContainerRequestSchema;
+    output: typeof AttachContainerResponseSchema;
+  },
+  /**
+   * Streams what happens to the workspace's containers, oldest first.
+   *
+   * @generated from rpc oci_node.v1.ContainerService.StreamEvents
+   */
+  streamEvents: {
+    methodKind: "server_streaming";
+    input: typeof StreamEventsRequestSchema;
+    output: typeof StreamEventsResponseSchema;
+  },
+  /**
+   * @generated from rpc oci_node.v1.ContainerService.ListVolumes
+   */
+  listVolumes: {
+    methodKind: "unary";
+    input: typeof ListVolumesRequestSchema;
+    output: typeof ListVolumesResponseSchema;
+  },
+  /**
+   * Removes a volume that no container uses, with what is in it.
+   *
+   * @generated from rpc oci_node.v1.ContainerService.RemoveVolume
+   */
+  removeVolume: {
+    methodKind: "unary";
+    input: typeof RemoveVolumeRequestSchema;
+    output: typeof RemoveVolumeResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_oci_node_v1_container_service, 0);

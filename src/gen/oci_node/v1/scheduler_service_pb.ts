@@ -6,6 +6,8 @@ import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegen
 import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
 import type { Timestamp } from "@bufbuild/protobuf/wkt";
 import { file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
+import type { PublishedPort } from "./container_options_pb.ts";
+import { file_oci_node_v1_container_options } from "./container_options_pb.ts";
 import type { ContainerEvent, ContainerPhase, ContainerState, ImageTransfer } from "./container_service_pb.ts";
 import { file_oci_node_v1_container_service } from "./container_service_pb.ts";
 import type { ImageCredential } from "./image_credential_pb.ts";
@@ -16,7 +18,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file oci_node/v1/scheduler_service.proto.
  */
 export const file_oci_node_v1_scheduler_service: GenFile = /*@__PURE__*/
-  fileDesc("CiNvY2lfbm9kZS92MS9zY2hlZHVsZXJfc2VydmljZS5wcm90bxILb2NpX25vZGUudjEiPwoSSm9pbkNsdXN0ZXJSZXF1ZXN0EhsKE2NlcnRpZmljYXRlX3JlcXVlc3QYASABKAkSDAoEbmFtZRgCIAEoCSJSChNKb2luQ2x1c3RlclJlc3BvbnNlEhEKCXdvcmtlcl9pZBgBIAEoCRITCgtjZXJ0aWZpY2F0ZRgCIAEoCRITCgthdXRob3JpdGllcxgDIAEoCSI2ChdSZW5ld0NlcnRpZmljYXRlUmVxdWVzdBIbChNjZXJ0aWZpY2F0ZV9yZXF1ZXN0GAEgASgJIkQKGFJlbmV3Q2VydGlmaWNhdGVSZXNwb25zZRITCgtjZXJ0aWZpY2F0ZRgBIAEoCRITCgthdXRob3JpdGllcxgCIAEoCSIlChNSZXZva2VXb3JrZXJSZXF1ZXN0Eg4KBndvcmtlchgBIAEoCSJSChRSZXZva2VXb3JrZXJSZXNwb25zZRIjCgZ3b3JrZXIYASABKAsyEy5vY2lfbm9kZS52MS5Xb3JrZXISFQoNY29udGFpbmVyX2lkcxgCIAMoCSLaAQoVUmVnaXN0ZXJXb3JrZXJSZXF1ZXN0EhEKCXdvcmtlcl9pZBgBIAEoCRIMCgRuYW1lGAIgASgJEg8KB2FkZHJlc3MYAyABKAkSFwoPYm9vdF9wdWJsaWNfa2V5GAQgASgMEhIKCmJvb3Rfbm9uY2UYBSABKAkSEgoKY3B1X21pbGxpcxgGIAEoBRIUCgxtZW1vcnlfYnl0ZXMYByABKAMSEAoIcGxhdGZvcm0YCCABKAkSDwoHdmVyc2lvbhgJIAEoCRIVCg1jb250YWluZXJfaWRzGAogAygJIkkKFlJlZ2lzdGVyV29ya2VyUmVzcG9uc2USHQoVaGVhcnRiZWF0X2ludGVydmFsX21zGAIgASgFSgQIARACUgpjYWxsX3Rva2VuIoQBChBIZWFydGJlYXRSZXF1ZXN0EhEKCXdvcmtlcl9pZBgBIAEoCRISCgpib290X25vbmNlGAIgASgJEhcKD2NwdV9taWxsaXNfdXNlZBgDIAEoBRIZChFtZW1vcnlfYnl0ZXNfdXNlZBgEIAEoAxIVCg1jb250YWluZXJfaWRzGAUgAygJIkkKEUhlYXJ0YmVhdFJlc3BvbnNlEhwKFHJlbW92ZV9jb250YWluZXJfaWRzGAEgAygJEhYKDnJlZ2lzdGVyX2FnYWluGAIgASgIIpwDChZSZXBvcnRDb250YWluZXJSZXF1ZXN0EhEKCXdvcmtlcl9pZBgBIAEoCRISCgpib290X25vbmNlGAIgASgJEhQKDGNvbnRhaW5lcl9pZBgDIAEoCRIPCgdhdHRlbXB0GAQgASgFEioKBXN0YXRlGAUgASgOMhsub2NpX25vZGUudjEuQ29udGFpbmVyU3RhdGUSFgoJZXhpdF9jb2RlGAYgASgFSACIAQESDgoGc2lnbmFsGAcgASgJEhIKCm9vbV9raWxsZWQYCCABKAgSDgoGcmVhc29uGAkgASgJEiYKAmF0GAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIrCgZwaGFzZXMYCyADKAsyGy5vY2lfbm9kZS52MS5Db250YWluZXJQaGFzZRIrCgZldmVudHMYDCADKAsyGy5vY2lfbm9kZS52MS5Db250YWluZXJFdmVudBIsCgh0cmFuc2ZlchgNIAEoCzIaLm9jaV9ub2RlLnYxLkltYWdlVHJhbnNmZXJCDAoKX2V4aXRfY29kZSIZChdSZXBvcnRDb250YWluZXJSZXNwb25zZSKRAQoeUmVmcmVzaEltYWdlQ3JlZGVudGlhbHNSZXF1ZXN0EhEKCXdvcmtlcl9pZBgBIAEoCRISCgpib290X25vbmNlGAIgASgJEhQKDGNvbnRhaW5lcl9pZBgDIAEoCRIPCgdhdHRlbXB0GAQgASgFEg8KB3JlZnVzZWQYBSABKAgSEAoIc3RhcnRpbmcYBiABKAgirwIKH1JlZnJlc2hJbWFnZUNyZWRlbnRpYWxzUmVzcG9uc2USFwoPaW1hZ2VfcmVmZXJlbmNlGAEgASgJEhcKD21hbmlmZXN0X2RpZ2VzdBgCIAEoCRIZChFpbWFnZV9jcmVkZW50aWFscxgDIAEoCRISCgpyZXF1ZXN0X2lkGAQgASgJEjkKFWNyZWRlbnRpYWxzX2V4cGlyZV9hdBgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASIQoZY3JlZGVudGlhbHNfYWJzZW50X3JlYXNvbhgGIAEoCRI2ChBpbWFnZV9jcmVkZW50aWFsGAcgASgLMhwub2NpX25vZGUudjEuSW1hZ2VDcmVkZW50aWFsEhUKDXByb3ZlZF9hZ29fbXMYCCABKAMiFAoSTGlzdFdvcmtlcnNSZXF1ZXN0IjsKE0xpc3RXb3JrZXJzUmVzcG9uc2USJAoHd29ya2VycxgBIAMoCzITLm9jaV9ub2RlLnYxLldvcmtlciLKAgoGV29ya2VyEgoKAmlkGAEgASgJEgwKBG5hbWUYAiABKAkSDwoHYWRkcmVzcxgDIAEoCRINCgVzdGF0ZRgEIAEoCRIQCghwbGF0Zm9ybRgFIAEoCRIPCgd2ZXJzaW9uGAYgASgJEhIKCmNwdV9taWxsaXMYByABKAUSFAoMbWVtb3J5X2J5dGVzGAggASgDEhcKD2NwdV9taWxsaXNfdXNlZBgJIAEoBRIZChFtZW1vcnlfYnl0ZXNfdXNlZBgKIAEoAxISCgpjb250YWluZXJzGAsgASgFEjUKEWxhc3RfaGVhcnRiZWF0X2F0GAwgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBI6ChZjZXJ0aWZpY2F0ZV9leHBpcmVzX2F0GA0gASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcDLAAQoLSm9pblNlcnZpY2USUAoLSm9pbkNsdXN0ZXISHy5vY2lfbm9kZS52MS5Kb2luQ2x1c3RlclJlcXVlc3QaIC5vY2lfbm9kZS52MS5Kb2luQ2x1c3RlclJlc3BvbnNlEl8KEFJlbmV3Q2VydGlmaWNhdGUSJC5vY2lfbm9kZS52MS5SZW5ld0NlcnRpZmljYXRlUmVxdWVzdBolLm9jaV9ub2RlLnYxLlJlbmV3Q2VydGlmaWNhdGVSZXNwb25zZTKNAwoQU2NoZWR1bGVyU2VydmljZRJZCg5SZWdpc3RlcldvcmtlchIiLm9jaV9ub2RlLnYxLlJlZ2lzdGVyV29ya2VyUmVxdWVzdBojLm9jaV9ub2RlLnYxLlJlZ2lzdGVyV29ya2VyUmVzcG9uc2USSgoJSGVhcnRiZWF0Eh0ub2NpX25vZGUudjEuSGVhcnRiZWF0UmVxdWVzdBoeLm9jaV9ub2RlLnYxLkhlYXJ0YmVhdFJlc3BvbnNlElwKD1JlcG9ydENvbnRhaW5lchIjLm9jaV9ub2RlLnYxLlJlcG9ydENvbnRhaW5lclJlcXVlc3QaJC5vY2lfbm9kZS52MS5SZXBvcnRDb250YWluZXJSZXNwb25zZRJ0ChdSZWZyZXNoSW1hZ2VDcmVkZW50aWFscxIrLm9jaV9ub2RlLnYxLlJlZnJlc2hJbWFnZUNyZWRlbnRpYWxzUmVxdWVzdBosLm9jaV9ub2RlLnYxLlJlZnJlc2hJbWFnZUNyZWRlbnRpYWxzUmVzcG9uc2UytwEKDkNsdXN0ZXJTZXJ2aWNlElAKC0xpc3RXb3JrZXJzEh8ub2NpX25vZGUudjEuTGlzdFdvcmtlcnNSZXF1ZXN0GiAub2NpX25vZGUudjEuTGlzdFdvcmtlcnNSZXNwb25zZRJTCgxSZXZva2VXb3JrZXISIC5vY2lfbm9kZS52MS5SZXZva2VXb3JrZXJSZXF1ZXN0GiEub2NpX25vZGUudjEuUmV2b2tlV29ya2VyUmVzcG9uc2ViBnByb3RvMw", [file_google_protobuf_timestamp, file_oci_node_v1_container_service, file_oci_node_v1_image_credential]);
+  fileDesc("CiNvY2lfbm9kZS92MS9zY2hlZHVsZXJfc2VydmljZS5wcm90bxILb2NpX25vZGUudjEiPwoSSm9pbkNsdXN0ZXJSZXF1ZXN0EhsKE2NlcnRpZmljYXRlX3JlcXVlc3QYASABKAkSDAoEbmFtZRgCIAEoCSJSChNKb2luQ2x1c3RlclJlc3BvbnNlEhEKCXdvcmtlcl9pZBgBIAEoCRITCgtjZXJ0aWZpY2F0ZRgCIAEoCRITCgthdXRob3JpdGllcxgDIAEoCSI2ChdSZW5ld0NlcnRpZmljYXRlUmVxdWVzdBIbChNjZXJ0aWZpY2F0ZV9yZXF1ZXN0GAEgASgJIkQKGFJlbmV3Q2VydGlmaWNhdGVSZXNwb25zZRITCgtjZXJ0aWZpY2F0ZRgBIAEoCRITCgthdXRob3JpdGllcxgCIAEoCSIlChNSZXZva2VXb3JrZXJSZXF1ZXN0Eg4KBndvcmtlchgBIAEoCSJSChRSZXZva2VXb3JrZXJSZXNwb25zZRIjCgZ3b3JrZXIYASABKAsyEy5vY2lfbm9kZS52MS5Xb3JrZXISFQoNY29udGFpbmVyX2lkcxgCIAMoCSLaAQoVUmVnaXN0ZXJXb3JrZXJSZXF1ZXN0EhEKCXdvcmtlcl9pZBgBIAEoCRIMCgRuYW1lGAIgASgJEg8KB2FkZHJlc3MYAyABKAkSFwoPYm9vdF9wdWJsaWNfa2V5GAQgASgMEhIKCmJvb3Rfbm9uY2UYBSABKAkSEgoKY3B1X21pbGxpcxgGIAEoBRIUCgxtZW1vcnlfYnl0ZXMYByABKAMSEAoIcGxhdGZvcm0YCCABKAkSDwoHdmVyc2lvbhgJIAEoCRIVCg1jb250YWluZXJfaWRzGAogAygJIkkKFlJlZ2lzdGVyV29ya2VyUmVzcG9uc2USHQoVaGVhcnRiZWF0X2ludGVydmFsX21zGAIgASgFSgQIARACUgpjYWxsX3Rva2VuIoQBChBIZWFydGJlYXRSZXF1ZXN0EhEKCXdvcmtlcl9pZBgBIAEoCRISCgpib290X25vbmNlGAIgASgJEhcKD2NwdV9taWxsaXNfdXNlZBgDIAEoBRIZChFtZW1vcnlfYnl0ZXNfdXNlZBgEIAEoAxIVCg1jb250YWluZXJfaWRzGAUgAygJIkkKEUhlYXJ0YmVhdFJlc3BvbnNlEhwKFHJlbW92ZV9jb250YWluZXJfaWRzGAEgAygJEhYKDnJlZ2lzdGVyX2FnYWluGAIgASgIIvwDChZSZXBvcnRDb250YWluZXJSZXF1ZXN0EhEKCXdvcmtlcl9pZBgBIAEoCRISCgpib290X25vbmNlGAIgASgJEhQKDGNvbnRhaW5lcl9pZBgDIAEoCRIPCgdhdHRlbXB0GAQgASgFEioKBXN0YXRlGAUgASgOMhsub2NpX25vZGUudjEuQ29udGFpbmVyU3RhdGUSFgoJZXhpdF9jb2RlGAYgASgFSACIAQESDgoGc2lnbmFsGAcgASgJEhIKCm9vbV9raWxsZWQYCCABKAgSDgoGcmVhc29uGAkgASgJEiYKAmF0GAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIrCgZwaGFzZXMYCyADKAsyGy5vY2lfbm9kZS52MS5Db250YWluZXJQaGFzZRIrCgZldmVudHMYDCADKAsyGy5vY2lfbm9kZS52MS5Db250YWluZXJFdmVudBIsCgh0cmFuc2ZlchgNIAEoCzIaLm9jaV9ub2RlLnYxLkltYWdlVHJhbnNmZXISDwoHYWRkcmVzcxgOIAEoCRIpCgVwb3J0cxgPIAMoCzIaLm9jaV9ub2RlLnYxLlB1Ymxpc2hlZFBvcnQSFQoIcmVzdGFydHMYECABKAVIAYgBAUIMCgpfZXhpdF9jb2RlQgsKCV9yZXN0YXJ0cyIZChdSZXBvcnRDb250YWluZXJSZXNwb25zZSKRAQoeUmVmcmVzaEltYWdlQ3JlZGVudGlhbHNSZXF1ZXN0EhEKCXdvcmtlcl9pZBgBIAEoCRISCgpib290X25vbmNlGAIgASgJEhQKDGNvbnRhaW5lcl9pZBgDIAEoCRIPCgdhdHRlbXB0GAQgASgFEg8KB3JlZnVzZWQYBSABKAgSEAoIc3RhcnRpbmcYBiABKAgirwIKH1JlZnJlc2hJbWFnZUNyZWRlbnRpYWxzUmVzcG9uc2USFwoPaW1hZ2VfcmVmZXJlbmNlGAEgASgJEhcKD21hbmlmZXN0X2RpZ2VzdBgCIAEoCRIZChFpbWFnZV9jcmVkZW50aWFscxgDIAEoCRISCgpyZXF1ZXN0X2lkGAQgASgJEjkKFWNyZWRlbnRpYWxzX2V4cGlyZV9hdBgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASIQoZY3JlZGVudGlhbHNfYWJzZW50X3JlYXNvbhgGIAEoCRI2ChBpbWFnZV9jcmVkZW50aWFsGAcgASgLMhwub2NpX25vZGUudjEuSW1hZ2VDcmVkZW50aWFsEhUKDXByb3ZlZF9hZ29fbXMYCCABKAMicQoQRmV0Y2hDb2RlUmVxdWVzdBIRCgl3b3JrZXJfaWQYASABKAkSEgoKYm9vdF9ub25jZRgCIAEoCRIUCgxjb250YWluZXJfaWQYAyABKAkSDgoGc2hhMjU2GAQgASgJEhAKCHBvc2l0aW9uGAUgASgFIjEKEUZldGNoQ29kZVJlc3BvbnNlEgwKBGRhdGEYASABKAwSDgoGcGllY2VzGAIgASgFIhQKEkxpc3RXb3JrZXJzUmVxdWVzdCI7ChNMaXN0V29ya2Vyc1Jlc3BvbnNlEiQKB3dvcmtlcnMYASADKAsyEy5vY2lfbm9kZS52MS5Xb3JrZXIiygIKBldvcmtlchIKCgJpZBgBIAEoCRIMCgRuYW1lGAIgASgJEg8KB2FkZHJlc3MYAyABKAkSDQoFc3RhdGUYBCABKAkSEAoIcGxhdGZvcm0YBSABKAkSDwoHdmVyc2lvbhgGIAEoCRISCgpjcHVfbWlsbGlzGAcgASgFEhQKDG1lbW9yeV9ieXRlcxgIIAEoAxIXCg9jcHVfbWlsbGlzX3VzZWQYCSABKAUSGQoRbWVtb3J5X2J5dGVzX3VzZWQYCiABKAMSEgoKY29udGFpbmVycxgLIAEoBRI1ChFsYXN0X2hlYXJ0YmVhdF9hdBgMIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASOgoWY2VydGlmaWNhdGVfZXhwaXJlc19hdBgNIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAywAEKC0pvaW5TZXJ2aWNlElAKC0pvaW5DbHVzdGVyEh8ub2NpX25vZGUudjEuSm9pbkNsdXN0ZXJSZXF1ZXN0GiAub2NpX25vZGUudjEuSm9pbkNsdXN0ZXJSZXNwb25zZRJfChBSZW5ld0NlcnRpZmljYXRlEiQub2NpX25vZGUudjEuUmVuZXdDZXJ0aWZpY2F0ZVJlcXVlc3QaJS5vY2lfbm9kZS52MS5SZW5ld0NlcnRpZmljYXRlUmVzcG9uc2Uy2QMKEFNjaGVkdWxlclNlcnZpY2USWQoOUmVnaXN0ZXJXb3JrZXISIi5vY2lfbm9kZS52MS5SZWdpc3RlcldvcmtlclJlcXVlc3QaIy5vY2lfbm9kZS52MS5SZWdpc3RlcldvcmtlclJlc3BvbnNlEkoKCUhlYXJ0YmVhdBIdLm9jaV9ub2RlLnYxLkhlYXJ0YmVhdFJlcXVlc3QaHi5vY2lfbm9kZS52MS5IZWFydGJlYXRSZXNwb25zZRJcCg9SZXBvcnRDb250YWluZXISIy5vY2lfbm9kZS52MS5SZXBvcnRDb250YWluZXJSZXF1ZXN0GiQub2NpX25vZGUudjEuUmVwb3J0Q29udGFpbmVyUmVzcG9uc2USdAoXUmVmcmVzaEltYWdlQ3JlZGVudGlhbHMSKy5vY2lfbm9kZS52MS5SZWZyZXNoSW1hZ2VDcmVkZW50aWFsc1JlcXVlc3QaLC5vY2lfbm9kZS52MS5SZWZyZXNoSW1hZ2VDcmVkZW50aWFsc1Jlc3BvbnNlEkoKCUZldGNoQ29kZRIdLm9jaV9ub2RlLnYxLkZldGNoQ29kZVJlcXVlc3QaHi5vY2lfbm9kZS52MS5GZXRjaENvZGVSZXNwb25zZTK3AQoOQ2x1c3RlclNlcnZpY2USUAoLTGlzdFdvcmtlcnMSHy5vY2lfbm9kZS52MS5MaXN0V29ya2Vyc1JlcXVlc3QaIC5vY2lfbm9kZS52MS5MaXN0V29ya2Vyc1Jlc3BvbnNlElMKDFJldm9rZVdvcmtlchIgLm9jaV9ub2RlLnYxLlJldm9rZVdvcmtlclJlcXVlc3QaIS5vY2lfbm9kZS52MS5SZXZva2VXb3JrZXJSZXNwb25zZWIGcHJvdG8z", [file_google_protobuf_timestamp, file_oci_node_v1_container_options, file_oci_node_v1_container_service, file_oci_node_v1_image_credential]);
 
 /**
  * @generated from message oci_node.v1.JoinClusterRequest
@@ -371,6 +373,27 @@ export type ReportContainerRequest = Message<"oci_node.v1.ReportContainerRequest
    * @generated from field: oci_node.v1.ImageTransfer transfer = 13;
    */
   transfer?: ImageTransfer | undefined;
+
+  /**
+   * Its own address, once it has one.
+   *
+   * @generated from field: string address = 14;
+   */
+  address: string;
+
+  /**
+   * With the host's ports that were taken.
+   *
+   * @generated from field: repeated oci_node.v1.PublishedPort ports = 15;
+   */
+  ports: PublishedPort[];
+
+  /**
+   * How often the program was started again; absent: as told before.
+   *
+   * @generated from field: optional int32 restarts = 16;
+   */
+  restarts?: number | undefined;
 };
 
 /**
@@ -494,6 +517,71 @@ export const RefreshImageCredentialsResponseSchema: GenMessage<RefreshImageCrede
   messageDesc(file_oci_node_v1_scheduler_service, 13);
 
 /**
+ * @generated from message oci_node.v1.FetchCodeRequest
+ */
+export type FetchCodeRequest = Message<"oci_node.v1.FetchCodeRequest"> & {
+  /**
+   * @generated from field: string worker_id = 1;
+   */
+  workerId: string;
+
+  /**
+   * @generated from field: string boot_nonce = 2;
+   */
+  bootNonce: string;
+
+  /**
+   * @generated from field: string container_id = 3;
+   */
+  containerId: string;
+
+  /**
+   * @generated from field: string sha256 = 4;
+   */
+  sha256: string;
+
+  /**
+   * From 0.
+   *
+   * @generated from field: int32 position = 5;
+   */
+  position: number;
+};
+
+/**
+ * Describes the message oci_node.v1.FetchCodeRequest.
+ * Use `create(FetchCodeRequestSchema)` to create a new message.
+ */
+export const FetchCodeRequestSchema: GenMessage<FetchCodeRequest> = /*@__PURE__*/
+  messageDesc(file_oci_node_v1_scheduler_service, 14);
+
+/**
+ * @generated from message oci_node.v1.FetchCodeResponse
+ */
+export type FetchCodeResponse = Message<"oci_node.v1.FetchCodeResponse"> & {
+  /**
+   * At most 1 MiB.
+   *
+   * @generated from field: bytes data = 1;
+   */
+  data: Uint8Array;
+
+  /**
+   * How many pieces there are.
+   *
+   * @generated from field: int32 pieces = 2;
+   */
+  pieces: number;
+};
+
+/**
+ * Describes the message oci_node.v1.FetchCodeResponse.
+ * Use `create(FetchCodeResponseSchema)` to create a new message.
+ */
+export const FetchCodeResponseSchema: GenMessage<FetchCodeResponse> = /*@__PURE__*/
+  messageDesc(file_oci_node_v1_scheduler_service, 15);
+
+/**
  * @generated from message oci_node.v1.ListWorkersRequest
  */
 export type ListWorkersRequest = Message<"oci_node.v1.ListWorkersRequest"> & {
@@ -504,7 +592,7 @@ export type ListWorkersRequest = Message<"oci_node.v1.ListWorkersRequest"> & {
  * Use `create(ListWorkersRequestSchema)` to create a new message.
  */
 export const ListWorkersRequestSchema: GenMessage<ListWorkersRequest> = /*@__PURE__*/
-  messageDesc(file_oci_node_v1_scheduler_service, 14);
+  messageDesc(file_oci_node_v1_scheduler_service, 16);
 
 /**
  * @generated from message oci_node.v1.ListWorkersResponse
@@ -521,7 +609,7 @@ export type ListWorkersResponse = Message<"oci_node.v1.ListWorkersResponse"> & {
  * Use `create(ListWorkersResponseSchema)` to create a new message.
  */
 export const ListWorkersResponseSchema: GenMessage<ListWorkersResponse> = /*@__PURE__*/
-  messageDesc(file_oci_node_v1_scheduler_service, 15);
+  messageDesc(file_oci_node_v1_scheduler_service, 17);
 
 /**
  * @generated from message oci_node.v1.Worker
@@ -602,7 +690,7 @@ export type Worker = Message<"oci_node.v1.Worker"> & {
  * Use `create(WorkerSchema)` to create a new message.
  */
 export const WorkerSchema: GenMessage<Worker> = /*@__PURE__*/
-  messageDesc(file_oci_node_v1_scheduler_service, 16);
+  messageDesc(file_oci_node_v1_scheduler_service, 18);
 
 /**
  * How a host becomes a worker. Its certificate is what every call of SchedulerService is made with.
@@ -679,6 +767,16 @@ export const SchedulerService: GenService<{
     methodKind: "unary";
     input: typeof RefreshImageCredentialsRequestSchema;
     output: typeof RefreshImageCredentialsResponseSchema;
+  },
+  /**
+   * A piece of the code of a container that was handed to the worker.
+   *
+   * @generated from rpc oci_node.v1.SchedulerService.FetchCode
+   */
+  fetchCode: {
+    methodKind: "unary";
+    input: typeof FetchCodeRequestSchema;
+    output: typeof FetchCodeResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_oci_node_v1_scheduler_service, 1);

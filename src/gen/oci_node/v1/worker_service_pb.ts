@@ -6,7 +6,9 @@ import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegen
 import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
 import type { Timestamp } from "@bufbuild/protobuf/wkt";
 import { file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
-import type { ImageTransfer, LogStream, Network } from "./container_service_pb.ts";
+import type { ContainerOptions, Handler } from "./container_options_pb.ts";
+import { file_oci_node_v1_container_options } from "./container_options_pb.ts";
+import type { AttachInput, AttachOutput, ExecInput, ExecOutput, ImageTransfer, LogStream, Network } from "./container_service_pb.ts";
 import { file_oci_node_v1_container_service } from "./container_service_pb.ts";
 import type { ImageCredential } from "./image_credential_pb.ts";
 import { file_oci_node_v1_image_credential } from "./image_credential_pb.ts";
@@ -18,7 +20,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file oci_node/v1/worker_service.proto.
  */
 export const file_oci_node_v1_worker_service: GenFile = /*@__PURE__*/
-  fileDesc("CiBvY2lfbm9kZS92MS93b3JrZXJfc2VydmljZS5wcm90bxILb2NpX25vZGUudjEihQUKEENvbnRhaW5lclJlcXVlc3QSFAoMY29udGFpbmVyX2lkGAEgASgJEg8KB2F0dGVtcHQYAiABKAUSFAoMd29ya3NwYWNlX2lkGAMgASgJEhAKCGltYWdlX2lkGAQgASgJEhcKD2ltYWdlX3JlZmVyZW5jZRgFIAEoCRIXCg9tYW5pZmVzdF9kaWdlc3QYBiABKAkSFAoMaW5kZXhfc2hhMjU2GAcgASgJEhkKEWltYWdlX2NyZWRlbnRpYWxzGAggASgJEhIKCnJlcXVlc3RfaWQYCSABKAkSOQoVY3JlZGVudGlhbHNfZXhwaXJlX2F0GAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIhChljcmVkZW50aWFsc19hYnNlbnRfcmVhc29uGAsgASgJEg8KB2NvbW1hbmQYDCADKAkSMwoDZW52GA0gAygLMiYub2NpX25vZGUudjEuQ29udGFpbmVyUmVxdWVzdC5FbnZFbnRyeRISCgpjcHVfbWlsbGlzGA4gASgFEhQKDG1lbW9yeV9ieXRlcxgPIAEoAxIlCgduZXR3b3JrGBAgASgOMhQub2NpX25vZGUudjEuTmV0d29yaxINCgVlYWdlchgRIAEoCBI2ChBpbWFnZV9jcmVkZW50aWFsGBIgASgLMhwub2NpX25vZGUudjEuSW1hZ2VDcmVkZW50aWFsEhUKDWFjY2Vzc19wcm92ZWQYEyABKAgSFQoNZ3JhbnRfbGlmZV9tcxgUIAEoAxIVCg1wcm92ZWRfYWdvX21zGBUgASgDGioKCEVudkVudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiuAEKF1ByZXBhcmVDb250YWluZXJSZXF1ZXN0EhQKDGNvbnRhaW5lcl9pZBgBIAEoCRIPCgdhdHRlbXB0GAIgASgFEhQKDHdvcmtzcGFjZV9pZBgDIAEoCRIXCg9tYW5pZmVzdF9kaWdlc3QYBCABKAkSFAoMaW5kZXhfc2hhMjU2GAUgASgJEg8KB2NvbW1hbmQYBiADKAkSDQoFZWFnZXIYByABKAgSEQoJd2l0aGRyYXduGAggASgIIhoKGFByZXBhcmVDb250YWluZXJSZXNwb25zZSJHChVTdGFydENvbnRhaW5lclJlcXVlc3QSLgoHcmVxdWVzdBgBIAEoCzIdLm9jaV9ub2RlLnYxLkNvbnRhaW5lclJlcXVlc3QiGAoWU3RhcnRDb250YWluZXJSZXNwb25zZSJNCiFXb3JrZXJTZXJ2aWNlU3RvcENvbnRhaW5lclJlcXVlc3QSFAoMY29udGFpbmVyX2lkGAEgASgJEhIKCnRpbWVvdXRfbXMYAiABKAUiJAoiV29ya2VyU2VydmljZVN0b3BDb250YWluZXJSZXNwb25zZSJGCh5Xb3JrZXJTZXJ2aWNlU3RyZWFtTG9nc1JlcXVlc3QSFAoMY29udGFpbmVyX2lkGAEgASgJEg4KBmZvbGxvdxgCIAEoCCJ/Ch9Xb3JrZXJTZXJ2aWNlU3RyZWFtTG9nc1Jlc3BvbnNlEiYKBnN0cmVhbRgBIAEoDjIWLm9jaV9ub2RlLnYxLkxvZ1N0cmVhbRImCgJhdBgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDAoEZGF0YRgDIAEoDCIqChJHZXRUcmFuc2ZlclJlcXVlc3QSFAoMY29udGFpbmVyX2lkGAEgASgJIkMKE0dldFRyYW5zZmVyUmVzcG9uc2USLAoIdHJhbnNmZXIYASABKAsyGi5vY2lfbm9kZS52MS5JbWFnZVRyYW5zZmVyImgKIVdvcmtlclNlcnZpY2VHZXRMYXp5U3RhdHVzUmVxdWVzdBIUCgx3b3Jrc3BhY2VfaWQYASABKAkSFwoPbWFuaWZlc3RfZGlnZXN0GAIgASgJEhQKDGluZGV4X3NoYTI1NhgDIAEoCSKBAQoiV29ya2VyU2VydmljZUdldExhenlTdGF0dXNSZXNwb25zZRItCgZsYXllcnMYASADKAsyHS5vY2lfbm9kZS52MS5MYXllckNhY2hlU3RhdHVzEiwKBm1vdW50cxgCIAMoCzIcLm9jaV9ub2RlLnYxLkxhenlNb3VudFN0YXR1czLsBAoNV29ya2VyU2VydmljZRJfChBQcmVwYXJlQ29udGFpbmVyEiQub2NpX25vZGUudjEuUHJlcGFyZUNvbnRhaW5lclJlcXVlc3QaJS5vY2lfbm9kZS52MS5QcmVwYXJlQ29udGFpbmVyUmVzcG9uc2USWQoOU3RhcnRDb250YWluZXISIi5vY2lfbm9kZS52MS5TdGFydENvbnRhaW5lclJlcXVlc3QaIy5vY2lfbm9kZS52MS5TdGFydENvbnRhaW5lclJlc3BvbnNlEnAKDVN0b3BDb250YWluZXISLi5vY2lfbm9kZS52MS5Xb3JrZXJTZXJ2aWNlU3RvcENvbnRhaW5lclJlcXVlc3QaLy5vY2lfbm9kZS52MS5Xb3JrZXJTZXJ2aWNlU3RvcENvbnRhaW5lclJlc3BvbnNlEmkKClN0cmVhbUxvZ3MSKy5vY2lfbm9kZS52MS5Xb3JrZXJTZXJ2aWNlU3RyZWFtTG9nc1JlcXVlc3QaLC5vY2lfbm9kZS52MS5Xb3JrZXJTZXJ2aWNlU3RyZWFtTG9nc1Jlc3BvbnNlMAESUAoLR2V0VHJhbnNmZXISHy5vY2lfbm9kZS52MS5HZXRUcmFuc2ZlclJlcXVlc3QaIC5vY2lfbm9kZS52MS5HZXRUcmFuc2ZlclJlc3BvbnNlEnAKDUdldExhenlTdGF0dXMSLi5vY2lfbm9kZS52MS5Xb3JrZXJTZXJ2aWNlR2V0TGF6eVN0YXR1c1JlcXVlc3QaLy5vY2lfbm9kZS52MS5Xb3JrZXJTZXJ2aWNlR2V0TGF6eVN0YXR1c1Jlc3BvbnNlYgZwcm90bzM", [file_google_protobuf_timestamp, file_oci_node_v1_container_service, file_oci_node_v1_image_credential, file_oci_node_v1_lazy_status]);
+  fileDesc("CiBvY2lfbm9kZS92MS93b3JrZXJfc2VydmljZS5wcm90bxILb2NpX25vZGUudjEiywYKEENvbnRhaW5lclJlcXVlc3QSFAoMY29udGFpbmVyX2lkGAEgASgJEg8KB2F0dGVtcHQYAiABKAUSFAoMd29ya3NwYWNlX2lkGAMgASgJEhAKCGltYWdlX2lkGAQgASgJEhcKD2ltYWdlX3JlZmVyZW5jZRgFIAEoCRIXCg9tYW5pZmVzdF9kaWdlc3QYBiABKAkSFAoMaW5kZXhfc2hhMjU2GAcgASgJEhkKEWltYWdlX2NyZWRlbnRpYWxzGAggASgJEhIKCnJlcXVlc3RfaWQYCSABKAkSOQoVY3JlZGVudGlhbHNfZXhwaXJlX2F0GAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIhChljcmVkZW50aWFsc19hYnNlbnRfcmVhc29uGAsgASgJEg8KB2NvbW1hbmQYDCADKAkSMwoDZW52GA0gAygLMiYub2NpX25vZGUudjEuQ29udGFpbmVyUmVxdWVzdC5FbnZFbnRyeRISCgpjcHVfbWlsbGlzGA4gASgFEhQKDG1lbW9yeV9ieXRlcxgPIAEoAxIlCgduZXR3b3JrGBAgASgOMhQub2NpX25vZGUudjEuTmV0d29yaxINCgVlYWdlchgRIAEoCBI2ChBpbWFnZV9jcmVkZW50aWFsGBIgASgLMhwub2NpX25vZGUudjEuSW1hZ2VDcmVkZW50aWFsEhUKDWFjY2Vzc19wcm92ZWQYEyABKAgSFQoNZ3JhbnRfbGlmZV9tcxgUIAEoAxIVCg1wcm92ZWRfYWdvX21zGBUgASgDEi4KB29wdGlvbnMYFiABKAsyHS5vY2lfbm9kZS52MS5Db250YWluZXJPcHRpb25zEhYKDnNlYWxlZF9zZWNyZXRzGBcgASgJEiUKB2hhbmRsZXIYGCABKAsyFC5vY2lfbm9kZS52MS5IYW5kbGVyEgwKBHBvcnQYGSABKAUSGgoSc3RhcnR1cF90aW1lb3V0X21zGBogASgFEhMKC2NvbmN1cnJlbmN5GBsgASgFEhYKDndvcmtzcGFjZV9uYW1lGBwgASgJGioKCEVudkVudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiuAEKF1ByZXBhcmVDb250YWluZXJSZXF1ZXN0EhQKDGNvbnRhaW5lcl9pZBgBIAEoCRIPCgdhdHRlbXB0GAIgASgFEhQKDHdvcmtzcGFjZV9pZBgDIAEoCRIXCg9tYW5pZmVzdF9kaWdlc3QYBCABKAkSFAoMaW5kZXhfc2hhMjU2GAUgASgJEg8KB2NvbW1hbmQYBiADKAkSDQoFZWFnZXIYByABKAgSEQoJd2l0aGRyYXduGAggASgIIhoKGFByZXBhcmVDb250YWluZXJSZXNwb25zZSJHChVTdGFydENvbnRhaW5lclJlcXVlc3QSLgoHcmVxdWVzdBgBIAEoCzIdLm9jaV9ub2RlLnYxLkNvbnRhaW5lclJlcXVlc3QiGAoWU3RhcnRDb250YWluZXJSZXNwb25zZSJNCiFXb3JrZXJTZXJ2aWNlU3RvcENvbnRhaW5lclJlcXVlc3QSFAoMY29udGFpbmVyX2lkGAEgASgJEhIKCnRpbWVvdXRfbXMYAiABKAUiJAoiV29ya2VyU2VydmljZVN0b3BDb250YWluZXJSZXNwb25zZSKNAQoeV29ya2VyU2VydmljZVN0cmVhbUxvZ3NSZXF1ZXN0EhQKDGNvbnRhaW5lcl9pZBgBIAEoCRIOCgZmb2xsb3cYAiABKAgSKQoFc2luY2UYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhEKBHRhaWwYBCABKAVIAIgBAUIHCgVfdGFpbCJ/Ch9Xb3JrZXJTZXJ2aWNlU3RyZWFtTG9nc1Jlc3BvbnNlEiYKBnN0cmVhbRgBIAEoDjIWLm9jaV9ub2RlLnYxLkxvZ1N0cmVhbRImCgJhdBgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDAoEZGF0YRgDIAEoDCJJCiFXb3JrZXJTZXJ2aWNlS2lsbENvbnRhaW5lclJlcXVlc3QSFAoMY29udGFpbmVyX2lkGAEgASgJEg4KBnNpZ25hbBgCIAEoBSIkCiJXb3JrZXJTZXJ2aWNlS2lsbENvbnRhaW5lclJlc3BvbnNlIkoKIVdvcmtlclNlcnZpY2VFeGVjQ29udGFpbmVyUmVxdWVzdBIlCgVpbnB1dBgBIAEoCzIWLm9jaV9ub2RlLnYxLkV4ZWNJbnB1dCJNCiJXb3JrZXJTZXJ2aWNlRXhlY0NvbnRhaW5lclJlc3BvbnNlEicKBm91dHB1dBgBIAEoCzIXLm9jaV9ub2RlLnYxLkV4ZWNPdXRwdXQiTgojV29ya2VyU2VydmljZUF0dGFjaENvbnRhaW5lclJlcXVlc3QSJwoFaW5wdXQYASABKAsyGC5vY2lfbm9kZS52MS5BdHRhY2hJbnB1dCJRCiRXb3JrZXJTZXJ2aWNlQXR0YWNoQ29udGFpbmVyUmVzcG9uc2USKQoGb3V0cHV0GAEgASgLMhkub2NpX25vZGUudjEuQXR0YWNoT3V0cHV0IjsKI1dvcmtlclNlcnZpY2VSZW1vdmVDb250YWluZXJSZXF1ZXN0EhQKDGNvbnRhaW5lcl9pZBgBIAEoCSImCiRXb3JrZXJTZXJ2aWNlUmVtb3ZlQ29udGFpbmVyUmVzcG9uc2UiQQoVRHJhaW5Db250YWluZXJSZXF1ZXN0EhQKDGNvbnRhaW5lcl9pZBgBIAEoCRISCgp0aW1lb3V0X21zGAIgASgFIhgKFkRyYWluQ29udGFpbmVyUmVzcG9uc2UiRgogV29ya2VyU2VydmljZVJlbW92ZVZvbHVtZVJlcXVlc3QSFAoMd29ya3NwYWNlX2lkGAEgASgJEgwKBG5hbWUYAiABKAkiIwohV29ya2VyU2VydmljZVJlbW92ZVZvbHVtZVJlc3BvbnNlIioKEkdldFRyYW5zZmVyUmVxdWVzdBIUCgxjb250YWluZXJfaWQYASABKAkiQwoTR2V0VHJhbnNmZXJSZXNwb25zZRIsCgh0cmFuc2ZlchgBIAEoCzIaLm9jaV9ub2RlLnYxLkltYWdlVHJhbnNmZXIiaAohV29ya2VyU2VydmljZUdldExhenlTdGF0dXNSZXF1ZXN0EhQKDHdvcmtzcGFjZV9pZBgBIAEoCRIXCg9tYW5pZmVzdF9kaWdlc3QYAiABKAkSFAoMaW5kZXhfc2hhMjU2GAMgASgJIoEBCiJXb3JrZXJTZXJ2aWNlR2V0TGF6eVN0YXR1c1Jlc3BvbnNlEi0KBmxheWVycxgBIAMoCzIdLm9jaV9ub2RlLnYxLkxheWVyQ2FjaGVTdGF0dXMSLAoGbW91bnRzGAIgAygLMhwub2NpX25vZGUudjEuTGF6eU1vdW50U3RhdHVzMpIKCg1Xb3JrZXJTZXJ2aWNlEl8KEFByZXBhcmVDb250YWluZXISJC5vY2lfbm9kZS52MS5QcmVwYXJlQ29udGFpbmVyUmVxdWVzdBolLm9jaV9ub2RlLnYxLlByZXBhcmVDb250YWluZXJSZXNwb25zZRJZCg5TdGFydENvbnRhaW5lchIiLm9jaV9ub2RlLnYxLlN0YXJ0Q29udGFpbmVyUmVxdWVzdBojLm9jaV9ub2RlLnYxLlN0YXJ0Q29udGFpbmVyUmVzcG9uc2UScAoNU3RvcENvbnRhaW5lchIuLm9jaV9ub2RlLnYxLldvcmtlclNlcnZpY2VTdG9wQ29udGFpbmVyUmVxdWVzdBovLm9jaV9ub2RlLnYxLldvcmtlclNlcnZpY2VTdG9wQ29udGFpbmVyUmVzcG9uc2USaQoKU3RyZWFtTG9ncxIrLm9jaV9ub2RlLnYxLldvcmtlclNlcnZpY2VTdHJlYW1Mb2dzUmVxdWVzdBosLm9jaV9ub2RlLnYxLldvcmtlclNlcnZpY2VTdHJlYW1Mb2dzUmVzcG9uc2UwARJQCgtHZXRUcmFuc2ZlchIfLm9jaV9ub2RlLnYxLkdldFRyYW5zZmVyUmVxdWVzdBogLm9jaV9ub2RlLnYxLkdldFRyYW5zZmVyUmVzcG9uc2UScAoNS2lsbENvbnRhaW5lchIuLm9jaV9ub2RlLnYxLldvcmtlclNlcnZpY2VLaWxsQ29udGFpbmVyUmVxdWVzdBovLm9jaV9ub2RlLnYxLldvcmtlclNlcnZpY2VLaWxsQ29udGFpbmVyUmVzcG9uc2USdAoNRXhlY0NvbnRhaW5lchIuLm9jaV9ub2RlLnYxLldvcmtlclNlcnZpY2VFeGVjQ29udGFpbmVyUmVxdWVzdBovLm9jaV9ub2RlLnYxLldvcmtlclNlcnZpY2VFeGVjQ29udGFpbmVyUmVzcG9uc2UoATABEnoKD0F0dGFjaENvbnRhaW5lchIwLm9jaV9ub2RlLnYxLldvcmtlclNlcnZpY2VBdHRhY2hDb250YWluZXJSZXF1ZXN0GjEub2NpX25vZGUudjEuV29ya2VyU2VydmljZUF0dGFjaENvbnRhaW5lclJlc3BvbnNlKAEwARJ2Cg9SZW1vdmVDb250YWluZXISMC5vY2lfbm9kZS52MS5Xb3JrZXJTZXJ2aWNlUmVtb3ZlQ29udGFpbmVyUmVxdWVzdBoxLm9jaV9ub2RlLnYxLldvcmtlclNlcnZpY2VSZW1vdmVDb250YWluZXJSZXNwb25zZRJZCg5EcmFpbkNvbnRhaW5lchIiLm9jaV9ub2RlLnYxLkRyYWluQ29udGFpbmVyUmVxdWVzdBojLm9jaV9ub2RlLnYxLkRyYWluQ29udGFpbmVyUmVzcG9uc2USbQoMUmVtb3ZlVm9sdW1lEi0ub2NpX25vZGUudjEuV29ya2VyU2VydmljZVJlbW92ZVZvbHVtZVJlcXVlc3QaLi5vY2lfbm9kZS52MS5Xb3JrZXJTZXJ2aWNlUmVtb3ZlVm9sdW1lUmVzcG9uc2UScAoNR2V0TGF6eVN0YXR1cxIuLm9jaV9ub2RlLnYxLldvcmtlclNlcnZpY2VHZXRMYXp5U3RhdHVzUmVxdWVzdBovLm9jaV9ub2RlLnYxLldvcmtlclNlcnZpY2VHZXRMYXp5U3RhdHVzUmVzcG9uc2ViBnByb3RvMw", [file_google_protobuf_timestamp, file_oci_node_v1_container_options, file_oci_node_v1_container_service, file_oci_node_v1_image_credential, file_oci_node_v1_lazy_status]);
 
 /**
  * Everything that a worker needs to run a container.
@@ -150,6 +152,51 @@ export type ContainerRequest = Message<"oci_node.v1.ContainerRequest"> & {
    * @generated from field: int64 proved_ago_ms = 21;
    */
   provedAgoMs: bigint;
+
+  /**
+   * @generated from field: oci_node.v1.ContainerOptions options = 22;
+   */
+  options?: ContainerOptions | undefined;
+
+  /**
+   * Values of the secrets that options.secrets name, by secret name (a JSON object), sealed as image_credentials are. Empty: none.
+   *
+   * @generated from field: string sealed_secrets = 23;
+   */
+  sealedSecrets: string;
+
+  /**
+   * @generated from field: oci_node.v1.Handler handler = 24;
+   */
+  handler?: Handler | undefined;
+
+  /**
+   * Of an endpoint: where the program serves HTTP; 0: it serves none.
+   *
+   * @generated from field: int32 port = 25;
+   */
+  port: number;
+
+  /**
+   * How long the port may take to answer, in milliseconds.
+   *
+   * @generated from field: int32 startup_timeout_ms = 26;
+   */
+  startupTimeoutMs: number;
+
+  /**
+   * Requests at once.
+   *
+   * @generated from field: int32 concurrency = 27;
+   */
+  concurrency: number;
+
+  /**
+   * What the worker's own configuration says of the workspace by its name holds for host paths and networks.
+   *
+   * @generated from field: string workspace_name = 28;
+   */
+  workspaceName: string;
 };
 
 /**
@@ -306,6 +353,16 @@ export type WorkerServiceStreamLogsRequest = Message<"oci_node.v1.WorkerServiceS
    * @generated from field: bool follow = 2;
    */
   follow: boolean;
+
+  /**
+   * @generated from field: google.protobuf.Timestamp since = 3;
+   */
+  since?: Timestamp | undefined;
+
+  /**
+   * @generated from field: optional int32 tail = 4;
+   */
+  tail?: number | undefined;
 };
 
 /**
@@ -343,6 +400,213 @@ export const WorkerServiceStreamLogsResponseSchema: GenMessage<WorkerServiceStre
   messageDesc(file_oci_node_v1_worker_service, 8);
 
 /**
+ * @generated from message oci_node.v1.WorkerServiceKillContainerRequest
+ */
+export type WorkerServiceKillContainerRequest = Message<"oci_node.v1.WorkerServiceKillContainerRequest"> & {
+  /**
+   * @generated from field: string container_id = 1;
+   */
+  containerId: string;
+
+  /**
+   * Number.
+   *
+   * @generated from field: int32 signal = 2;
+   */
+  signal: number;
+};
+
+/**
+ * Describes the message oci_node.v1.WorkerServiceKillContainerRequest.
+ * Use `create(WorkerServiceKillContainerRequestSchema)` to create a new message.
+ */
+export const WorkerServiceKillContainerRequestSchema: GenMessage<WorkerServiceKillContainerRequest> = /*@__PURE__*/
+  messageDesc(file_oci_node_v1_worker_service, 9);
+
+/**
+ * @generated from message oci_node.v1.WorkerServiceKillContainerResponse
+ */
+export type WorkerServiceKillContainerResponse = Message<"oci_node.v1.WorkerServiceKillContainerResponse"> & {
+};
+
+/**
+ * Describes the message oci_node.v1.WorkerServiceKillContainerResponse.
+ * Use `create(WorkerServiceKillContainerResponseSchema)` to create a new message.
+ */
+export const WorkerServiceKillContainerResponseSchema: GenMessage<WorkerServiceKillContainerResponse> = /*@__PURE__*/
+  messageDesc(file_oci_node_v1_worker_service, 10);
+
+/**
+ * @generated from message oci_node.v1.WorkerServiceExecContainerRequest
+ */
+export type WorkerServiceExecContainerRequest = Message<"oci_node.v1.WorkerServiceExecContainerRequest"> & {
+  /**
+   * @generated from field: oci_node.v1.ExecInput input = 1;
+   */
+  input?: ExecInput | undefined;
+};
+
+/**
+ * Describes the message oci_node.v1.WorkerServiceExecContainerRequest.
+ * Use `create(WorkerServiceExecContainerRequestSchema)` to create a new message.
+ */
+export const WorkerServiceExecContainerRequestSchema: GenMessage<WorkerServiceExecContainerRequest> = /*@__PURE__*/
+  messageDesc(file_oci_node_v1_worker_service, 11);
+
+/**
+ * @generated from message oci_node.v1.WorkerServiceExecContainerResponse
+ */
+export type WorkerServiceExecContainerResponse = Message<"oci_node.v1.WorkerServiceExecContainerResponse"> & {
+  /**
+   * @generated from field: oci_node.v1.ExecOutput output = 1;
+   */
+  output?: ExecOutput | undefined;
+};
+
+/**
+ * Describes the message oci_node.v1.WorkerServiceExecContainerResponse.
+ * Use `create(WorkerServiceExecContainerResponseSchema)` to create a new message.
+ */
+export const WorkerServiceExecContainerResponseSchema: GenMessage<WorkerServiceExecContainerResponse> = /*@__PURE__*/
+  messageDesc(file_oci_node_v1_worker_service, 12);
+
+/**
+ * @generated from message oci_node.v1.WorkerServiceAttachContainerRequest
+ */
+export type WorkerServiceAttachContainerRequest = Message<"oci_node.v1.WorkerServiceAttachContainerRequest"> & {
+  /**
+   * @generated from field: oci_node.v1.AttachInput input = 1;
+   */
+  input?: AttachInput | undefined;
+};
+
+/**
+ * Describes the message oci_node.v1.WorkerServiceAttachContainerRequest.
+ * Use `create(WorkerServiceAttachContainerRequestSchema)` to create a new message.
+ */
+export const WorkerServiceAttachContainerRequestSchema: GenMessage<WorkerServiceAttachContainerRequest> = /*@__PURE__*/
+  messageDesc(file_oci_node_v1_worker_service, 13);
+
+/**
+ * @generated from message oci_node.v1.WorkerServiceAttachContainerResponse
+ */
+export type WorkerServiceAttachContainerResponse = Message<"oci_node.v1.WorkerServiceAttachContainerResponse"> & {
+  /**
+   * @generated from field: oci_node.v1.AttachOutput output = 1;
+   */
+  output?: AttachOutput | undefined;
+};
+
+/**
+ * Describes the message oci_node.v1.WorkerServiceAttachContainerResponse.
+ * Use `create(WorkerServiceAttachContainerResponseSchema)` to create a new message.
+ */
+export const WorkerServiceAttachContainerResponseSchema: GenMessage<WorkerServiceAttachContainerResponse> = /*@__PURE__*/
+  messageDesc(file_oci_node_v1_worker_service, 14);
+
+/**
+ * @generated from message oci_node.v1.WorkerServiceRemoveContainerRequest
+ */
+export type WorkerServiceRemoveContainerRequest = Message<"oci_node.v1.WorkerServiceRemoveContainerRequest"> & {
+  /**
+   * @generated from field: string container_id = 1;
+   */
+  containerId: string;
+};
+
+/**
+ * Describes the message oci_node.v1.WorkerServiceRemoveContainerRequest.
+ * Use `create(WorkerServiceRemoveContainerRequestSchema)` to create a new message.
+ */
+export const WorkerServiceRemoveContainerRequestSchema: GenMessage<WorkerServiceRemoveContainerRequest> = /*@__PURE__*/
+  messageDesc(file_oci_node_v1_worker_service, 15);
+
+/**
+ * @generated from message oci_node.v1.WorkerServiceRemoveContainerResponse
+ */
+export type WorkerServiceRemoveContainerResponse = Message<"oci_node.v1.WorkerServiceRemoveContainerResponse"> & {
+};
+
+/**
+ * Describes the message oci_node.v1.WorkerServiceRemoveContainerResponse.
+ * Use `create(WorkerServiceRemoveContainerResponseSchema)` to create a new message.
+ */
+export const WorkerServiceRemoveContainerResponseSchema: GenMessage<WorkerServiceRemoveContainerResponse> = /*@__PURE__*/
+  messageDesc(file_oci_node_v1_worker_service, 16);
+
+/**
+ * @generated from message oci_node.v1.DrainContainerRequest
+ */
+export type DrainContainerRequest = Message<"oci_node.v1.DrainContainerRequest"> & {
+  /**
+   * @generated from field: string container_id = 1;
+   */
+  containerId: string;
+
+  /**
+   * How long requests may take to end.
+   *
+   * @generated from field: int32 timeout_ms = 2;
+   */
+  timeoutMs: number;
+};
+
+/**
+ * Describes the message oci_node.v1.DrainContainerRequest.
+ * Use `create(DrainContainerRequestSchema)` to create a new message.
+ */
+export const DrainContainerRequestSchema: GenMessage<DrainContainerRequest> = /*@__PURE__*/
+  messageDesc(file_oci_node_v1_worker_service, 17);
+
+/**
+ * @generated from message oci_node.v1.DrainContainerResponse
+ */
+export type DrainContainerResponse = Message<"oci_node.v1.DrainContainerResponse"> & {
+};
+
+/**
+ * Describes the message oci_node.v1.DrainContainerResponse.
+ * Use `create(DrainContainerResponseSchema)` to create a new message.
+ */
+export const DrainContainerResponseSchema: GenMessage<DrainContainerResponse> = /*@__PURE__*/
+  messageDesc(file_oci_node_v1_worker_service, 18);
+
+/**
+ * @generated from message oci_node.v1.WorkerServiceRemoveVolumeRequest
+ */
+export type WorkerServiceRemoveVolumeRequest = Message<"oci_node.v1.WorkerServiceRemoveVolumeRequest"> & {
+  /**
+   * @generated from field: string workspace_id = 1;
+   */
+  workspaceId: string;
+
+  /**
+   * @generated from field: string name = 2;
+   */
+  name: string;
+};
+
+/**
+ * Describes the message oci_node.v1.WorkerServiceRemoveVolumeRequest.
+ * Use `create(WorkerServiceRemoveVolumeRequestSchema)` to create a new message.
+ */
+export const WorkerServiceRemoveVolumeRequestSchema: GenMessage<WorkerServiceRemoveVolumeRequest> = /*@__PURE__*/
+  messageDesc(file_oci_node_v1_worker_service, 19);
+
+/**
+ * @generated from message oci_node.v1.WorkerServiceRemoveVolumeResponse
+ */
+export type WorkerServiceRemoveVolumeResponse = Message<"oci_node.v1.WorkerServiceRemoveVolumeResponse"> & {
+};
+
+/**
+ * Describes the message oci_node.v1.WorkerServiceRemoveVolumeResponse.
+ * Use `create(WorkerServiceRemoveVolumeResponseSchema)` to create a new message.
+ */
+export const WorkerServiceRemoveVolumeResponseSchema: GenMessage<WorkerServiceRemoveVolumeResponse> = /*@__PURE__*/
+  messageDesc(file_oci_node_v1_worker_service, 20);
+
+/**
  * @generated from message oci_node.v1.GetTransferRequest
  */
 export type GetTransferRequest = Message<"oci_node.v1.GetTransferRequest"> & {
@@ -357,7 +621,7 @@ export type GetTransferRequest = Message<"oci_node.v1.GetTransferRequest"> & {
  * Use `create(GetTransferRequestSchema)` to create a new message.
  */
 export const GetTransferRequestSchema: GenMessage<GetTransferRequest> = /*@__PURE__*/
-  messageDesc(file_oci_node_v1_worker_service, 9);
+  messageDesc(file_oci_node_v1_worker_service, 21);
 
 /**
  * @generated from message oci_node.v1.GetTransferResponse
@@ -374,7 +638,7 @@ export type GetTransferResponse = Message<"oci_node.v1.GetTransferResponse"> & {
  * Use `create(GetTransferResponseSchema)` to create a new message.
  */
 export const GetTransferResponseSchema: GenMessage<GetTransferResponse> = /*@__PURE__*/
-  messageDesc(file_oci_node_v1_worker_service, 10);
+  messageDesc(file_oci_node_v1_worker_service, 22);
 
 /**
  * @generated from message oci_node.v1.WorkerServiceGetLazyStatusRequest
@@ -403,7 +667,7 @@ export type WorkerServiceGetLazyStatusRequest = Message<"oci_node.v1.WorkerServi
  * Use `create(WorkerServiceGetLazyStatusRequestSchema)` to create a new message.
  */
 export const WorkerServiceGetLazyStatusRequestSchema: GenMessage<WorkerServiceGetLazyStatusRequest> = /*@__PURE__*/
-  messageDesc(file_oci_node_v1_worker_service, 11);
+  messageDesc(file_oci_node_v1_worker_service, 23);
 
 /**
  * @generated from message oci_node.v1.WorkerServiceGetLazyStatusResponse
@@ -425,7 +689,7 @@ export type WorkerServiceGetLazyStatusResponse = Message<"oci_node.v1.WorkerServ
  * Use `create(WorkerServiceGetLazyStatusResponseSchema)` to create a new message.
  */
 export const WorkerServiceGetLazyStatusResponseSchema: GenMessage<WorkerServiceGetLazyStatusResponse> = /*@__PURE__*/
-  messageDesc(file_oci_node_v1_worker_service, 12);
+  messageDesc(file_oci_node_v1_worker_service, 24);
 
 /**
  * Served by workers to schedulers and gateways.
@@ -479,6 +743,62 @@ export const WorkerService: GenService<{
     methodKind: "unary";
     input: typeof GetTransferRequestSchema;
     output: typeof GetTransferResponseSchema;
+  },
+  /**
+   * @generated from rpc oci_node.v1.WorkerService.KillContainer
+   */
+  killContainer: {
+    methodKind: "unary";
+    input: typeof WorkerServiceKillContainerRequestSchema;
+    output: typeof WorkerServiceKillContainerResponseSchema;
+  },
+  /**
+   * As ContainerService has them; the container is named by its whole id.
+   *
+   * @generated from rpc oci_node.v1.WorkerService.ExecContainer
+   */
+  execContainer: {
+    methodKind: "bidi_streaming";
+    input: typeof WorkerServiceExecContainerRequestSchema;
+    output: typeof WorkerServiceExecContainerResponseSchema;
+  },
+  /**
+   * @generated from rpc oci_node.v1.WorkerService.AttachContainer
+   */
+  attachContainer: {
+    methodKind: "bidi_streaming";
+    input: typeof WorkerServiceAttachContainerRequestSchema;
+    output: typeof WorkerServiceAttachContainerResponseSchema;
+  },
+  /**
+   * Removes the output of a container that has ended.
+   *
+   * @generated from rpc oci_node.v1.WorkerService.RemoveContainer
+   */
+  removeContainer: {
+    methodKind: "unary";
+    input: typeof WorkerServiceRemoveContainerRequestSchema;
+    output: typeof WorkerServiceRemoveContainerResponseSchema;
+  },
+  /**
+   * Takes no requests for the container any more, and stops it when those that it has are done.
+   *
+   * @generated from rpc oci_node.v1.WorkerService.DrainContainer
+   */
+  drainContainer: {
+    methodKind: "unary";
+    input: typeof DrainContainerRequestSchema;
+    output: typeof DrainContainerResponseSchema;
+  },
+  /**
+   * Removes a workspace's volume, with what is in it.
+   *
+   * @generated from rpc oci_node.v1.WorkerService.RemoveVolume
+   */
+  removeVolume: {
+    methodKind: "unary";
+    input: typeof WorkerServiceRemoveVolumeRequestSchema;
+    output: typeof WorkerServiceRemoveVolumeResponseSchema;
   },
   /**
    * What the worker has of an image.
