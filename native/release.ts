@@ -22,7 +22,7 @@ export async function buildRelease(outDir = join(root, "dist")): Promise<string>
     const stage = join(scratch, name);
     await mkdir(stage);
     await copyFile(await buildBinary(), join(stage, "oci-node"));
-    for (const file of ["LICENSE", "README.md", "CHANGELOG.md"])
+    for (const file of ["LICENSE", "README.md", "OPERATING.md", "CHANGELOG.md"])
       await copyFile(join(root, file), join(stage, file));
     await writeLicences(join(stage, "licences"));
     await mkdir(outDir, { recursive: true });

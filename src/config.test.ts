@@ -162,9 +162,9 @@ test("folders are taken from where the node was started, whatever folder its own
   );
 });
 
-test("the README lists every limit of indexing with its default", () => {
-  const readme = readFileSync(join(import.meta.dir, "../README.md"), "utf8");
-  const block = /\n(\[index\.limits\][\s\S]*?)\n\n/.exec(readme)?.[1] ?? "";
+test("OPERATING.md lists every limit of indexing with its default", () => {
+  const operating = readFileSync(join(import.meta.dir, "../OPERATING.md"), "utf8");
+  const block = /\n(\[index\.limits\][\s\S]*?)\n\n/.exec(operating)?.[1] ?? "";
   const path = join(folder, "config.toml");
   writeFileSync(path, block);
   const listed = [...block.matchAll(/^(\w+) =/gm)].map((match) => match[1] ?? "");

@@ -261,7 +261,7 @@ export function makeConfig(settings: Settings, source?: string): Config {
     const [issue] = parsed.error.issues;
     const { field, message } = issue === undefined ? { field: "", message: "invalid" } : configProblem(issue);
     throw new ConfigError("invalid", `${source ?? "flags"}: ${field === "" ? "" : `${field}: `}${message}`, {
-      next: "Correct the field; the README lists all of them.",
+      next: "Correct the field; OPERATING.md lists all of them.",
     });
   }
   // Processes of the node's own work in other folders.

@@ -16,6 +16,7 @@ test("a release has the executable, a checksum that fits, and the licenses of al
     expect((await readdir(unpacked)).sort()).toEqual([
       "CHANGELOG.md",
       "LICENSE",
+      "OPERATING.md",
       "README.md",
       "licences",
       "oci-node",
