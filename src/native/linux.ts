@@ -77,6 +77,25 @@ export function erofsMount(mount: ErofsMount): Promise<void> {
   );
 }
 
+/** Mounts a file system in memory, which never goes to swap where the kernel can promise that (≥ 6.4). */
+export async function tmpfsMount(
+  target: string,
+  { sizeBytes, mode }: { readonly sizeBytes: number; readonly mode: number },
+): Promise<void> {
+  const attributes = mountAttribute.noSuid | mountAttribute.noDev | mountAttribute.noExec;
+  const parameters: Parameter[] = [
+    ["string", "source", "tmpfs"],
+    ["string", "size", String(sizeBytes)],
+    ["string", "mode", mode.toString(8)],
+  ];
+  try {
+    await mountNew("tmpfs", [...parameters, ["flag", "noswap"]], attributes, target);
+  } catch (error) {
+    if (!(error instanceof NativeError) || error.code !== "EINVAL") throw error;
+    await mountNew("tmpfs", parameters, attributes, target);
+  }
+}
+
 export interface OverlayMount {
   /** Topmost first. */
   readonly lower: readonly string[];

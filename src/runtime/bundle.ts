@@ -1,4 +1,5 @@
 import { writeFileAtomic } from "../std/atomic-file.ts";
+import type { BundleMount } from "./container-mounts.ts";
 import { containerHostname, writeEtcFiles } from "./etc-files.ts";
 import { makeDirectoryInRoot } from "./inside-root.ts";
 import type { ContainerPaths } from "./layout.ts";
@@ -18,6 +19,7 @@ const rootOwner = { uid: 0, gid: 0 };
 export async function writeBundle(
   spec: ContainerSpec,
   user: ContainerUser,
+  ownMounts: readonly BundleMount[],
   paths: ContainerPaths,
   cgroupsPath: string,
   support: LimitSupport,
@@ -25,16 +27,26 @@ export async function writeBundle(
   const hostname = containerHostname(spec);
   const config = {
     ociVersion,
-    root: { path: paths.merged, readonly: false },
+    root: { path: paths.merged, readonly: spec.options.readOnly },
     hostname,
     process: processSection(spec, user, hostname, await ownOpenFilesMax()),
-    mounts: mounts(paths),
+    mounts: allMounts(paths, ownMounts),
     linux: linuxSection(spec, cgroupsPath, support),
   };
   await writeEtcFiles(paths.etc, spec);
-  await makeDirectoryInRoot(paths.merged, workingDirectory(spec.imageConfig), user);
+  await makeDirectoryInRoot(
+    paths.merged,
+    workingDirectory(spec.imageConfig, spec.options.workingDirectory),
+    user,
+  );
   for (const volume of spec.imageConfig.config.Volumes)
     await makeDirectoryInRoot(paths.merged, volume, rootOwner);
   // The environment may hold what the user wants kept: nobody else reads it.
   await writeFileAtomic(paths.config, JSON.stringify(config), 0o600);
+}
+
+/** What every container has, but where the container has something else of its own; then what is its own. */
+function allMounts(paths: ContainerPaths, own: readonly BundleMount[]): BundleMount[] {
+  const taken = new Set(own.map(({ destination }) => destination));
+  return [...mounts(paths).filter(({ destination }) => !taken.has(destination)), ...own];
 }

@@ -28,6 +28,8 @@ export interface ContainerPaths {
   readonly monitorPidFile: string;
   /** hosts, hostname, resolv.conf. */
   readonly etc: string;
+  /** A file system in memory. */
+  readonly secrets: string;
   readonly upper: string;
   readonly work: string;
   /** Where the overlay is mounted: the container's root. */
@@ -63,6 +65,7 @@ export function containerPaths(state: StatePaths, id: string): ContainerPaths {
     pidFile: join(home, "pid"),
     monitorPidFile: join(home, "monitor.pid"),
     etc: join(home, "etc"),
+    secrets: join(home, "secrets"),
     upper: join(home, "upper"),
     work: join(home, "work"),
     merged: join(home, "root"),

@@ -10,12 +10,18 @@ const openFilesWanted = { soft: 65_536, hard: 1_048_576 };
 const umask = 0o022;
 
 /**
- * What to execute: the image's Entrypoint, then the request's command or else the image's Cmd.
+ * What to execute: the image's Entrypoint, then the request's command or else the image's Cmd. An entrypoint of the
+ * request's own takes the place of both, as Docker has it: the image's Cmd is made for the image's Entrypoint.
  * @throws RuntimeError `nothing_to_run`
  */
-export function containerArgv(imageConfig: ImageConfig, command: readonly string[] | undefined): string[] {
+export function containerArgv(
+  imageConfig: ImageConfig,
+  command: readonly string[] | undefined,
+  entrypoint?: readonly string[],
+): string[] {
   const { Entrypoint, Cmd } = imageConfig.config;
-  const argv = [...Entrypoint, ...(command !== undefined && command.length > 0 ? command : Cmd)];
+  const own = command !== undefined && command.length > 0 ? command : undefined;
+  const argv = entrypoint === undefined ? [...Entrypoint, ...(own ?? Cmd)] : [...entrypoint, ...(own ?? [])];
   if (argv.length > 0 && argv[0] !== "") return argv;
   throw new RuntimeError(
     "nothing_to_run",
@@ -41,11 +47,11 @@ export function containerEnv(spec: ContainerSpec, user: ContainerUser, hostname:
   return [...env].map(([name, value]) => `${name}=${value}`);
 }
 
-/** The working directory: the image's, `/` when it names none. */
-export function workingDirectory(imageConfig: ImageConfig): string {
-  const directory = imageConfig.config.WorkingDir;
+/** The working directory: the request's, else the image's, `/` when neither names one. */
+export function workingDirectory(imageConfig: ImageConfig, wanted = ""): string {
+  const directory = wanted || imageConfig.config.WorkingDir;
   if (directory.includes("\0"))
-    throw new RuntimeError("bad_config", "the image's working directory has a NUL in it");
+    throw new RuntimeError("bad_config", "the container's working directory has a NUL in it");
   return directory.startsWith("/") ? directory : `/${directory}`;
 }
 
@@ -72,9 +78,9 @@ export function processSection(
   return {
     terminal: false,
     user: { uid: user.uid, gid: user.gid, additionalGids: user.additionalGids, umask },
-    args: containerArgv(spec.imageConfig, spec.command),
+    args: containerArgv(spec.imageConfig, spec.command, spec.options.entrypoint),
     env: containerEnv(spec, user, hostname),
-    cwd: workingDirectory(spec.imageConfig),
+    cwd: workingDirectory(spec.imageConfig, spec.options.workingDirectory),
     capabilities: {
       bounding: defaultCapabilities,
       effective: held,

@@ -7,10 +7,17 @@ import { type ImageConfig, parseImageConfig } from "../registry/image-config.ts"
 import { logger } from "../std/log.ts";
 import { statePaths } from "./layout.ts";
 import { Runtime, type RuntimeOptions } from "./runtime.ts";
-import type { ContainerSpec, LogChunk } from "./spec.ts";
+import type { ContainerSpec, ExitStatus, LogChunk } from "./spec.ts";
 
 const applets =
   "sh sleep echo cat ls id env head dd tail ip hostname yes touch stat true mount wget pwd printf kill ps";
+
+/** What came of a container. */
+export interface Ending {
+  readonly exit: ExitStatus;
+  readonly output: string;
+  readonly errors: string;
+}
 
 /** For tests: a state directory, a tiny image (busybox) and a cgroup parent of their own, all gone after `close`. */
 export class TestHost {
@@ -58,6 +65,20 @@ export class TestHost {
       options: defaultOptions,
       ...more,
     };
+  }
+
+  /** Runs it, and cleans up when it has ended. */
+  async runToEnd(runtime: Runtime, spec: ContainerSpec): Promise<Ending> {
+    const container = await runtime.start(spec, new AbortController().signal);
+    try {
+      const exit = await container.exited;
+      const output = await textOf(runtime.logs(spec.id), "stdout");
+      const errors = await textOf(runtime.logs(spec.id), "stderr");
+      return { exit, output, errors };
+    } finally {
+      await container.cleanup();
+      await container.removeLog();
+    }
   }
 
   /** What is left of containers: mounts, cgroups, directories, processes that work in our directory. */

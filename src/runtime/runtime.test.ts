@@ -3,9 +3,9 @@ import { chmod, mkdir, open, readdir, readFile, readlink, rm, symlink, writeFile
 import { hostname } from "node:os";
 import { join } from "node:path";
 import { defaultOptions } from "../container/options.ts";
-import { imageConfig, TestHost, textOf } from "./runtime.test-kit.ts";
+import { type Ending, imageConfig, TestHost, textOf } from "./runtime.test-kit.ts";
 import type { Runtime } from "./runtime.ts";
-import type { ContainerSpec, ExitStatus } from "./spec.ts";
+import type { ContainerSpec } from "./spec.ts";
 
 let host: TestHost;
 let runtime: Runtime;
@@ -23,24 +23,7 @@ afterAll(async () => {
 
 const never = new AbortController().signal;
 
-interface Ending {
-  readonly exit: ExitStatus;
-  readonly output: string;
-  readonly errors: string;
-}
-
-async function runToEnd(spec: ContainerSpec): Promise<Ending> {
-  const container = await runtime.start(spec, never);
-  try {
-    const exit = await container.exited;
-    const output = await textOf(runtime.logs(spec.id), "stdout");
-    const errors = await textOf(runtime.logs(spec.id), "stderr");
-    return { exit, output, errors };
-  } finally {
-    await container.cleanup();
-    await container.removeLog();
-  }
-}
+const runToEnd = (spec: ContainerSpec): Promise<Ending> => host.runToEnd(runtime, spec);
 
 const sh = (script: string, more: Partial<ContainerSpec> = {}): Promise<Ending> =>
   runToEnd(host.spec(["sh", "-c", script], more));
@@ -146,7 +129,7 @@ test("refuses a user or group that the image does not have", async () => {
   });
   expect(await failureOf({ ...host.spec(["id"]), ...withConfig({ User: "ann:eve" }) })).toMatchObject({
     code: "bad_user",
-    message: 'the image\'s group "eve" is not in its /etc/group',
+    message: 'the group "eve" is not in the image\'s /etc/group',
   });
 });
 

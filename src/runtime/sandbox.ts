@@ -1,3 +1,4 @@
+import type { BundleMount } from "./container-mounts.ts";
 import type { ContainerPaths } from "./layout.ts";
 import { defaultSeccomp } from "./seccomp.ts";
 import type { ContainerSpec } from "./spec.ts";
@@ -47,8 +48,8 @@ export interface LimitSupport {
 }
 
 /** The `mounts` of the bundle. */
-export function mounts(paths: ContainerPaths): object[] {
-  const file = (name: string): object => ({
+export function mounts(paths: ContainerPaths): BundleMount[] {
+  const file = (name: string): BundleMount => ({
     destination: `/etc/${name}`,
     type: "bind",
     source: `${paths.etc}/${name}`,

@@ -3,6 +3,7 @@ import { waitForExit } from "../native/process.ts";
 import { errnoOf } from "../std/error.ts";
 import { waitFor } from "../std/wait.ts";
 import { writeBundle } from "./bundle.ts";
+import { type BundleMount, containerMounts } from "./container-mounts.ts";
 import { RuntimeError } from "./error.ts";
 import { cgroupOf, type Host, monitorCgroup } from "./host.ts";
 import type { ContainerPaths } from "./layout.ts";
@@ -11,6 +12,7 @@ import { createUnderMonitor, type Monitored, readPid } from "./monitor.ts";
 import { mountOverlay, unmountOverlay } from "./overlay.ts";
 import { bootId, identify } from "./process-identity.ts";
 import { containerArgv } from "./process-section.ts";
+import { dropSecretFiles, writeSecretFiles } from "./secret-files.ts";
 import { signalNumber } from "./signals.ts";
 import type { ContainerSpec } from "./spec.ts";
 import { type ContainerState, writeState } from "./state.ts";
@@ -22,6 +24,7 @@ const defaultStopSignal = 15;
 /** What the steps of a start hand to one another. */
 interface Draft {
   user?: ContainerUser;
+  mounts?: BundleMount[];
   monitored?: Monitored;
   state?: ContainerState;
 }
@@ -44,11 +47,12 @@ export function startSteps(
         mountOverlay({ lower: spec.imageRoot, upper: paths.upper, work: paths.work, target: paths.merged }),
       undo: undo.overlay,
     },
+    { name: "mounts", do: () => prepareMounts(spec, paths, draft), undo: undo.mounts },
     {
       name: "bundle",
       do: async () => {
         const support = { swap: await host.cgroups.limitsSwap(), pids: host.cgroups.limits("pids") };
-        await writeBundle(spec, draft.user!, paths, cgroupOf(host, spec.id), support);
+        await writeBundle(spec, draft.user!, draft.mounts!, paths, cgroupOf(host, spec.id), support);
       },
       undo: async () => undefined,
     },
@@ -62,6 +66,7 @@ export function startSteps(
 export async function removeContainer(host: Host, paths: ContainerPaths): Promise<void> {
   const undo = undos(host, paths);
   await undo.create();
+  await undo.mounts();
   await undo.overlay();
   await undo.home();
 }
@@ -73,6 +78,7 @@ function undos(host: Host, paths: ContainerPaths) {
       await host.oci.delete(paths.id);
       await host.cgroups.remove(cgroupOf(host, paths.id));
     },
+    mounts: (): Promise<void> => dropSecretFiles(paths.secrets),
     overlay: (): Promise<void> => unmountOverlay(paths.merged),
     home: async (): Promise<void> => {
       // First the mount point alone: should anything be mounted there still, nothing below it must be removed.
@@ -84,13 +90,16 @@ function undos(host: Host, paths: ContainerPaths) {
 }
 
 async function check(host: Host, spec: ContainerSpec, draft: Draft, signal: AbortSignal): Promise<void> {
-  containerArgv(spec.imageConfig, spec.command);
+  containerArgv(spec.imageConfig, spec.command, spec.options.entrypoint);
   stopSignal(spec);
   checkLimit(host, "memory", spec.memoryBytes);
   checkLimit(host, "cpu", spec.cpuMillis);
   checkLimit(host, "pids", spec.options.pidsLimit);
   // The image's files may be far away: leaving the wait is safe, because it only reads.
-  draft.user = await waitFor(resolveUser(spec.imageRoot, spec.imageConfig.config.User), signal);
+  draft.user = await waitFor(
+    resolveUser(spec.imageRoot, spec.options.user || spec.imageConfig.config.User),
+    signal,
+  );
 }
 
 function checkLimit(host: Host, resource: "memory" | "cpu" | "pids", wanted: number | undefined): void {
@@ -105,6 +114,12 @@ async function makeHome(host: Host, spec: ContainerSpec, paths: ContainerPaths):
   await rm(paths.exitFile, { force: true });
   await removeLogFiles(paths);
   host.logger.debug("made the container's directory", { container: spec.id, attempt: spec.attempt });
+}
+
+async function prepareMounts(spec: ContainerSpec, paths: ContainerPaths, draft: Draft): Promise<void> {
+  const secrets = await writeSecretFiles(paths.secrets, spec, draft.user!);
+  const trees = (spec.binds ?? []).map((bind) => ({ ...bind, readOnly: true }));
+  draft.mounts = containerMounts(spec, trees, secrets);
 }
 
 async function create(host: Host, paths: ContainerPaths, draft: Draft): Promise<void> {

@@ -27,7 +27,7 @@ interface GroupEntry {
 }
 
 /**
- * Resolves an image's `User` (`name`, `uid`, `name:group`, `uid:gid`, empty for root) by the image's own /etc/passwd and
+ * Resolves a user as an image's `User` names one (`name`, `uid`, `name:group`, `uid:gid`, empty for root) by the image's own /etc/passwd and
  * /etc/group. A numeric id needs no entry. Additional groups are those that list the user, unless a group is named.
  * @throws RuntimeError `bad_user`
  */
@@ -38,7 +38,7 @@ export async function resolveUser(root: string, user: string): Promise<Container
   const entry = findUser(passwd, who === "" ? "0" : who);
   const uid = entry?.uid ?? parseId(who === "" ? "0" : who);
   if (uid === undefined) {
-    throw new RuntimeError("bad_user", `the image's user ${JSON.stringify(who)} is not in its /etc/passwd`, {
+    throw new RuntimeError("bad_user", `the user ${JSON.stringify(who)} is not in the image's /etc/passwd`, {
       next: "Add the user to the image, or name it by its number.",
     });
   }
@@ -62,7 +62,7 @@ function findUser(passwd: readonly PasswdEntry[], who: string): PasswdEntry | un
 function findGroup(groups: readonly GroupEntry[], name: string): number {
   const gid = groups.find((group) => group.name === name)?.gid ?? parseId(name);
   if (gid !== undefined) return gid;
-  throw new RuntimeError("bad_user", `the image's group ${JSON.stringify(name)} is not in its /etc/group`, {
+  throw new RuntimeError("bad_user", `the group ${JSON.stringify(name)} is not in the image's /etc/group`, {
     next: "Add the group to the image, or name it by its number.",
   });
 }
