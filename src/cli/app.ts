@@ -6,14 +6,17 @@ import { inspect, logs, ps, stop } from "./container.ts";
 import { credentialRoutes } from "./credential.ts";
 import { dev } from "./dev.ts";
 import { doctor } from "./doctor.ts";
+import { events } from "./events.ts";
 import { identity } from "./identity.ts";
 import { imageRoutes } from "./image.ts";
 import { index } from "./index-image.ts";
 import { keyRoutes } from "./key.ts";
 import { mount, umount } from "./mount.ts";
+import { rm, wait } from "./remove.ts";
 import { run } from "./run.ts";
 import { secretRoutes } from "./secret.ts";
 import { tokenRoutes } from "./token.ts";
+import { volumeRoutes } from "./volume.ts";
 import { workerRoutes } from "./worker.ts";
 import { workspaceRoutes } from "./workspace.ts";
 
@@ -26,7 +29,11 @@ export const commands = buildRouteMap<string, CommandContext>({
     ps,
     logs,
     stop,
+    wait,
+    rm,
     inspect,
+    events,
+    volume: volumeRoutes,
     secret: secretRoutes,
     alert: alertRoutes,
     credential: credentialRoutes,

@@ -2,7 +2,10 @@ import { commands } from "./app.ts";
 
 /** Every command by what one comes for; a test sees that none is missing. */
 export const groups: readonly (readonly [title: string, names: readonly string[]])[] = [
-  ["IMAGES AND CONTAINERS", ["image", "run", "ps", "logs", "stop", "inspect"]],
+  [
+    "IMAGES AND CONTAINERS",
+    ["image", "run", "ps", "logs", "stop", "wait", "rm", "inspect", "events", "volume"],
+  ],
   ["CREDENTIALS", ["secret", "alert", "credential", "identity"]],
   ["TENANTS, CLUSTER, KEYS", ["workspace", "token", "audit", "worker", "key"]],
   ["WITHOUT A SERVER", ["index", "mount", "umount"]],

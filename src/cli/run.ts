@@ -1,4 +1,4 @@
-import { type Client, Code, ConnectError, createClient } from "@connectrpc/connect";
+import { Code, ConnectError, createClient } from "@connectrpc/connect";
 import {
   type Container,
   ContainerService,
@@ -15,7 +15,9 @@ import { CliError, connectTransport } from "./context.ts";
 import { type CredentialFlags, credentialFlags, identityFlag } from "./credentials.ts";
 import { printFailure } from "./failure.ts";
 import { note, printJson, printLine } from "./output.ts";
+import { notStartedExitCode } from "./remove.ts";
 import { containerShape, hasEnded } from "./shape.ts";
+import { type Containers, watchUntil } from "./watch-container.ts";
 
 interface RunFlags extends CredentialFlags {
   readonly json: boolean;
@@ -28,10 +30,6 @@ interface RunFlags extends CredentialFlags {
   readonly secret?: string;
 }
 
-type Containers = Client<typeof ContainerService>;
-
-/** What a container that never started makes `run` exit with, as `docker run` does. */
-const notStartedExitCode = 125;
 /** 128 and SIGINT, as shells say it. */
 const interruptedExitCode = 130;
 
@@ -189,31 +187,6 @@ async function whyQueued(containers: Containers, id: string): Promise<string> {
   const { container } = await containers.getContainer({ id }).catch(() => ({ container: undefined }));
   if (container?.state !== ContainerState.PENDING) return "";
   return container.events.findLast(({ kind }) => kind === "queue")?.message ?? "";
-}
-
-async function watchUntil(
-  containers: Containers,
-  id: string,
-  reached: (container: Container) => boolean,
-): Promise<Container> {
-  const done = new AbortController();
-  let last: Container | undefined;
-  try {
-    for await (const { container } of containers.watchContainer({ id }, { signal: done.signal })) {
-      last = container;
-      if (container !== undefined && reached(container)) return container;
-    }
-  } catch (thrown) {
-    throw ConnectError.from(thrown).code === Code.Canceled
-      ? new CliError("failed", `the connection to the node was lost; container ${id} goes on`, {
-          next: `See: oci-node inspect ${id}`,
-        })
-      : thrown;
-  } finally {
-    done.abort();
-  }
-  if (last === undefined) throw new CliError("failed", `container ${id} is not known any more`);
-  return last;
 }
 
 /** The first Ctrl-C stops the container, the second kills it, the third leaves it: its worker may be away for long. */

@@ -1,27 +1,118 @@
+import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { Code, ConnectError, type ServiceImpl } from "@connectrpc/connect";
 import type { ContainerService } from "../gen/oci_node/v1/container_service_pb.ts";
+import { workspaceOf } from "../rpc/authentication.ts";
+import { messageOf } from "../std/error.ts";
+import { logger } from "../std/log.ts";
+import { eventsOf } from "./event-stream.ts";
+import { findContainer } from "./find.ts";
+import type { HousekeepingStore, RemovedContainer } from "./housekeeping-store.ts";
+import { isEnded } from "./state.ts";
+import { type StopDependencies, stopContainer } from "./stop.ts";
+import type { ContainerStore } from "./store.ts";
+import { type VolumeStore, volumeInUse } from "./volume-store.ts";
+import { fromWireTime, toWireEvent } from "./wire-service.ts";
+import { type WorkerBoot, type WorkerClients, workerFailure } from "./worker-client.ts";
 
 type Housekeeping = Pick<
   ServiceImpl<typeof ContainerService>,
   "removeContainer" | "streamEvents" | "listVolumes" | "removeVolume"
 >;
 
+export interface HousekeepingDependencies extends StopDependencies {
+  readonly containers: ContainerStore;
+  readonly housekeeping: HousekeepingStore;
+  readonly volumes: VolumeStore;
+  readonly workers: WorkerClients;
+  /** Whether a worker counts no more and never will: what it had is gone. */
+  readonly isGone: (workerId: string) => Promise<boolean>;
+}
+
+const log = logger("container");
+const removeLogTimeoutMs = 2_000;
+const removeVolumeTimeoutMs = 60_000;
+
 /** What is looked at and cleared away: events, ended containers, volumes. */
-export function housekeepingMethods(): Housekeeping {
-  const absent = () => new ConnectError("not there yet", Code.Unimplemented);
+export function housekeepingMethods(dependencies: HousekeepingDependencies): Housekeeping {
+  const { containers, housekeeping, volumes } = dependencies;
   return {
-    async removeContainer() {
-      throw absent();
+    async removeContainer({ id, force }, context) {
+      const found = await findContainer(containers, workspaceOf(context), id);
+      if (force && !isEnded(found.state)) await stopContainer(dependencies, found, 1, context.signal);
+      await removeOutput(dependencies, await housekeeping.remove(found.id));
+      return { id: found.id };
     },
-    // biome-ignore lint/correctness/useYield: not there yet
-    async *streamEvents() {
-      throw absent();
+    async *streamEvents({ id, since, follow }, context) {
+      const workspaceId = workspaceOf(context);
+      const container = id === "" ? undefined : await findContainer(containers, workspaceId, id);
+      const filter = { workspaceId, containerId: container?.id, since: fromWireTime(since), follow };
+      for await (const event of eventsOf(dependencies, filter, context.signal)) {
+        const { containerId, containerName = "" } = event;
+        yield { containerId, containerName, event: toWireEvent(event) };
+      }
     },
-    async listVolumes() {
-      throw absent();
+    async listVolumes(_, context) {
+      const list = await volumes.list(workspaceOf(context));
+      return {
+        volumes: list.map(({ name, workerId, containerIds, createdAt }) => ({
+          name,
+          workerId,
+          containerIds: [...containerIds],
+          createdAt: timestampFromDate(createdAt),
+        })),
+      };
     },
-    async removeVolume() {
-      throw absent();
+    async removeVolume({ name }, context) {
+      const workspaceId = workspaceOf(context);
+      const { workerId } = await volumes.unused(workspaceId, name);
+      await removeFromWorker(dependencies, { workspaceId, name, workerId }, context.signal);
+      await volumes.forget(workspaceId, name);
+      return {};
     },
   };
+}
+
+/**
+ * Asks a container's worker to remove its output. One that does not answer now asks by itself later on whose output is
+ * nobody's.
+ */
+export async function removeOutput(
+  { workers, findWorker }: Pick<HousekeepingDependencies, "workers" | "findWorker">,
+  { id, workerId }: RemovedContainer,
+): Promise<void> {
+  try {
+    const worker = workerId === undefined ? undefined : await findWorker(workerId);
+    if (worker === undefined) return;
+    await workers.to(worker).removeContainer({ containerId: id }, { timeoutMs: removeLogTimeoutMs });
+  } catch (error) {
+    log.info("the output of a removed container stays on its worker for now", {
+      container: id,
+      worker: workerId,
+      error: messageOf(error),
+    });
+  }
+}
+
+/** What is on the worker goes first: a volume that was forgotten with its content would come back with it. */
+async function removeFromWorker(
+  { workers, findWorker, isGone }: HousekeepingDependencies,
+  {
+    workspaceId,
+    name,
+    workerId,
+  }: { readonly workspaceId: string; readonly name: string; readonly workerId: string },
+  signal: AbortSignal,
+): Promise<void> {
+  const worker: WorkerBoot | undefined = await findWorker(workerId);
+  if (worker === undefined || (await isGone(workerId))) return;
+  try {
+    await workers
+      .to(worker)
+      .removeVolume({ workspaceId, name }, { timeoutMs: removeVolumeTimeoutMs, signal });
+  } catch (error) {
+    if (error instanceof ConnectError && error.code === Code.NotFound) return;
+    if (error instanceof ConnectError && error.code === Code.FailedPrecondition)
+      throw volumeInUse({ name, containerIds: [] });
+    throw workerFailure(error, worker, `removing volume ${name}`, signal);
+  }
 }

@@ -1,35 +1,29 @@
 import { Code, ConnectError, type ServiceImpl } from "@connectrpc/connect";
-import {
-  type ContainerService,
-  Network,
-  type RunContainerRequest,
-} from "../gen/oci_node/v1/container_service_pb.ts";
+import type { ContainerService, RunContainerRequest } from "../gen/oci_node/v1/container_service_pb.ts";
 import { findImage } from "../image/service.ts";
 import type { ImageStore } from "../image/store.ts";
 import { workspaceOf } from "../rpc/authentication.ts";
 import { logger } from "../std/log.ts";
-import { printable } from "../std/printable.ts";
+import { checkOptions } from "./check-options.ts";
 import type { Container } from "./container.ts";
 import { ContainerError } from "./error.ts";
-import { housekeepingMethods } from "./housekeeping-service.ts";
+import { findContainer } from "./find.ts";
+import { type HousekeepingDependencies, housekeepingMethods } from "./housekeeping-service.ts";
 import { interactiveMethods } from "./interactive-service.ts";
 import { fromWireOptions } from "./options-wire-service.ts";
+import { type ContainerPolicies, checkAllowed } from "./policy.ts";
 import { isEnded } from "./state.ts";
-import { type StopDependencies, stopContainer, stopTimeoutMs } from "./stop.ts";
-import type { ContainerStore } from "./store.ts";
+import { stopContainer, stopTimeoutMs } from "./stop.ts";
 import { looksAt } from "./watch.ts";
 import { fromWireNetwork, fromWireTransfer, toWireContainer } from "./wire-service.ts";
-import { type WorkerBoot, type WorkerClients, workerFailure } from "./worker-client.ts";
+import { type WorkerBoot, workerFailure } from "./worker-client.ts";
 
 const log = logger("container");
 const transferTimeoutMs = 2_000;
 
-export interface ContainerServiceDependencies extends StopDependencies {
-  readonly containers: ContainerStore;
-  readonly workers: WorkerClients;
+export interface ContainerServiceDependencies extends HousekeepingDependencies {
   readonly images: ImageStore;
-  /** Whether the operator allows a workspace's containers the host's network. */
-  readonly hostNetworkAllowed: (workspaceId: string) => Promise<boolean>;
+  readonly policyOf: ContainerPolicies;
 }
 
 /** Answers ContainerService for the workspace of the caller. */
@@ -40,7 +34,7 @@ export function containerService(
   const find = (workspaceId: string, id: string) => findContainer(containers, workspaceId, id);
   return {
     ...interactiveMethods(),
-    ...housekeepingMethods(),
+    ...housekeepingMethods(dependencies),
     async runContainer(request, context) {
       const container = await queue(dependencies, workspaceOf(context), request);
       log.info("container queued", { container: container.id, image: container.imageId });
@@ -103,43 +97,16 @@ export function containerService(
   };
 }
 
-/** A container by its id, or by the beginning of one where that is clear. */
-async function findContainer(
-  containers: ContainerStore,
-  workspaceId: string,
-  text: string,
-): Promise<Container> {
-  const exact = await containers.find(text);
-  if (exact?.workspaceId === workspaceId) return exact;
-  const alike =
-    text.length < 3
-      ? []
-      : (await containers.list(workspaceId, { all: true })).filter(({ id }) => id.startsWith(text));
-  const [only] = alike;
-  if (only === undefined || alike.length > 1) {
-    const many = alike.length > 1;
-    throw new ContainerError(
-      "not_found",
-      many ? `${text} could be several containers` : `no container ${printable(text)}`,
-      {
-        next: many ? "Give more of its id." : "List them with `oci-node ps --all`.",
-      },
-    );
-  }
-  return only;
-}
-
 async function queue(
-  { images, containers, hostNetworkAllowed }: ContainerServiceDependencies,
+  { images, containers, policyOf }: ContainerServiceDependencies,
   workspaceId: string,
   request: RunContainerRequest,
 ): Promise<Container> {
-  if (request.network === Network.HOST && !(await hostNetworkAllowed(workspaceId))) {
-    throw new ConnectError(
-      "the operator does not allow this workspace the host's network: set host_network = true for it in the configuration",
-      Code.PermissionDenied,
-    );
-  }
+  const policy = await policyOf(workspaceId);
+  const network = fromWireNetwork(request.network) ?? policy.defaultNetwork;
+  const options = fromWireOptions(request.options);
+  checkOptions(options, network, request.env);
+  checkAllowed(policy, network, options);
   const image = await findImage(images, workspaceId, request.image);
   return await containers.create({
     workspaceId,
@@ -147,9 +114,9 @@ async function queue(
     reference: image.reference,
     command: request.command,
     env: request.env,
-    network: fromWireNetwork(request.network) ?? "none",
+    network,
     eager: request.eager,
-    options: fromWireOptions(request.options),
+    options,
     ...(request.name === "" ? {} : { name: request.name }),
     cpuMillis: request.cpuMillis,
     memoryBytes: Number(request.memoryBytes),

@@ -1,4 +1,5 @@
 import { printable } from "../std/printable.ts";
+import { checkName, checkOptions } from "./check-options.ts";
 import type { NewContainer } from "./container.ts";
 import { ContainerError } from "./error.ts";
 
@@ -14,8 +15,13 @@ const memoryBytesMin = 4 * 1024 * 1024;
  *
  * @throws ContainerError `bad_spec`, without the value of a variable
  */
-export function checkSpec({ command, env, cpuMillis, memoryBytes }: NewContainer): void {
+export function checkSpec(wanted: NewContainer): void {
+  const { command, env, cpuMillis, memoryBytes, name, network, options } = wanted;
+  if (name !== undefined) checkName(name);
+  checkOptions(options, network, env);
+  const entrypoint = options.entrypoint ?? [];
   const variables = Object.entries(env);
+  for (const [at, word] of entrypoint.entries()) checkWord(`word ${at + 1} of the entrypoint`, word);
   for (const [at, word] of command.entries()) checkWord(`argument ${at + 1} of the command`, word);
   for (const [name, value] of variables) {
     if (name === "" || name.includes("=") || name.includes("\0"))
@@ -25,7 +31,7 @@ export function checkSpec({ command, env, cpuMillis, memoryBytes }: NewContainer
       );
     checkWord(`variable ${printable(name, 60)}`, `${name}=${value}`);
   }
-  const all = [...command, ...variables.map(([name, value]) => `${name}=${value}`)];
+  const all = [...entrypoint, ...command, ...variables.map(([name, value]) => `${name}=${value}`)];
   const bytes = all.reduce((sum, word) => sum + Buffer.byteLength(word) + 1, 0);
   if (bytes > allBytesMax) {
     throw badSpec(

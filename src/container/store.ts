@@ -34,7 +34,7 @@ export class ContainerStore {
 
   /**
    * Queues a container (`pending`) and wakes the schedulers. Throws ContainerError `image_not_found`,
-   * `image_not_ready` or `bad_spec`. The image cannot be removed meanwhile.
+   * `image_not_ready`, `name_taken` or `bad_spec`. The image cannot be removed meanwhile.
    */
   async create(wanted: NewContainer): Promise<Container> {
     checkSpec(wanted);
@@ -57,6 +57,17 @@ export class ContainerStore {
   async find(id: string): Promise<Container | undefined> {
     const [row] = await this.#database.query((db) =>
       db.select().from(containers).where(eq(containers.id, id)),
+    );
+    return row === undefined ? undefined : toContainer(row);
+  }
+
+  /** The container of a workspace that has a name. */
+  async named(workspaceId: string, name: string): Promise<Container | undefined> {
+    const [row] = await this.#database.query((db) =>
+      db
+        .select()
+        .from(containers)
+        .where(and(eq(containers.workspaceId, workspaceId), eq(containers.name, name))),
     );
     return row === undefined ? undefined : toContainer(row);
   }
@@ -171,8 +182,22 @@ async function createIn(tx: Queries, wanted: NewContainer): Promise<Container> {
       memoryBytes,
       phases,
     })
+    // Alone the name can be there already: of two that ask for it at once, the second waits and is told.
+    .onConflictDoNothing({ target: [containers.workspaceId, containers.name] })
     .returning();
-  if (row === undefined) throw unknownContainer(id);
+  if (row === undefined) throw await nameTaken(tx, workspaceId, name ?? "");
   await notify(tx, "container_pending", id);
   return observeIn(tx, row, { events: [{ kind: "state", message: "pending", fields: { to: "pending" } }] });
+}
+
+async function nameTaken(tx: Queries, workspaceId: string, name: string): Promise<ContainerError> {
+  const [holder] = await tx
+    .select({ id: containers.id, state: containers.state })
+    .from(containers)
+    .where(and(eq(containers.workspaceId, workspaceId), eq(containers.name, name)));
+  const which =
+    holder === undefined ? "another container" : `container ${holder.id}, which is ${holder.state},`;
+  return new ContainerError("name_taken", `${which} has the name ${name} already`, {
+    next: `Choose another name, or remove that one: oci-node rm ${name}`,
+  });
 }

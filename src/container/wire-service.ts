@@ -78,6 +78,10 @@ export function fromWireTransfer(transfer: WireTransfer): ImageTransfer {
   };
 }
 
+export function toWireEvent({ at, kind, message, fields }: ContainerEvent) {
+  return { at: timestampFromDate(at), kind, message, fields: { ...fields } };
+}
+
 /** A container as clients see it; its environment is not shown. */
 export function toWireContainer(container: Container, events: readonly ContainerEvent[] = []): WireContainer {
   return create(ContainerSchema, {
@@ -98,12 +102,7 @@ export function toWireContainer(container: Container, events: readonly Container
     phases: Object.entries(container.phases)
       .sort(([, a], [, b]) => a.getTime() - b.getTime())
       .map(([name, at]) => ({ name, at: timestampFromDate(at) })),
-    events: events.map((event) => ({
-      at: timestampFromDate(event.at),
-      kind: event.kind,
-      message: event.message,
-      fields: { ...event.fields },
-    })),
+    events: events.map(toWireEvent),
     ...(container.transfer === undefined ? {} : { transfer: toWireTransfer(container.transfer) }),
     ...(container.imageCredential === undefined
       ? {}

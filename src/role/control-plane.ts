@@ -8,7 +8,9 @@ import { loadCertificates } from "../cluster/certificate.ts";
 import { ControlPlaneIdentity } from "../cluster/control-plane-identity.ts";
 import { WorkerIdentityStore } from "../cluster/identity-store.ts";
 import type { Config } from "../config.ts";
+import { HousekeepingStore } from "../container/housekeeping-store.ts";
 import { ContainerStore } from "../container/store.ts";
+import { VolumeStore } from "../container/volume-store.ts";
 import { WorkerClients } from "../container/worker-client.ts";
 import type { DefaultProvider, ProvidersOf } from "../credential/issuer.ts";
 import { Database } from "../db/database.ts";
@@ -59,6 +61,8 @@ export interface ControlPlane {
   readonly secretHealth: SecretHealthParts;
   readonly images: ImageStore;
   readonly containers: ContainerStore;
+  readonly housekeeping: HousekeepingStore;
+  readonly volumes: VolumeStore;
   readonly scheduling: SchedulerStore;
   readonly formerWorkers: FormerWorkerStore;
   readonly workerClients: WorkerClients;
@@ -162,6 +166,8 @@ export async function openControlPlane(
       secretHealth,
       images: new ImageStore(database),
       containers: new ContainerStore(database),
+      housekeeping: new HousekeepingStore(database),
+      volumes: new VolumeStore(database),
       scheduling: new SchedulerStore(database),
       formerWorkers: new FormerWorkerStore(database),
       rotation: { ring, keys, rows: new WrappedRowStore(database), processes },

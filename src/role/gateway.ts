@@ -40,6 +40,7 @@ import { MetricsEndpoint } from "./metrics-endpoint.ts";
 import { createIdentitiesFor } from "./providers.ts";
 import { serveTenants } from "./tenants.ts";
 import { answerWellKnown } from "./well-known.ts";
+import { containerPolicies } from "./workspace-policy.ts";
 
 export const gatewayPort = 7070;
 
@@ -58,7 +59,7 @@ export async function startGateway(
   const { images, containers, scheduling, tokens, vault, workerClients, secretHealth } = plane;
   const changes = new ContainerChanges();
   const subscription = await containers.subscribe(
-    (id) => changes.announce(id),
+    (id, workspaceId) => changes.announce(id, workspaceId),
     () => changes.announce(undefined),
   );
   const { cache_quota: quotaBytes } = config.worker;
@@ -134,7 +135,10 @@ export async function startGateway(
         containerService({
           ...stopping,
           images,
-          hostNetworkAllowed: async (workspaceId) => (await plane.policies(workspaceId)).host_network,
+          housekeeping: plane.housekeeping,
+          volumes: plane.volumes,
+          policyOf: containerPolicies(plane.policies),
+          isGone: async (id) => ((await scheduling.worker(id))?.state ?? "revoked") === "revoked",
         }),
       );
     },

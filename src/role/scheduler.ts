@@ -68,7 +68,13 @@ export async function startScheduler(config: Config, plane: ControlPlane): Promi
       );
       router.service(
         SchedulerService,
-        schedulerService({ ...attaching, images, store: scheduling, containers }),
+        schedulerService({
+          ...attaching,
+          images,
+          store: scheduling,
+          containers,
+          housekeeping: plane.housekeeping,
+        }),
       );
     },
   });

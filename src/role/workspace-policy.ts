@@ -1,5 +1,6 @@
 import type { Config, WorkspaceSettings } from "../config.ts";
 import { workspaceSettings } from "../config.ts";
+import type { ContainerPolicies } from "../container/policy.ts";
 import type { WorkspaceStore } from "../secret/workspace-store.ts";
 
 /** What the operator allows a workspace. */
@@ -20,5 +21,18 @@ export function workspacePolicies(
     const name = names.get(workspaceId) ?? (await workspaces.get(workspaceId)).name;
     names.set(workspaceId, name);
     return { name, ...workspaceSettings(config, name) };
+  };
+}
+
+/** What of it holds for containers. */
+export function containerPolicies(policies: WorkspacePolicies): ContainerPolicies {
+  return async (workspaceId) => {
+    const { host_network, default_network, host_paths, publish } = await policies(workspaceId);
+    return {
+      hostNetwork: host_network,
+      defaultNetwork: default_network,
+      hostPaths: host_paths,
+      publish,
+    };
   };
 }

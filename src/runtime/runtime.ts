@@ -128,6 +128,12 @@ export class Runtime {
     if (isContainerId(id)) await removeLogFiles(containerPaths(this.#host.paths, id));
   }
 
+  /** The containers whose logs are here. */
+  async logged(): Promise<string[]> {
+    const names = await readdir(this.#host.paths.logs);
+    return [...new Set(names.map((name) => name.replace(/\.log.*$/, "")))].filter(isContainerId);
+  }
+
   /** Stops watching; the containers run on, and the `exited` of those that run stays pending. */
   close(): void {
     this.#host.exits.close();

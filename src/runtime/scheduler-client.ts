@@ -60,6 +60,15 @@ export interface Heartbeat {
   readonly cpuMillisUsed: number;
   readonly memoryBytesUsed: number;
   readonly containerIds: readonly string[];
+  /** Of containers that it holds no more, but whose output it has. */
+  readonly outputIds: readonly string[];
+}
+
+export interface HeartbeatAnswer {
+  /** Containers that are not this worker's, or have ended. */
+  readonly remove: readonly string[];
+  /** Of those with output, whom nobody knows any more. */
+  readonly forgotten: readonly string[];
 }
 
 /** The worker's place in the cluster: what it calls with. */
@@ -118,8 +127,8 @@ export class SchedulerClient {
     return response.heartbeatIntervalMs;
   }
 
-  /** One heartbeat, not repeated. Returns the containers to remove; registers again where that is asked. */
-  async heartbeat(beat: Heartbeat): Promise<readonly string[]> {
+  /** One heartbeat, not repeated; registers again where that is asked. */
+  async heartbeat(beat: Heartbeat): Promise<HeartbeatAnswer> {
     const { workerId, bootNonce } = this.#facts;
     const request = {
       workerId,
@@ -127,6 +136,7 @@ export class SchedulerClient {
       cpuMillisUsed: beat.cpuMillisUsed,
       memoryBytesUsed: BigInt(beat.memoryBytesUsed),
       containerIds: [...beat.containerIds],
+      outputContainerIds: [...beat.outputIds],
     };
     const response = await this.#client
       .heartbeat(request, { timeoutMs: callTimeoutMs, signal: this.#signal })
@@ -134,7 +144,7 @@ export class SchedulerClient {
         throw this.#noteRevoked(error);
       });
     if (response.registerAgain) await this.register();
-    return response.removeContainerIds;
+    return { remove: response.removeContainerIds, forgotten: response.forgottenContainerIds };
   }
 
   /** Reports, whatever it takes. False: the scheduler says that the container is not this worker's (any more). */

@@ -41,8 +41,9 @@ export function workerService(
       }
     },
     ...interactiveMethods(),
-    async removeContainer() {
-      throw new ConnectError("not there yet", Code.Unimplemented);
+    async removeContainer({ containerId }) {
+      await worker.removeOutput(containerId);
+      return {};
     },
     async drainContainer() {
       throw new ConnectError("not there yet", Code.Unimplemented);

@@ -13,6 +13,7 @@ import {
 } from "./held-container.ts";
 import type { ImageUser } from "./image-access.ts";
 import { beginMounting, type MountRequest } from "./image-mounting.ts";
+import { OutputReview } from "./output-review.ts";
 import { PreparedMounts } from "./prepared-mounts.ts";
 import type { SchedulerClient } from "./scheduler-client.ts";
 import type { LogChunk } from "./spec.ts";
@@ -71,14 +72,17 @@ export class Worker {
 
   /** Beats every `intervalMs` until {@link close}. */
   startHeartbeat(client: SchedulerClient, intervalMs: number): void {
+    const output = new OutputReview(this.#dependencies.runtime, (id) => this.#held.has(id));
     const beat = async () => {
       const held = [...this.#held.values()];
-      const remove = await client.heartbeat({
+      const { remove, forgotten } = await client.heartbeat({
         cpuMillisUsed: held.reduce((sum, container) => sum + container.cpuMillis, 0),
         memoryBytesUsed: held.reduce((sum, container) => sum + container.memoryBytes, 0),
         containerIds: held.map(({ id }) => id),
+        outputIds: await output.next(),
       });
       for (const id of remove) void this.#held.get(id)?.stop(1);
+      await output.remove(forgotten);
     };
     this.#heartbeat = setInterval(() => {
       beat().catch((error) => log.warn("a heartbeat was not answered", { error: messageOf(error) }));
@@ -132,6 +136,12 @@ export class Worker {
         .status()
         .filter((mount) => mount.workspace === workspaceId && mount.manifestDigest === manifestDigest),
     };
+  }
+
+  /** Removes a container's output, and what else there may be of one that is known to have ended. */
+  async removeOutput(id: string): Promise<void> {
+    await this.#held.get(id)?.stop(1);
+    await this.#dependencies.runtime.removeLog(id);
   }
 
   logs(id: string, follow: boolean, signal: AbortSignal): AsyncIterable<LogChunk> {

@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { HandlerContext } from "@connectrpc/connect";
 import { eq } from "drizzle-orm";
+import { HousekeepingStore } from "../container/housekeeping-store.ts";
 import { ContainerStore } from "../container/store.ts";
 import { fromWireTime } from "../container/wire-service.ts";
 import { marshalCredentials } from "../credential/marshal.ts";
@@ -48,6 +49,7 @@ beforeAll(async () => {
   service = schedulerService({
     store,
     containers,
+    housekeeping: new HousekeepingStore(database),
     images: new ImageStore(database),
     vault,
     registry: { mintPull: async () => minted, mintedPull: () => undefined },

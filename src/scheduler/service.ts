@@ -4,6 +4,7 @@ import { revokedError } from "../cluster/error.ts";
 import type { Container, Phases } from "../container/container.ts";
 import { toWireImageCredential } from "../container/credential-wire-service.ts";
 import { ContainerError } from "../container/error.ts";
+import type { HousekeepingStore } from "../container/housekeeping-store.ts";
 import { fromWirePort } from "../container/options-wire-service.ts";
 import { type ContainerState, isEnded } from "../container/state.ts";
 import type { ContainerStore } from "../container/store.ts";
@@ -26,18 +27,20 @@ import type { SchedulerStore } from "./store.ts";
 import type { Worker } from "./worker.ts";
 
 const log = logger("scheduler");
+const outputIdsMax = 500;
 
 export interface SchedulerServiceDependencies extends AttachDependencies {
   readonly store: SchedulerStore;
   readonly images: ImageStore;
   readonly containers: ContainerStore;
+  readonly housekeeping: Pick<HousekeepingStore, "unknown">;
 }
 
 /** Answers SchedulerService to workers. */
 export function schedulerService(
   dependencies: SchedulerServiceDependencies,
 ): ServiceImpl<typeof SchedulerService> {
-  const { store, containers } = dependencies;
+  const { store, containers, housekeeping } = dependencies;
   return {
     async fetchCode() {
       throw new ConnectError("not there yet", Code.Unimplemented);
@@ -65,10 +68,14 @@ export function schedulerService(
       await recoverContainers(containers, gone, "its worker restarted and the container was gone");
       return { heartbeatIntervalMs };
     },
-    async heartbeat({ workerId, bootNonce, cpuMillisUsed, memoryBytesUsed, containerIds }) {
+    async heartbeat(request) {
+      const { workerId, bootNonce, cpuMillisUsed, memoryBytesUsed, containerIds } = request;
       const used = { cpuMillis: cpuMillisUsed, memoryBytes: Number(memoryBytesUsed) };
       if (!(await store.heartbeat(workerId, bootNonce, used))) return { registerAgain: true };
-      return { removeContainerIds: await notItsOwn(containers, workerId, containerIds) };
+      return {
+        removeContainerIds: await notItsOwn(containers, workerId, containerIds),
+        forgottenContainerIds: await housekeeping.unknown(request.outputContainerIds.slice(0, outputIdsMax)),
+      };
     },
     async reportContainer(request) {
       await bootOf(store, request);

@@ -111,12 +111,13 @@ export const walkRequests: WalkTable = {
     watchContainer: endedOnly,
     streamLogs: endedOnly,
     killContainer: endedOnly,
-    removeContainer: endedOnly,
+    // It lives.
+    removeContainer: ({ running }) => [{ body: { id: running }, own: "failed_precondition" }],
     execContainer: nothing,
     attachContainer: nothing,
-    streamEvents: nothing,
+    streamEvents: ({ ended }) => [{ body: { id: ended } }, { body: {}, ...same }],
     listVolumes: nothing,
-    removeVolume: nothing,
+    removeVolume: ({ workspace }) => [{ body: { name: `data-of-${workspace}` }, own: "not_found" }],
   },
   "oci_node.v1.EndpointService": {
     deployEndpoint: nothing,
