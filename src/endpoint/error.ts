@@ -6,7 +6,8 @@ export type EndpointErrorCode =
   | "code_missing"
   | "code_too_large"
   | "code_refused"
-  | "conflict";
+  | "conflict"
+  | "busy";
 
 /** An endpoint or its code that cannot be had as asked. */
 export class EndpointError extends CodedError<EndpointErrorCode> {

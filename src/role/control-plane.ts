@@ -8,6 +8,7 @@ import { loadCertificates } from "../cluster/certificate.ts";
 import { ControlPlaneIdentity } from "../cluster/control-plane-identity.ts";
 import { WorkerIdentityStore } from "../cluster/identity-store.ts";
 import type { Config } from "../config.ts";
+import { CodeStore } from "../container/code-store.ts";
 import { HousekeepingStore } from "../container/housekeeping-store.ts";
 import { ContainerStore } from "../container/store.ts";
 import { VolumeStore } from "../container/volume-store.ts";
@@ -63,6 +64,7 @@ export interface ControlPlane {
   readonly containers: ContainerStore;
   readonly housekeeping: HousekeepingStore;
   readonly volumes: VolumeStore;
+  readonly codes: CodeStore;
   readonly scheduling: SchedulerStore;
   readonly formerWorkers: FormerWorkerStore;
   readonly workerClients: WorkerClients;
@@ -168,6 +170,7 @@ export async function openControlPlane(
       containers: new ContainerStore(database),
       housekeeping: new HousekeepingStore(database),
       volumes: new VolumeStore(database),
+      codes: new CodeStore(database),
       scheduling: new SchedulerStore(database),
       formerWorkers: new FormerWorkerStore(database),
       rotation: { ring, keys, rows: new WrappedRowStore(database), processes },

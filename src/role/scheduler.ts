@@ -19,6 +19,7 @@ import { Throttle } from "../rpc/throttle.ts";
 import { SchedulerLoop } from "../scheduler/loop.ts";
 import { schedulerService } from "../scheduler/service.ts";
 import { logger } from "../std/log.ts";
+import { Rounds } from "../std/rounds.ts";
 import type { ControlPlane } from "./control-plane.ts";
 import { listenAddress } from "./listening.ts";
 
@@ -26,6 +27,9 @@ export const schedulerPort = 7071;
 
 const log = logger("scheduler");
 const cleartextEveryMs = 10 * 60_000;
+const codeSweepEveryMs = 3_600_000;
+/** Uploaded code that nothing has used for so long goes. */
+const codeUnusedMs = 24 * 3_600_000;
 
 /** The role that gives queued containers to workers, with their credentials. */
 export interface Scheduler {
@@ -74,6 +78,7 @@ export async function startScheduler(config: Config, plane: ControlPlane): Promi
           store: scheduling,
           containers,
           housekeeping: plane.housekeeping,
+          codes: plane.codes,
         }),
       );
     },
@@ -95,11 +100,16 @@ export async function startScheduler(config: Config, plane: ControlPlane): Promi
   );
   const alerting = new AlertLoop(alerts, deliveries, () => delivering.wake());
   secretHealth.monitor.onTransition(async () => alerting.wake());
+  const codeSweeps = new Rounds("code", codeSweepEveryMs, async () => {
+    const swept = await plane.codes.sweep(codeUnusedMs);
+    if (swept > 0) log.info("removed code that no deployment uses", { archives: swept });
+  });
   const healthLoop = await HealthLoop.start({ ...secretHealth, holder: randomUUID() });
   return {
     server,
     async close() {
       await healthLoop.close();
+      await codeSweeps.close();
       await alerting.close();
       await delivering.close();
       await loop.close();

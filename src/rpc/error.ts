@@ -145,6 +145,7 @@ const scheduler: Record<SchedulerErrorCode, Code> = {
   unknown_worker: Code.NotFound,
   stale_boot: Code.FailedPrecondition,
   not_its_container: Code.PermissionDenied,
+  no_code: Code.NotFound,
   worker_unreachable: Code.Unavailable,
   network_not_allowed: Code.PermissionDenied,
 };
@@ -189,6 +190,7 @@ const endpoint: Record<EndpointErrorCode, Code> = {
   code_too_large: Code.InvalidArgument,
   code_refused: Code.InvalidArgument,
   conflict: Code.Aborted,
+  busy: Code.ResourceExhausted,
 };
 
 const db: Record<DbErrorCode, Code> = {

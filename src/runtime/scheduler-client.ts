@@ -18,6 +18,7 @@ import { messageOf } from "../std/error.ts";
 import { logger } from "../std/log.ts";
 import type { TlsIdentity } from "../std/tls-identity.ts";
 import { sleep } from "../std/wait.ts";
+import { RuntimeError } from "./error.ts";
 import type { ImageAccess, ImageUser } from "./image-access.ts";
 
 const log = logger("worker");
@@ -224,19 +225,42 @@ export class SchedulerClient {
     }
   }
 
+  /**
+   * A piece of the code of a container that runs here, from 0, with how many there are; as often as it takes while the
+   * scheduler is away.
+   * @throws RuntimeError `code` when it gives none
+   */
+  async fetchCode(
+    containerId: string,
+    sha256: string,
+    position: number,
+    signal: AbortSignal,
+  ): Promise<{ readonly data: Uint8Array; readonly pieces: number }> {
+    const { workerId, bootNonce } = this.#facts;
+    const either = AbortSignal.any([signal, this.#signal]);
+    const request = { workerId, bootNonce, containerId, sha256, position };
+    const call = () => this.#client.fetchCode(request, { timeoutMs: callTimeoutMs, signal: either });
+    try {
+      return await this.#persist("code", call, either);
+    } catch (error) {
+      signal.throwIfAborted();
+      throw noCode(ConnectError.from(error));
+    }
+  }
+
   /** Tries again what may pass; what the scheduler refuses is thrown. */
-  async #persist<T>(what: string, call: () => Promise<T>): Promise<T> {
+  async #persist<T>(what: string, call: () => Promise<T>, signal = this.#signal): Promise<T> {
     for (let delayMs = retryFirstMs; ; delayMs = Math.min(retryMostMs, delayMs * 2)) {
       try {
         return await call();
       } catch (error) {
         const failure = ConnectError.from(this.#noteRevoked(error));
         const { code, rawMessage } = failure;
-        if (this.#signal.aborted) throw error;
+        if (signal.aborted) throw error;
         if (clusterErrorOf(error)?.code === "not_joined") await this.#joinAgain(what);
         else if (!mayPass(failure)) throw error;
         log.warn("the scheduler does not answer", { what, code: Code[code], error: rawMessage });
-        await sleep(delayMs, this.#signal);
+        await sleep(delayMs, signal);
       }
     }
   }
@@ -303,6 +327,15 @@ function noAccess(error: ConnectError): CredentialError {
     `the scheduler gives no credential for the image now (${Code[code]})`,
     { next: "Check that the scheduler runs and that this worker reaches it; it is asked again by itself." },
   );
+}
+
+function noCode(error: ConnectError): RuntimeError {
+  const { code, rawMessage } = error;
+  const [detail] = error.findDetails(ErrorDetailSchema);
+  const why = detail === undefined ? `the scheduler does not give it (${Code[code]})` : rawMessage;
+  return new RuntimeError("code", `the code could not be fetched: ${why}`, {
+    next: detail?.next || undefined,
+  });
 }
 
 /** The rooms whose errors are about the credential. */

@@ -4,6 +4,7 @@ export type SchedulerErrorCode =
   | "unknown_worker"
   | "stale_boot"
   | "not_its_container"
+  | "no_code"
   | "worker_unreachable"
   | "network_not_allowed";
 

@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { HandlerContext } from "@connectrpc/connect";
 import { eq } from "drizzle-orm";
+import { CodeStore } from "../container/code-store.ts";
 import { HousekeepingStore } from "../container/housekeeping-store.ts";
 import { ContainerStore } from "../container/store.ts";
 import { fromWireTime } from "../container/wire-service.ts";
@@ -47,6 +48,7 @@ beforeAll(async () => {
   store = new SchedulerStore(database);
   containers = new ContainerStore(database);
   service = schedulerService({
+    codes: new CodeStore(database),
     store,
     containers,
     housekeeping: new HousekeepingStore(database),

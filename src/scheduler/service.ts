@@ -1,6 +1,6 @@
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
-import { Code, ConnectError, type ServiceImpl } from "@connectrpc/connect";
-import { revokedError } from "../cluster/error.ts";
+import type { ServiceImpl } from "@connectrpc/connect";
+import type { CodeStore } from "../container/code-store.ts";
 import type { Container, Phases } from "../container/container.ts";
 import { toWireImageCredential } from "../container/credential-wire-service.ts";
 import { ContainerError } from "../container/error.ts";
@@ -20,11 +20,12 @@ import type { ImageStore } from "../image/store.ts";
 import { badRequest } from "../rpc/request-json.ts";
 import { logger } from "../std/log.ts";
 import { type AttachDependencies, attachCredentials } from "./attach.ts";
+import { bootOf } from "./boot.ts";
+import { codeMethods } from "./code-service.ts";
 import { SchedulerError } from "./error.ts";
 import { heartbeatIntervalMs } from "./loop.ts";
 import { recoverContainers } from "./recovery.ts";
 import type { SchedulerStore } from "./store.ts";
-import type { Worker } from "./worker.ts";
 
 const log = logger("scheduler");
 const outputIdsMax = 500;
@@ -34,6 +35,7 @@ export interface SchedulerServiceDependencies extends AttachDependencies {
   readonly images: ImageStore;
   readonly containers: ContainerStore;
   readonly housekeeping: Pick<HousekeepingStore, "unknown">;
+  readonly codes: Pick<CodeStore, "piece">;
 }
 
 /** Answers SchedulerService to workers. */
@@ -42,9 +44,7 @@ export function schedulerService(
 ): ServiceImpl<typeof SchedulerService> {
   const { store, containers, housekeeping } = dependencies;
   return {
-    async fetchCode() {
-      throw new ConnectError("not there yet", Code.Unimplemented);
-    },
+    ...codeMethods(dependencies),
     async registerWorker(request) {
       assertAddress(request.address);
       await store.register({
@@ -119,19 +119,6 @@ function assertAddress(address: string): void {
     "a worker's address is https://HOST:PORT",
     "Set worker.listen to this host's own address.",
   );
-}
-
-/** The worker, when this boot of it is the one that is known. */
-async function bootOf(
-  store: SchedulerStore,
-  { workerId, bootNonce }: { readonly workerId: string; readonly bootNonce: string },
-): Promise<Worker> {
-  const worker = await store.worker(workerId);
-  if (worker?.state === "revoked") throw revokedError(workerId, worker.name);
-  if (worker !== undefined && worker.bootNonce === bootNonce) return worker;
-  throw new SchedulerError("stale_boot", `worker ${workerId} registered again meanwhile`, {
-    next: "The worker registers again by itself.",
-  });
 }
 
 /** The container, when this attempt of it is the worker's and has not ended: others get no credentials. */
