@@ -93,9 +93,17 @@ export async function bindVolumesIn(
   if (names.length === 0) return true;
   // Each in the same order, so that two placements wait for each other and not in a circle.
   const values = [...names].sort().map((name) => ({ workspaceId, name, workerId }));
-  await tx.insert(volumes).values(values).onConflictDoNothing();
+  const made = await tx
+    .insert(volumes)
+    .values(values)
+    .onConflictDoNothing()
+    .returning({ name: volumes.name });
   const bound = await volumeWorkersIn(tx, workspaceId, names);
-  return names.every((name) => bound.get(name) === workerId);
+  if (names.every((name) => bound.get(name) === workerId)) return true;
+  const inVain = made.map(({ name }) => name);
+  if (inVain.length > 0)
+    await tx.delete(volumes).where(and(eq(volumes.workspaceId, workspaceId), inArray(volumes.name, inVain)));
+  return false;
 }
 
 /** The containers of a workspace that have not ended and have volumes with names. */

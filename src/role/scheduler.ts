@@ -91,6 +91,7 @@ export async function startScheduler(config: Config, plane: ControlPlane): Promi
     containers,
     images,
     workers: workerClients,
+    workspaceNameOf: async (workspaceId) => (await plane.policies(workspaceId)).name,
   });
   const { alerts, deliveries, vault: webhookVault } = plane.alerting;
   const delivering = new DeliveryLoop(

@@ -109,6 +109,7 @@ beforeAll(async () => {
     images: new ImageStore(database),
     vault,
     workers: new WorkerClients(() => controlPlane),
+    workspaceNameOf: async (id) => (id === workspaceId ? "w" : "other"),
     registry: {
       mintPull: ({ repository }: Reference, _, signal) =>
         waitFor(registries[repository]?.() ?? Promise.resolve(undefined), signal),
@@ -184,7 +185,9 @@ test("a container is handed over with what was minted, and its row and events sa
   const id = await queued("team/app");
   await dispatcher.round();
   await dispatcher.idle();
-  expect(taken).toMatchObject([{ containerId: id, imageCredential: { scope: "pull team/app" } }]);
+  expect(taken).toMatchObject([
+    { containerId: id, workspaceName: "w", imageCredential: { scope: "pull team/app" } },
+  ]);
   expect(taken[0]?.imageCredential?.delivery).toBe(CredentialDelivery.MINTED);
   const row = await containers.find(id);
   expect(row).toMatchObject({

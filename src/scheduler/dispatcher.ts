@@ -13,6 +13,7 @@ import { logger } from "../std/log.ts";
 import { type AttachDependencies, type AttachedCredentials, attachCredentials } from "./attach.ts";
 import { announce, type HandOverFailure, handOver, retract } from "./hand-over-client.ts";
 import { place } from "./place.ts";
+import { placedVolumes } from "./placed-volumes.ts";
 import type { SchedulerStore } from "./store.ts";
 import { isCertified, type Worker } from "./worker.ts";
 
@@ -35,6 +36,8 @@ export interface DispatcherDependencies extends AttachDependencies {
   readonly containers: ContainerStore;
   readonly images: ImageStore;
   readonly workers: WorkerClients;
+  /** What its workers' own configuration calls a workspace. */
+  readonly workspaceNameOf: (workspaceId: string) => Promise<string>;
 }
 
 /** Takes queued containers, chooses a worker for each, and hands them over with their credentials. */
@@ -96,13 +99,15 @@ export class Dispatcher {
       return;
     }
     const image = await images.get(container.workspaceId, container.imageId);
-    const workers = (await store.workers()).filter((worker) => this.#isReady(worker));
+    const known = await store.workers();
+    const workers = known.filter((worker) => this.#isReady(worker));
     const placement = place(
       {
         cpuMillis: container.cpuMillis,
         memoryBytes: container.memoryBytes,
         platform: image.platform,
         manifestDigest: image.manifestDigest,
+        volumes: await placedVolumes(store, container, known),
       },
       workers.map((worker) => ({
         ...worker,
@@ -212,7 +217,7 @@ export class Dispatcher {
     worker: Worker,
     attached: AttachedCredentials,
   ): Promise<HandOverFailure | undefined> {
-    const { containers, store, workers } = this.#dependencies;
+    const { containers, store, workers, workspaceNameOf } = this.#dependencies;
     const { credential, absentReason } = attached;
     const { secretName: secret, secretVersion, identity, delivery, validUntil } = credential;
     const told = {
@@ -232,7 +237,8 @@ export class Dispatcher {
     // It may have been revoked, or started again, while the credential was being asked for.
     if (!(await store.takes(worker.id, worker.bootNonce)))
       return { message: "it counts no more, or has started again" };
-    const failure = await handOver(workers.to(worker), container, image, attached);
+    const workspaceName = await workspaceNameOf(container.workspaceId);
+    const failure = await handOver(workers.to(worker), container, image, attached, workspaceName);
     if (failure !== undefined) return failure;
     const seen = { imageCredential: credential, events };
     await containers.observe(container.id, expected, seen).catch(passOverIfGone);

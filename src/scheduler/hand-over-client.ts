@@ -45,11 +45,13 @@ export async function handOver(
   container: Container,
   image: Image,
   attached: AttachedCredentials,
+  workspaceName: string,
 ): Promise<HandOverFailure | undefined> {
   const request = {
     containerId: container.id,
     attempt: container.attempt,
     workspaceId: container.workspaceId,
+    workspaceName,
     imageId: image.id,
     imageReference: referenceOf(image),
     manifestDigest: image.manifestDigest,

@@ -1,11 +1,12 @@
 import { expect, test } from "bun:test";
-import { type Candidate, type Demand, place } from "./place.ts";
+import { type Candidate, type Demand, type PlacedVolume, place } from "./place.ts";
 
 const demand: Demand = {
   cpuMillis: 500,
   memoryBytes: 100,
   platform: "linux/amd64",
   manifestDigest: "sha256:a",
+  volumes: [],
 };
 
 function worker(id: string, changes: Partial<Candidate> = {}): Candidate {
@@ -61,4 +62,45 @@ test("prefers the worker that stays the least loaded, then the fewer containers,
     workerId: "w2",
   });
   expect(place(demand, [worker("w2"), worker("w1")])).toEqual({ kind: "placed", workerId: "w1" });
+});
+
+const volume = (name: string, workerId: string, state: PlacedVolume["worker"] = "there"): PlacedVolume => ({
+  name,
+  workerId,
+  worker: state,
+});
+
+test("places a container where its volumes are, and waits while that worker is away or full", () => {
+  const warm = worker("w2", { manifestDigests: new Set(["sha256:a"]) });
+  const with1 = { ...demand, volumes: [volume("data", "w1"), volume("more", "w1")] };
+  expect(place(with1, [worker("w1", { containers: 9 }), warm])).toEqual({ kind: "placed", workerId: "w1" });
+  for (const ready of [[], [warm]])
+    expect(place(with1, ready)).toEqual({
+      kind: "wait",
+      reason: "its volume data is on worker w1, which is away",
+    });
+  expect(place(with1, [worker("w1", { cpuMillisUsed: 1800 }), warm])).toEqual({
+    kind: "wait",
+    reason: "its volume data is on worker w1, which is full",
+  });
+});
+
+test("says what can never be of volumes, and what to do", () => {
+  const workers = [worker("w1"), worker("w2")];
+  const told = (change: Partial<Demand>) => {
+    const placement = place({ ...demand, ...change }, workers);
+    return placement.kind === "impossible" ? placement.reason : placement.kind;
+  };
+  expect(told({ volumes: [volume("a", "w1"), volume("b", "w2")] })).toBe(
+    "its volumes a and b are on different workers, w1 and w2: use those of one",
+  );
+  expect(told({ volumes: [volume("a", "w9", "gone")] })).toContain(
+    "revoked: give it up with `oci-node volume rm a`",
+  );
+  expect(told({ volumes: [volume("a", "w1")], memoryBytes: 5000 })).toBe(
+    "its volume a is on worker w1, which has not as much CPU and memory as the container asks for",
+  );
+  expect(told({ volumes: [volume("a", "w1")], platform: "linux/arm64" })).toContain(
+    "does not run linux/arm64",
+  );
 });

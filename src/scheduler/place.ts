@@ -5,6 +5,15 @@ export interface Demand {
   /** `linux/amd64`: a worker of another platform cannot run it. */
   readonly platform: string;
   readonly manifestDigest: string;
+  /** Those of its volumes that are on a worker already. */
+  readonly volumes: readonly PlacedVolume[];
+}
+
+/** A volume with a name, and how the worker is that has it. `gone`: it counts no more, and never will. */
+export interface PlacedVolume {
+  readonly name: string;
+  readonly workerId: string;
+  readonly worker: "there" | "gone";
 }
 
 /** A worker as placement sees it. */
@@ -27,30 +36,58 @@ export type Placement =
 
 /**
  * Chooses a worker: one that has room, of the right platform; among those one that has the image, then the one that
- * stays the least loaded, then the smallest id. Pure: the same input gives the same answer.
+ * stays the least loaded, then the smallest id. With a volume it is the worker that has that, and no other. Pure: the same input
+ * gives the same answer.
  *
  * `impossible` means that no worker, even idle, could ever take it; `wait` that none can now.
  */
-export function place(demand: Demand, workers: readonly Candidate[]): Placement {
-  if (workers.length === 0) return { kind: "wait", reason: "no worker is ready" };
-  const suited = workers.filter((worker) => samePlatform(worker.platform, demand.platform));
-  if (suited.length === 0) {
-    return { kind: "impossible", reason: `no worker runs ${demand.platform}` };
+export function place(demand: Demand, ready: readonly Candidate[]): Placement {
+  const never = refusal(demand.volumes);
+  if (never !== undefined) return { kind: "impossible", reason: never };
+  const [volume] = demand.volumes;
+  if (volume === undefined) {
+    if (ready.length === 0) return { kind: "wait", reason: "no worker is ready" };
+    return choose(demand, ready, { runsNot: "no worker runs", hasNot: "no worker has", all: "every worker" });
   }
+  const its = ready.filter(({ id }) => id === volume.workerId);
+  const where = `its volume ${volume.name} is on worker ${volume.workerId}, which`;
+  if (its.length === 0) return { kind: "wait", reason: `${where} is away` };
+  return choose(demand, its, { runsNot: `${where} does not run`, hasNot: `${where} has not`, all: where });
+}
+
+function choose(
+  demand: Demand,
+  workers: readonly Candidate[],
+  told: { readonly runsNot: string; readonly hasNot: string; readonly all: string },
+): Placement {
+  const suited = workers.filter((worker) => samePlatform(worker.platform, demand.platform));
+  if (suited.length === 0) return { kind: "impossible", reason: `${told.runsNot} ${demand.platform}` };
   const large = suited.filter(
     (worker) => worker.cpuMillis >= demand.cpuMillis && worker.memoryBytes >= demand.memoryBytes,
   );
   if (large.length === 0) {
-    return { kind: "impossible", reason: "no worker has as much CPU and memory as the container asks for" };
+    const reason = `${told.hasNot} as much CPU and memory as the container asks for`;
+    return { kind: "impossible", reason };
   }
   const free = large.filter(
     (worker) =>
       worker.cpuMillis - worker.cpuMillisUsed >= demand.cpuMillis &&
       worker.memoryBytes - worker.memoryBytesUsed >= demand.memoryBytes,
   );
-  if (free.length === 0) return { kind: "wait", reason: "every worker is full" };
+  if (free.length === 0) return { kind: "wait", reason: `${told.all} is full` };
   const [best] = [...free].sort((a, b) => compare(a, b, demand));
   return { kind: "placed", workerId: (best as Candidate).id };
+}
+
+/** Why there can be no worker for a container with these volumes. */
+function refusal(volumes: readonly PlacedVolume[]): string | undefined {
+  const [first] = volumes;
+  const other = volumes.find(({ workerId }) => workerId !== first?.workerId);
+  const gone = volumes.find(({ worker }) => worker === "gone");
+  if (gone !== undefined)
+    return `its volume ${gone.name} was on worker ${gone.workerId}, which is revoked: give it up with \`oci-node volume rm ${gone.name}\``;
+  if (first === undefined || other === undefined) return undefined;
+  return `its volumes ${first.name} and ${other.name} are on different workers, ${first.workerId} and ${other.workerId}: use those of one`;
 }
 
 function samePlatform(worker: string, image: string): boolean {

@@ -1,9 +1,11 @@
 import { and, asc, desc, eq, inArray, isNull, lt, or, sql } from "drizzle-orm";
 import { revokedError } from "../cluster/error.ts";
+import { volumeNames } from "../container/check-options.ts";
 import type { Container } from "../container/container.ts";
 import { type ContainerRow, toContainer } from "../container/row-store.ts";
 import { placedStates } from "../container/state.ts";
 import { type Transitioned, transitionIn } from "../container/transition-store.ts";
+import { bindVolumesIn, volumeWorkersIn } from "../container/volume-store.ts";
 import type { Database, Queries, Subscription } from "../db/database.ts";
 import { containers, workers } from "../db/schema.ts";
 import { workerIdentities } from "../db/schema-cluster.ts";
@@ -75,8 +77,8 @@ export class SchedulerStore {
 
   /**
    * Gives a pending container to a worker (`scheduled`) if, with the worker's row locked, it is ready and has room:
-   * two schedulers together never give a worker more than it has. undefined: no room there (any more),
-   * or another scheduler has placed it.
+   * two schedulers together never give a worker more than it has. Its volumes that are nobody's yet become the worker's.
+   * undefined: no room there (any more), another scheduler has placed it, or a volume is another worker's by now.
    */
   async place(container: Container, workerId: string, leaseMs: number): Promise<Transitioned | undefined> {
     return this.#database.transaction(async (tx) => {
@@ -85,11 +87,18 @@ export class SchedulerStore {
       const taken = await placedOn(tx, workerId);
       if (taken.cpuMillis + container.cpuMillis > row.cpuMillis) return undefined;
       if (taken.memoryBytes + container.memoryBytes > row.memoryBytes) return undefined;
+      const names = volumeNames(container.options);
+      if (!(await bindVolumesIn(tx, container.workspaceId, names, workerId))) return undefined;
       const expected = { from: ["pending"], attempt: container.attempt } as const;
       const placed = await transitionIn(tx, container.id, expected, "scheduled", { workerId, leaseMs });
       // Placed by another scheduler meanwhile, which also hands it over.
       return placed.changed ? placed : undefined;
     });
+  }
+
+  /** Which worker has each of some volumes of a workspace, in the order of their names; those of nobody are missing. */
+  async volumeWorkers(workspaceId: string, names: readonly string[]): Promise<Map<string, string>> {
+    return this.#database.query((db) => volumeWorkersIn(db, workspaceId, names));
   }
 
   /** Calls back when something was queued, and at first and after a broken connection, when something may have been. */
