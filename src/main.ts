@@ -62,7 +62,8 @@ async function main(argv: readonly string[]): Promise<number> {
   }
   const { run } = await import("@stricli/core");
   const { application } = await import("./cli/app.ts");
-  await run(application, [...words], { process: process as never });
+  const { markProgramWords } = await import("./cli/program-words.ts");
+  await run(application, [...markProgramWords(words)], { process: process as never });
   // Stricli's own codes are negative: what it could not parse is wrong usage.
   const code = Number(process.exitCode ?? 0);
   return code === -4 || code === -5 || code === 251 || code === 252 ? 2 : code < 0 ? 1 : code;

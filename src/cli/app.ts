@@ -7,10 +7,12 @@ import { credentialRoutes } from "./credential.ts";
 import { dev } from "./dev.ts";
 import { doctor } from "./doctor.ts";
 import { events } from "./events.ts";
+import { exec } from "./exec.ts";
 import { identity } from "./identity.ts";
 import { imageRoutes } from "./image.ts";
 import { index } from "./index-image.ts";
 import { keyRoutes } from "./key.ts";
+import { kill } from "./kill.ts";
 import { mount, umount } from "./mount.ts";
 import { rm, wait } from "./remove.ts";
 import { run } from "./run.ts";
@@ -28,7 +30,9 @@ export const commands = buildRouteMap<string, CommandContext>({
     run,
     ps,
     logs,
+    exec,
     stop,
+    kill,
     wait,
     rm,
     inspect,

@@ -17,6 +17,7 @@ import { printFailure } from "./failure.ts";
 import { note, printJson, printLine } from "./output.ts";
 import { notStartedExitCode } from "./remove.ts";
 import { containerShape, hasEnded } from "./shape.ts";
+import { parseVariable, splitVariable } from "./variable.ts";
 import { type Containers, watchUntil } from "./watch-container.ts";
 
 interface RunFlags extends CredentialFlags {
@@ -212,16 +213,6 @@ function stopOnInterrupt(containers: Containers, id: string): { dispose(): void 
       process.off("SIGTERM", stop);
     },
   };
-}
-
-function parseVariable(text: string): string {
-  if (!/^[^=\0]+(=[^\0]*)?$/.test(text)) throw new SyntaxError(`${JSON.stringify(text)} is not K=V`);
-  return text;
-}
-
-function splitVariable(text: string): [string, string] {
-  const at = text.indexOf("=");
-  return at < 0 ? [text, process.env[text] ?? ""] : [text.slice(0, at), text.slice(at + 1)];
 }
 
 function parseCpu(text: string): number {

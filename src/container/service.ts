@@ -33,7 +33,7 @@ export function containerService(
   const { containers } = dependencies;
   const find = (workspaceId: string, id: string) => findContainer(containers, workspaceId, id);
   return {
-    ...interactiveMethods(),
+    ...interactiveMethods({ ...dependencies, find }),
     ...housekeepingMethods(dependencies),
     async runContainer(request, context) {
       const container = await queue(dependencies, workspaceOf(context), request);

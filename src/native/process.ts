@@ -27,6 +27,8 @@ export async function waitForExit(pid: number): Promise<void> {
   checked(await runJob((job) => symbols.oci_wait_exit(pid, job)), `process ${pid} could not be waited for`);
 }
 
+const sigkill = 9;
+
 /** A process that cannot be mistaken for a later one with its number. */
 export class ProcessHandle {
   readonly pid: number;
@@ -45,6 +47,18 @@ export class ProcessHandle {
   /** Sends a signal by its number; throws `ESRCH` once the process has ended. */
   kill(signal: number): void {
     checked(symbols.oci_pidfd_signal(this.#fd, signal), `process ${this.pid} could not be signalled`);
+  }
+
+  /** SIGKILL for all of its process group, if it leads one. Once its number may be another's, nothing happens. */
+  killGroup(): void {
+    const probe = 0;
+    if (symbols.oci_pidfd_signal(this.#fd, probe) < 0) return;
+    try {
+      process.kill(-this.pid, "SIGKILL");
+    } catch {
+      // It leads none.
+    }
+    symbols.oci_pidfd_signal(this.#fd, sigkill);
   }
 
   close(): void {

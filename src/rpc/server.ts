@@ -124,14 +124,17 @@ export async function serve(options: ServeOptions): Promise<Server> {
   };
 }
 
-/** Over HTTP/2 a stranger is answered when his body has come, of which nothing is kept; over HTTP/1.1 as by the limits. */
+/**
+ * Over HTTP/2 a stranger is answered when his body has come, of which nothing is kept; over HTTP/1.1 as by the limits. Who
+ * talks and listens at once ends his body when he was answered.
+ */
 function discarding(gate: Gate): Gate {
   return async (call) => {
     if (!hasUnreadStream(call.values)) return;
     try {
       await gate(call);
     } catch (refused) {
-      await discardBody(call.values, bodyBytesMax);
+      if (call.method.methodKind !== "bidi_streaming") await discardBody(call.values, bodyBytesMax);
       throw refused;
     }
   };

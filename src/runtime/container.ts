@@ -1,11 +1,13 @@
 import { messageOf } from "../std/error.ts";
+import { signalName } from "../std/signals.ts";
 import { sleep } from "../std/wait.ts";
 import { RuntimeError } from "./error.ts";
+import { ExecProcess, notRunning } from "./exec.ts";
+import type { ExecRequest } from "./exec-process.ts";
 import { cgroupOf, type Host } from "./host.ts";
 import type { ContainerPaths } from "./layout.ts";
 import { holdLog, removeLogFiles } from "./log-holder.ts";
 import { isAlive, type ProcessIdentity } from "./process-identity.ts";
-import { signalName } from "./signals.ts";
 import type { ExitStatus, ResourceUsage } from "./spec.ts";
 import { removeContainer } from "./start-steps.ts";
 import type { ContainerState } from "./state.ts";
@@ -79,6 +81,18 @@ export class RunningContainer {
         next: "A process of it may hang in the kernel: see /proc/PID/stack, and try again.",
       },
     );
+  }
+
+  /** Sends a signal to its first process. @throws RuntimeError `not_running` */
+  async signal(signal: number): Promise<void> {
+    if (!this.alive()) throw notRunning(this.id);
+    await this.#host.oci.kill(this.id, signal, "init");
+  }
+
+  /** Runs a program in it, beside its own. @throws RuntimeError */
+  async exec(request: ExecRequest): Promise<ExecProcess> {
+    if (!this.alive()) throw notRunning(this.id);
+    return await ExecProcess.start(this.#host, this.#paths, request);
   }
 
   /** What it uses now; zeros after it has ended. */

@@ -7,6 +7,8 @@ import { CodedError, messageOf } from "../std/error.ts";
 import { logger } from "../std/log.ts";
 import { sleep } from "../std/wait.ts";
 import type { RunningContainer } from "./container.ts";
+import { type ExecProcess, notRunning } from "./exec.ts";
+import type { ExecRequest } from "./exec-process.ts";
 import type { ImageUser } from "./image-access.ts";
 import type { ImageLease } from "./image-lease.ts";
 import { traceKey } from "./image-mounting.ts";
@@ -166,6 +168,21 @@ export class HeldContainer {
     if (again && this.#running !== undefined) await this.#running.stop(timeoutMs);
     await this.#stopping;
     await this.done;
+  }
+
+  /** Sends a signal to its program. @throws RuntimeError `not_running` */
+  async signal(signal: number): Promise<void> {
+    await this.#runs().signal(signal);
+  }
+
+  /** Runs a program beside its own. @throws RuntimeError */
+  async exec(request: ExecRequest): Promise<ExecProcess> {
+    return await this.#runs().exec(request);
+  }
+
+  #runs(): RunningContainer {
+    if (this.#running === undefined) throw notRunning(this.id);
+    return this.#running;
   }
 
   transfer(): ImageTransfer | undefined {

@@ -14,6 +14,8 @@ export interface StatePaths {
   readonly exits: string;
   /** The OCI runtime's own state (`--root`). */
   readonly runtimeRoot: string;
+  /** One directory per container that programs are run in beside its own. */
+  readonly execs: string;
 }
 
 /** The files of one container. */
@@ -35,6 +37,8 @@ export interface ContainerPaths {
   /** Where the overlay is mounted: the container's root. */
   readonly merged: string;
   readonly exitFile: string;
+  /** What the programs need that are run in it beside its own: a directory each. */
+  readonly execs: string;
   readonly log: string;
   /** The log before its last rotation. */
   readonly previousLog: string;
@@ -50,6 +54,7 @@ export function statePaths(stateDir: string): StatePaths {
     logs: join(stateDir, "logs"),
     exits: join(volatile, "exits"),
     runtimeRoot: join(volatile, "runtime"),
+    execs: join(volatile, "execs"),
   };
 }
 
@@ -70,6 +75,7 @@ export function containerPaths(state: StatePaths, id: string): ContainerPaths {
     work: join(home, "work"),
     merged: join(home, "root"),
     exitFile: join(state.exits, id),
+    execs: join(state.execs, id),
     log,
     previousLog: `${log}.1`,
     heldLog: `${log}.held`,

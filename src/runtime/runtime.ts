@@ -138,8 +138,8 @@ export class Runtime {
   close(): void {
     this.#host.exits.close();
     this.#host.logWatch.close();
-    const { exits, runtimeRoot } = this.#host.paths;
-    for (const directory of [exits, runtimeRoot, dirname(exits)]) removeIfEmpty(directory);
+    const { exits, runtimeRoot, execs } = this.#host.paths;
+    for (const directory of [exits, runtimeRoot, execs, dirname(exits)]) removeIfEmpty(directory);
   }
 
   async #start(spec: ContainerSpec, signal: AbortSignal): Promise<RunningContainer> {

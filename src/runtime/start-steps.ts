@@ -1,6 +1,7 @@
 import { mkdir, rm, rmdir } from "node:fs/promises";
 import { waitForExit } from "../native/process.ts";
 import { errnoOf } from "../std/error.ts";
+import { signalNumber } from "../std/signals.ts";
 import { waitFor } from "../std/wait.ts";
 import { writeBundle } from "./bundle.ts";
 import { type BundleMount, containerMounts } from "./container-mounts.ts";
@@ -13,7 +14,6 @@ import { mountOverlay, unmountOverlay } from "./overlay.ts";
 import { bootId, identify } from "./process-identity.ts";
 import { containerArgv } from "./process-section.ts";
 import { dropSecretFiles, writeSecretFiles } from "./secret-files.ts";
-import { signalNumber } from "./signals.ts";
 import type { ContainerSpec } from "./spec.ts";
 import { type ContainerState, writeState } from "./state.ts";
 import type { Step } from "./steps.ts";
@@ -85,6 +85,7 @@ function undos(host: Host, paths: ContainerPaths) {
       await removeEmpty(paths.merged);
       await rm(paths.home, { recursive: true, force: true });
       await rm(paths.exitFile, { force: true });
+      await rm(paths.execs, { recursive: true, force: true });
     },
   };
 }

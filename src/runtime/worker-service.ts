@@ -40,7 +40,7 @@ export function workerService(
         };
       }
     },
-    ...interactiveMethods(),
+    ...interactiveMethods(worker),
     async removeContainer({ containerId }) {
       await worker.removeOutput(containerId);
       return {};

@@ -45,7 +45,7 @@ const walked = (method: DescMethod, things: Things) =>
 
 /** What an answer says but for the names that the caller gave himself. */
 function withoutNames({ code, text }: CallOutcome, body: object): string {
-  const names = Object.entries(body).filter(([, value]) => typeof value === "string" && value !== "");
+  const names = namesIn(body).filter(([, value]) => value !== "");
   names.sort(([, a], [, b]) => b.length - a.length);
   const said = names.reduce((left, [name, value]) => left.replaceAll(value, `<${name}>`), text);
   return `${code}: ${said}`;
@@ -85,6 +85,14 @@ function marksOf(tenant: Tenant): string[] {
   const { secret, imageId, reference, pinned, ended, running, token, webhook, tokens, workspace } = tenant;
   const things = [secret, imageId, reference, pinned, ended, running, token, webhook];
   return [...things, ...Object.values(tokens), `of-${workspace}/`, `"${workspace}"`];
+}
+
+/** Also of messages inside of messages. */
+function namesIn(body: object): [string, string][] {
+  return Object.entries(body).flatMap(([name, value]): [string, string][] => {
+    if (typeof value === "string") return [[name, value]];
+    return typeof value === "object" && !Array.isArray(value) ? namesIn(value) : [];
+  });
 }
 
 function assertNothingOf(other: Tenant, outcome: CallOutcome, body: object): void {

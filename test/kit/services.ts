@@ -1,3 +1,4 @@
+import { connect } from "node:http2";
 import { join } from "node:path";
 import type { DescMethod, DescService } from "@bufbuild/protobuf";
 import type { GenFile } from "@bufbuild/protobuf/codegenv2";
@@ -31,6 +32,7 @@ export async function callMethod(
   method: DescMethod,
   request: object,
 ): Promise<CallOutcome> {
+  if (method.methodKind === "bidi_streaming") return await callBothWays(url, token, method, request);
   const path = `${url}/${method.parent.typeName}/${method.name}`;
   const streams = method.methodKind !== "unary";
   const json = JSON.stringify(request);
@@ -49,6 +51,36 @@ export async function callMethod(
   return streams && response.ok
     ? ofStream(await response.bytes())
     : ofUnary(response.ok, await response.text());
+}
+
+/** A call where both talk at once goes over HTTP/2 alone; here the one message is all that is said. */
+async function callBothWays(
+  url: string,
+  token: string | undefined,
+  method: DescMethod,
+  request: object,
+): Promise<CallOutcome> {
+  const session = connect(url, { rejectUnauthorized: false });
+  try {
+    return await new Promise((resolve, reject) => {
+      session.on("error", reject);
+      const stream = session.request({
+        ":method": "POST",
+        ":path": `/${method.parent.typeName}/${method.name}`,
+        "content-type": "application/connect+json",
+        "connect-protocol-version": "1",
+        ...(token === undefined ? {} : { authorization: `Bearer ${token}` }),
+      });
+      const parts: Buffer[] = [];
+      stream.on("data", (part: Buffer) => parts.push(part));
+      stream.on("end", () => resolve(ofStream(Buffer.concat(parts))));
+      stream.on("error", reject);
+      stream.setTimeout(callTimeoutMs, () => reject(new Error(`${method.name} was not answered`)));
+      stream.end(enveloped(JSON.stringify(request)));
+    });
+  } finally {
+    session.destroy();
+  }
 }
 
 /** Connect protocol, "Streaming RPCs": flags, length (big-endian), message. */

@@ -58,6 +58,9 @@ const nothing: Walk = () => [{ body: {}, ...same }];
 const credentials = { USERNAME: "nobody", PASSWORD: "no-password-at-all" };
 const images = ({ imageId, reference, pinned }: Things) => [imageId, reference, pinned];
 const builtAs = ({ imageId, reference }: Things) => [imageId, reference];
+const enteredEnded: Walk = ({ ended }) => [
+  { body: { input: { start: { id: ended, command: ["true"] } } }, own: "failed_precondition" },
+];
 const endedOnly: Walk = ({ ended }) => [{ body: { id: ended } }];
 
 /** How each method is called on the walk: one that is missing here does not compile, nor pass. */
@@ -110,10 +113,10 @@ export const walkRequests: WalkTable = {
     stopContainer: endedOnly,
     watchContainer: endedOnly,
     streamLogs: endedOnly,
-    killContainer: endedOnly,
+    killContainer: ({ ended }) => [{ body: { id: ended }, own: "failed_precondition" }],
     // It lives.
     removeContainer: ({ running }) => [{ body: { id: running }, own: "failed_precondition" }],
-    execContainer: nothing,
+    execContainer: enteredEnded,
     attachContainer: nothing,
     streamEvents: ({ ended }) => [{ body: { id: ended } }, { body: {}, ...same }],
     listVolumes: nothing,

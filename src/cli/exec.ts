@@ -1,0 +1,106 @@
+import { createClient } from "@connectrpc/connect";
+import { ContainerService, type ExecEnd, type ExecStart } from "../gen/oci_node/v1/container_service_pb.ts";
+import { command } from "./action.ts";
+import { CliError, connectTransport } from "./context.ts";
+import { describeFailure, printFailure } from "./failure.ts";
+import { Session } from "./session.ts";
+import { parseVariable, splitVariable } from "./variable.ts";
+
+interface ExecFlags {
+  readonly json: boolean;
+  readonly interactive: boolean;
+  readonly tty: boolean;
+  readonly env?: readonly string[];
+  readonly workdir?: string;
+  readonly user?: string;
+}
+
+/** What a program that could not be started makes the command exit with, as shells and `docker exec` do. */
+const exitCodes: Readonly<Record<string, number>> = { permission: 126, command_not_found: 127 };
+const notStartedExitCode = 125;
+
+export const exec = command<ExecFlags, string[]>({
+  brief: "Run a program in a running container",
+  fullDescription:
+    "Output and exit code are the program's: 125 when the container does not run, 126 when the program may not be executed, " +
+    "127 when it is not there. Signals go to the program; with -t, what is typed does. It ends when this command does. " +
+    "Options come before ID: what follows ID is the program and its arguments.",
+  flags: {
+    interactive: { kind: "boolean", default: false, brief: "Pass standard input on" },
+    tty: { kind: "boolean", default: false, brief: "Give the program a terminal" },
+    env: {
+      kind: "parsed",
+      parse: parseVariable,
+      optional: true,
+      variadic: true,
+      brief: "Environment variable; without a value, the caller's",
+      placeholder: "K=V",
+    },
+    workdir: {
+      kind: "parsed",
+      parse: String,
+      optional: true,
+      brief: "Working directory",
+      placeholder: "DIR",
+    },
+    user: {
+      kind: "parsed",
+      parse: String,
+      optional: true,
+      brief: "User, by name or number, with :GROUP if wanted",
+      placeholder: "USER",
+    },
+  },
+  aliases: { i: "interactive", t: "tty", e: "env", w: "workdir", u: "user" },
+  positional: {
+    kind: "array",
+    parameter: { parse: String, placeholder: "ID CMD…", brief: "Container, then the program" },
+    minimum: 2,
+  },
+  async run(flags, id = "", ...argv) {
+    const session = new Session({ stdin: flags.interactive, terminal: flags.tty, signals: true });
+    try {
+      const { exitCode } = await execute(session, {
+        id,
+        command: argv.filter((word) => word !== undefined),
+        env: Object.fromEntries((flags.env ?? []).map(splitVariable)),
+        workingDirectory: flags.workdir ?? "",
+        user: flags.user ?? "",
+        terminal: flags.tty,
+        size: Session.size(),
+      });
+      return exitCode;
+    } catch (thrown) {
+      session.close();
+      printFailure(thrown, flags.json);
+      return exitCodes[describeFailure(thrown).code] ?? notStartedExitCode;
+    } finally {
+      session.close();
+    }
+  },
+});
+
+type Start = Omit<ExecStart, "$typeName" | "$unknown" | "size"> & {
+  readonly size: { rows: number; columns: number };
+};
+
+async function execute(session: Session, start: Start): Promise<ExecEnd> {
+  const client = createClient(ContainerService, connectTransport());
+  async function* requests() {
+    yield { input: { message: { case: "start" as const, value: start } } };
+    for await (const message of session.input()) yield { input: { message } };
+  }
+  let end: ExecEnd | undefined;
+  for await (const { output } of client.execContainer(requests())) {
+    const message = output?.message;
+    if (message?.case === "stdout" || message?.case === "stderr")
+      await session.write(message.case, message.value);
+    if (message?.case !== "end") continue;
+    end = message.value;
+    session.close();
+  }
+  if (end !== undefined) return end;
+  throw new CliError("failed", "the connection to the node was lost; the program is ended", {
+    next: `See how the container is: oci-node inspect ${start.id}`,
+  });
+}
