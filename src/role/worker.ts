@@ -6,7 +6,8 @@ import { IdentityFiles } from "../cluster/identity-files.ts";
 import type { JoinToken } from "../cluster/join-token.ts";
 import { clusterErrorOf, Membership } from "../cluster/membership-client.ts";
 import { isControlPlane } from "../cluster/names.ts";
-import type { Config } from "../config.ts";
+import { type Config, workspaceSettings } from "../config.ts";
+import { parsePortRange } from "../container/policy.ts";
 import { CredentialError } from "../credential/error.ts";
 import { WorkerService } from "../gen/oci_node/v1/worker_service_pb.ts";
 import { defaultFetchLimits } from "../mount/limits.ts";
@@ -25,6 +26,7 @@ import { version } from "../std/version.ts";
 import { sleep } from "../std/wait.ts";
 import { leaveFormerId, type Succeed } from "./former-worker.ts";
 import { listenAddress } from "./listening.ts";
+import { networkSettings } from "./network-settings.ts";
 import { createRegistryClient } from "./registry-client.ts";
 import type { WorkerStores } from "./worker-stores.ts";
 
@@ -80,8 +82,10 @@ export async function startWorker(
     runtime: await Runtime.create({
       stateDir: join(config.stateDir, "containers"),
       runtime: config.worker.runtime,
+      network: networkSettings(config.worker.network),
       logger: logger("runtime"),
     }),
+    publish: (workspace) => workspaceSettings(config, workspace).publish.map(parsePortRange),
     report: async (report) => {
       await registered.promise;
       return (await client?.report(report)) ?? false;

@@ -1,3 +1,4 @@
+import type { PublishedPort } from "../container/options.ts";
 import { messageOf } from "../std/error.ts";
 import { signalName } from "../std/signals.ts";
 import { sleep } from "../std/wait.ts";
@@ -26,6 +27,10 @@ export class RunningContainer {
   /** The tree below its writable layer; still the caller's to release, after {@link cleanup}. */
   readonly imageRoot: string;
   readonly startedAt: Date;
+  /** Of its own, where its network is private. */
+  readonly address: string | undefined;
+  /** What is published, with the host's ports that were taken. */
+  readonly ports: readonly PublishedPort[];
   /** How it ended. Never rejects; stays pending while it runs. */
   readonly exited: Promise<ExitStatus>;
   readonly #host: Host;
@@ -53,6 +58,8 @@ export class RunningContainer {
     this.pid = state.init.pid;
     this.imageRoot = state.imageRoot;
     this.startedAt = new Date(state.startedAt);
+    this.address = state.address;
+    this.ports = state.ports;
     this.exited = this.#observe(sameBoot ? state.monitor : undefined);
   }
 

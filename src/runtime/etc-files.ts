@@ -1,6 +1,7 @@
 import { chmod, mkdir, readFile, writeFile } from "node:fs/promises";
 import { hostname } from "node:os";
 import { join } from "node:path";
+import { type Resolvers, resolvConf } from "./network-resolvers.ts";
 import type { ContainerSpec } from "./spec.ts";
 
 const loopbackHosts = `127.0.0.1\tlocalhost
@@ -28,6 +29,20 @@ export async function writeEtcFiles(directory: string, spec: ContainerSpec): Pro
     host ? await hostFile("/etc/hosts") : `${loopbackHosts}127.0.0.1\t${name}\n`,
   );
   await writePublic(join(directory, "resolv.conf"), host ? await hostFile("/etc/resolv.conf") : "");
+}
+
+/**
+ * Completes the files of a container that got an address after they were shown in it: they are written in place, because what
+ * is shown is the file and not its name. Nothing of the container runs yet.
+ */
+export async function writeAttachedEtcFiles(
+  directory: string,
+  spec: ContainerSpec,
+  address: string,
+  resolvers: Resolvers,
+): Promise<void> {
+  await writeFile(join(directory, "hosts"), `${loopbackHosts}${address}\t${containerHostname(spec)}\n`);
+  await writeFile(join(directory, "resolv.conf"), resolvConf(resolvers));
 }
 
 /** Whatever our umask: every user of the container reads them. */

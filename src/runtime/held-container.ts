@@ -1,6 +1,7 @@
 import { statfs } from "node:fs/promises";
 import type { ContainerNetwork, ImageTransfer, NewContainerEvent } from "../container/container.ts";
 import type { ContainerOptions, ContainerServing, Handler } from "../container/options.ts";
+import type { PortRange } from "../container/policy.ts";
 import type { ContainerState } from "../container/state.ts";
 import type { LazyImage } from "../mount/lazy-image.ts";
 import { CodedError, messageOf } from "../std/error.ts";
@@ -43,6 +44,8 @@ export interface HoldDependencies extends PullDependencies {
   readonly runtime: Runtime;
   /** Where writable layers are. */
   readonly stateDir: string;
+  /** Where the operator lets a workspace publish ports, by its name; absent: anywhere. */
+  readonly publish?: (workspaceName: string) => readonly PortRange[];
   /** False: the scheduler does not count the container as this worker's any more. */
   readonly report: (report: Report) => Promise<boolean>;
 }
@@ -138,7 +141,7 @@ export class HeldContainer {
       held.#image = image;
       begin(held);
       // The process before may have died before it could tell that the container runs.
-      await held.#report({ state: "running", at: running.startedAt });
+      await held.#report(runningReport(running));
       await held.#watch(running);
     });
   }
@@ -225,6 +228,7 @@ export class HeldContainer {
           memoryBytes: request.memoryBytes,
           network: request.network,
           options: request.options,
+          publish: this.#dependencies.publish?.(request.workspaceName),
         },
         signal,
       );
@@ -233,7 +237,7 @@ export class HeldContainer {
       return;
     }
     // The report of a container that was stopped in this very moment is the one of its end.
-    if (!signal.aborted && !(await this.#report({ state: "running", at: this.#running.startedAt }))) {
+    if (!signal.aborted && !(await this.#report(runningReport(this.#running)))) {
       await this.#running.kill();
     }
     if (signal.aborted) await this.#running.stop(1);
@@ -342,6 +346,10 @@ export class HeldContainer {
       phases,
     });
   }
+}
+
+function runningReport({ startedAt, address, ports }: RunningContainer) {
+  return { state: "running", at: startedAt, address, ports } as const;
 }
 
 function userOf(running: RunningContainer, manifestDigest: string): ImageUser {

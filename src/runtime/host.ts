@@ -3,6 +3,7 @@ import type { Cgroups } from "./cgroups.ts";
 import type { DirectoryWatch } from "./directory-watch.ts";
 import type { ExitWatch } from "./exit-watch.ts";
 import type { StatePaths } from "./layout.ts";
+import type { PrivateNetworks } from "./network.ts";
 import type { OciRuntime } from "./oci-runtime.ts";
 
 /** What all containers of one state directory share. */
@@ -14,6 +15,7 @@ export interface Host {
   readonly cgroups: Cgroups;
   /** Relative to the root of each hierarchy. */
   readonly cgroupParent: string;
+  readonly networks: PrivateNetworks;
   readonly exits: ExitWatch;
   readonly logWatch: DirectoryWatch;
   readonly logSizeMaxBytes: number;

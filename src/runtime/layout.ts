@@ -28,6 +28,8 @@ export interface ContainerPaths {
   readonly runtimeLog: string;
   readonly pidFile: string;
   readonly monitorPidFile: string;
+  /** What undoing its network takes. */
+  readonly network: string;
   /** hosts, hostname, resolv.conf. */
   readonly etc: string;
   /** A file system in memory. */
@@ -69,6 +71,7 @@ export function containerPaths(state: StatePaths, id: string): ContainerPaths {
     runtimeLog: join(home, "runtime.log"),
     pidFile: join(home, "pid"),
     monitorPidFile: join(home, "monitor.pid"),
+    network: join(home, "network.json"),
     etc: join(home, "etc"),
     secrets: join(home, "secrets"),
     upper: join(home, "upper"),

@@ -6,6 +6,8 @@ import { defaultOptions } from "../container/options.ts";
 import { type ImageConfig, parseImageConfig } from "../registry/image-config.ts";
 import { logger } from "../std/log.ts";
 import { statePaths } from "./layout.ts";
+import { networkLeftovers, removeNetworks } from "./network.test-kit.ts";
+import { defaultNetworkSettings, type NetworkSettings } from "./network-settings.ts";
 import { Runtime, type RuntimeOptions } from "./runtime.ts";
 import type { ContainerSpec, ExitStatus, LogChunk } from "./spec.ts";
 
@@ -25,6 +27,8 @@ export class TestHost {
   readonly imageRoot: string;
   readonly stateDir: string;
   readonly cgroupParent: string;
+  /** A subnet of its own, so that test files that run at once do not share leases. */
+  readonly network: NetworkSettings;
   #runtimes: Runtime[] = [];
 
   private constructor(directory: string) {
@@ -32,6 +36,8 @@ export class TestHost {
     this.imageRoot = join(directory, "image");
     this.stateDir = join(directory, "state");
     this.cgroupParent = `oci-node-test-${randomBytes(4).toString("hex")}`;
+    const [second = 0, third = 0] = randomBytes(2);
+    this.network = { ...defaultNetworkSettings, subnet: `10.${128 + (second & 63)}.${third}.0/28` };
   }
 
   static async open(): Promise<TestHost> {
@@ -46,6 +52,7 @@ export class TestHost {
       runtime: "runc",
       logger: logger("runtime"),
       cgroupParent: this.cgroupParent,
+      network: this.network,
       ...options,
     });
     this.#runtimes.push(runtime);
@@ -91,7 +98,8 @@ export class TestHost {
     const paths = statePaths(this.stateDir);
     const exits = await readdir(paths.exits).catch(() => []);
     const known = await readdir(paths.runtimeRoot).catch(() => []);
-    return [...mounts, ...cgroups, ...homes, ...exits, ...known, ...(await this.#processes())];
+    const networks = await networkLeftovers(this.stateDir, this.network.subnet);
+    return [...mounts, ...cgroups, ...homes, ...exits, ...known, ...networks, ...(await this.#processes())];
   }
 
   /** Command lines that name our directory: monitors, runtimes. */
@@ -107,7 +115,8 @@ export class TestHost {
     // A failed test must not leave a container on the host.
     const last = await this.runtime();
     for (const container of await last.adopt()) await container.cleanup();
-    for (const runtime of this.#runtimes) runtime.close();
+    for (const runtime of this.#runtimes) await runtime.close();
+    await removeNetworks(this.stateDir, this.network.subnet);
     for (const path of (await this.#cgroups()).toReversed()) await rmdir(path);
     for (const path of await this.#parents()) await rmdir(path);
     await rm(this.directory, { recursive: true });

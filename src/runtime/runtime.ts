@@ -1,6 +1,6 @@
 import { rmdirSync } from "node:fs";
 import { mkdir, readdir, stat } from "node:fs/promises";
-import { dirname } from "node:path";
+import { dirname, join } from "node:path";
 import { errnoOf } from "../std/error.ts";
 import type { Logger } from "../std/log.ts";
 import { Cgroups } from "./cgroups.ts";
@@ -12,6 +12,8 @@ import { defaultCgroupParent, type Host } from "./host.ts";
 import { containerPaths, statePaths } from "./layout.ts";
 import { removeLogFiles } from "./log-holder.ts";
 import { readLog } from "./log-reader.ts";
+import { PrivateNetworks } from "./network.ts";
+import { defaultNetworkSettings, type NetworkSettings } from "./network-settings.ts";
 import { findProgram, OciRuntime, type RuntimeName } from "./oci-runtime.ts";
 import { cgroupProblem } from "./probe.ts";
 import { bootId, isAlive } from "./process-identity.ts";
@@ -33,6 +35,8 @@ export interface RuntimeOptions {
   readonly cgroupParent?: string;
   /** A log that would grow beyond it begins anew, and one generation before it is kept; absent: 16 MiB. */
   readonly logSizeMaxBytes?: number;
+  /** Of private networks; absent: the defaults. */
+  readonly network?: NetworkSettings;
 }
 
 /** Runs containers through an OCI runtime, each under a monitor of its own that outlives this process. */
@@ -59,6 +63,12 @@ export class Runtime {
       monitorProgram: findProgram(options.conmon ?? "conmon"),
       cgroups,
       cgroupParent: options.cgroupParent ?? defaultCgroupParent,
+      networks: new PrivateNetworks({
+        settings: options.network ?? defaultNetworkSettings,
+        stateDir: options.stateDir,
+        marker: join(dirname(paths.exits), "firewall"),
+        logger: options.logger,
+      }),
       exits: new ExitWatch(paths.exits),
       logWatch: new DirectoryWatch(paths.logs),
       logSizeMaxBytes: options.logSizeMaxBytes ?? logSizeMaxBytesDefault,
@@ -89,7 +99,9 @@ export class Runtime {
       const paths = containerPaths(this.#host.paths, id);
       const state = await readState(paths.state);
       if (state !== undefined && (await this.#wasStarted(state))) {
-        adopted.push(this.#keep(state, state.bootId === (await bootId())));
+        const sameBoot = state.bootId === (await bootId());
+        if (sameBoot && state.address !== undefined) await this.#host.networks.adopt(id, state.ports);
+        adopted.push(this.#keep(state, sameBoot));
         continue;
       }
       this.#host.logger.warning("removing a container that was only half made", { container: id });
@@ -135,9 +147,14 @@ export class Runtime {
   }
 
   /** Stops watching; the containers run on, and the `exited` of those that run stays pending. */
-  close(): void {
+  async close(): Promise<void> {
     this.#host.exits.close();
     this.#host.logWatch.close();
+    await this.#host.networks
+      .close()
+      .catch((error: unknown) =>
+        this.#host.logger.error("the firewall rules of containers could not be removed", { error }),
+      );
     const { exits, runtimeRoot, execs } = this.#host.paths;
     for (const directory of [exits, runtimeRoot, execs, dirname(exits)]) removeIfEmpty(directory);
   }

@@ -1,5 +1,6 @@
 import type { BundleMount } from "./container-mounts.ts";
 import type { ContainerPaths } from "./layout.ts";
+import { networkSysctls } from "./network-step.ts";
 import { defaultSeccomp } from "./seccomp.ts";
 import type { ContainerSpec } from "./spec.ts";
 
@@ -97,7 +98,7 @@ export function linuxSection(spec: ContainerSpec, cgroupsPath: string, support: 
     "uts",
     "mount",
     "cgroup",
-    ...(spec.network === "none" ? ["network"] : []),
+    ...(spec.network === "host" ? [] : ["network"]),
   ];
   return {
     cgroupsPath,
@@ -106,11 +107,7 @@ export function linuxSection(spec: ContainerSpec, cgroupsPath: string, support: 
     seccomp: defaultSeccomp(),
     maskedPaths,
     readonlyPaths,
-    ...(spec.network === "none"
-      ? {
-          sysctl: { "net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": "0 2147483647" },
-        }
-      : {}),
+    sysctl: networkSysctls(spec),
   };
 }
 

@@ -1,4 +1,5 @@
 import type { ContainerNetwork, ContainerOptions } from "../container/options.ts";
+import type { PortRange } from "../container/policy.ts";
 import type { ImageConfig } from "../registry/image-config.ts";
 import { RuntimeError } from "./error.ts";
 
@@ -28,6 +29,8 @@ export interface ContainerSpec {
   readonly memoryBytes?: number;
   readonly network: ContainerNetwork;
   readonly options: ContainerOptions;
+  /** Where the operator lets its workspace publish ports; absent: anywhere. */
+  readonly publish?: readonly PortRange[] | undefined;
   /** Files and directories of the worker's own that are shown in the container, read-only: code, runner. */
   readonly binds?: readonly HostBind[];
   /** Values for files in memory that `options.secrets` name, by secret name; variables of secrets are in `env`. */

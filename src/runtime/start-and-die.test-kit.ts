@@ -1,9 +1,12 @@
+import { dirname, join } from "node:path";
 import { logger } from "../std/log.ts";
 import { Cgroups } from "./cgroups.ts";
 import { DirectoryWatch } from "./directory-watch.ts";
 import { ExitWatch } from "./exit-watch.ts";
 import type { Host } from "./host.ts";
 import { containerPaths, statePaths } from "./layout.ts";
+import { PrivateNetworks } from "./network.ts";
+import { defaultNetworkSettings } from "./network-settings.ts";
 import { findProgram, OciRuntime } from "./oci-runtime.ts";
 import { bootId } from "./process-identity.ts";
 import { Runtime } from "./runtime.ts";
@@ -33,6 +36,12 @@ async function startHalf(recorded: boolean): Promise<void> {
     monitorProgram: findProgram("conmon"),
     cgroups: await Cgroups.detect(),
     cgroupParent,
+    networks: new PrivateNetworks({
+      settings: defaultNetworkSettings,
+      stateDir,
+      marker: join(dirname(paths.exits), "firewall"),
+      logger: logger("runtime"),
+    }),
     exits: new ExitWatch(paths.exits),
     logWatch: new DirectoryWatch(paths.logs),
     logSizeMaxBytes: 1_000_000,
@@ -44,6 +53,15 @@ async function startHalf(recorded: boolean): Promise<void> {
   if (!recorded || draft.monitored === undefined) return;
   const { id, attempt, workspaceId, imageRoot } = spec;
   const startedAt = new Date().toISOString();
-  const common = { version: 1, id, attempt, workspaceId, imageRoot, stopSignal: 15, startedAt } as const;
+  const common = {
+    version: 1,
+    id,
+    attempt,
+    workspaceId,
+    imageRoot,
+    stopSignal: 15,
+    startedAt,
+    ports: [],
+  } as const;
   await writeState(own.state, { ...common, phase: "created", bootId: await bootId(), ...draft.monitored });
 }

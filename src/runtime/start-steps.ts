@@ -10,6 +10,7 @@ import { cgroupOf, type Host, monitorCgroup } from "./host.ts";
 import type { ContainerPaths } from "./layout.ts";
 import { removeLogFiles } from "./log-holder.ts";
 import { createUnderMonitor, type Monitored, readPid } from "./monitor.ts";
+import { attachNetwork, checkNetwork, type NetworkPart } from "./network-step.ts";
 import { mountOverlay, unmountOverlay } from "./overlay.ts";
 import { bootId, identify } from "./process-identity.ts";
 import { containerArgv } from "./process-section.ts";
@@ -26,6 +27,7 @@ interface Draft {
   user?: ContainerUser;
   mounts?: BundleMount[];
   monitored?: Monitored;
+  network?: NetworkPart;
   state?: ContainerState;
 }
 
@@ -57,6 +59,13 @@ export function startSteps(
       undo: async () => undefined,
     },
     { name: "create", do: () => create(host, paths, draft), undo: undo.create },
+    {
+      name: "network",
+      do: async () => {
+        draft.network = await attachNetwork(host, spec, paths, draft.monitored!.init.pid);
+      },
+      undo: undo.network,
+    },
     { name: "start", do: () => start(host, spec, paths, draft), undo: async () => undefined },
   ];
   return [steps, draft];
@@ -66,6 +75,8 @@ export function startSteps(
 export async function removeContainer(host: Host, paths: ContainerPaths): Promise<void> {
   const undo = undos(host, paths);
   await undo.create();
+  // After the create of which it is: it waits for no process of the container.
+  await undo.network();
   await undo.mounts();
   await undo.overlay();
   await undo.home();
@@ -78,6 +89,7 @@ function undos(host: Host, paths: ContainerPaths) {
       await host.oci.delete(paths.id);
       await host.cgroups.remove(cgroupOf(host, paths.id));
     },
+    network: (): Promise<void> => host.networks.detach(paths.id, paths.network),
     mounts: (): Promise<void> => dropSecretFiles(paths.secrets),
     overlay: (): Promise<void> => unmountOverlay(paths.merged),
     home: async (): Promise<void> => {
@@ -93,6 +105,9 @@ function undos(host: Host, paths: ContainerPaths) {
 async function check(host: Host, spec: ContainerSpec, draft: Draft, signal: AbortSignal): Promise<void> {
   containerArgv(spec.imageConfig, spec.command, spec.options.entrypoint);
   stopSignal(spec);
+  checkNetwork(spec);
+  // Its rules are made while the image is mounted and the container created.
+  if (spec.network === "private") host.networks.ready().catch(() => undefined);
   checkLimit(host, "memory", spec.memoryBytes);
   checkLimit(host, "cpu", spec.cpuMillis);
   checkLimit(host, "pids", spec.options.pidsLimit);
@@ -151,6 +166,7 @@ async function start(host: Host, spec: ContainerSpec, paths: ContainerPaths, dra
     init,
     monitor,
     startedAt: new Date().toISOString(),
+    ...draft.network!,
   };
   await writeState(paths.state, created);
   await host.oci.start(spec.id);

@@ -1,6 +1,7 @@
 import { readFile } from "node:fs/promises";
 import { z } from "zod";
 import { writeFileAtomic } from "../std/atomic-file.ts";
+import { publishedPort } from "./network-record.ts";
 
 const identity = z.object({ pid: z.number().int().positive(), startTicks: z.string() });
 
@@ -17,6 +18,9 @@ const stateSchema = z.object({
   init: identity,
   monitor: identity,
   startedAt: z.iso.datetime(),
+  /** Of a network of its own. */
+  address: z.string().optional(),
+  ports: z.array(publishedPort).readonly().default([]),
 });
 
 /** What a later process of ours must know of a container; never its environment. */

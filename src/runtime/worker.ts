@@ -158,7 +158,7 @@ export class Worker {
     await this.#dependencies.prepared.close();
     const begun = Promise.all([...this.#held.values()].map((held) => held.begun));
     await waitFor(begun, AbortSignal.timeout(timeoutMs)).catch(() => undefined);
-    this.#dependencies.runtime.close();
+    await this.#dependencies.runtime.close();
   }
 
   /** Ends all containers at once and takes no more: they are not this worker's any longer. */
@@ -179,7 +179,7 @@ export class Worker {
       this.#dependencies.prepared.close(),
       ...[...this.#held.values()].map((held) => held.stop(shutdownStopTimeoutMs)),
     ]);
-    this.#dependencies.runtime.close();
+    await this.#dependencies.runtime.close();
   }
 
   #keep(held: HeldContainer): void {

@@ -1,0 +1,55 @@
+import { createHash } from "node:crypto";
+import { resolve } from "node:path";
+
+/** How the private networks of a worker's containers are made: `[worker.network]` of the configuration. */
+export interface NetworkSettings {
+  /** IPv4 range, such as `10.210.0.0/16`, from which each container gets an address. */
+  readonly subnet: string;
+  /** Folders with CNI plugins; the first that has one counts. */
+  readonly cniPath: readonly string[];
+  /** Name servers of containers; absent: the host's. */
+  readonly dns?: readonly string[] | undefined;
+  /** IPv4 ranges that containers may not reach. */
+  readonly deny: readonly string[];
+  /** Whether containers reach the host itself. */
+  readonly allowHost: boolean;
+  /** Absent: that of the interface with the host's default route. */
+  readonly mtu?: number | undefined;
+}
+
+export const defaultNetworkSettings: NetworkSettings = {
+  subnet: "10.210.0.0/16",
+  cniPath: ["/opt/cni/bin", "/usr/lib/cni"],
+  deny: ["169.254.0.0/16"],
+  allowHost: false,
+};
+
+/** Names in the host's network that two workers on one host do not share. */
+export interface NetworkNames {
+  /** How the host's ends of this worker's links begin. */
+  readonly linkPrefix: string;
+  /** How this worker's iptables chains begin. */
+  readonly chainPrefix: string;
+}
+
+/** From the state directory; an interface's name has at most 15 characters, a chain's 28. */
+export function networkNames(stateDir: string): NetworkNames {
+  const key = createHash("sha256").update(resolve(stateDir)).digest("hex").slice(0, 5);
+  return { linkPrefix: `on${key}-`, chainPrefix: `OCI-NODE-${key}-` };
+}
+
+/** The host's end of the link to the container with this address: its place in the subnet tells it from others. */
+export function linkName(names: NetworkNames, subnet: string, address: string): string {
+  const [, bits = "0"] = subnet.split("/");
+  const place = (numberOf(address) & (2 ** (32 - Number(bits)) - 1)) >>> 0;
+  return `${names.linkPrefix}${place.toString(16)}`;
+}
+
+/** Workers on one host that use one subnet share its leases, and so never give an address twice. */
+export function networkName(subnet: string): string {
+  return `oci-node-${subnet.replace("/", "-")}`;
+}
+
+function numberOf(address: string): number {
+  return address.split(".").reduce((sum, part) => sum * 256 + Number(part), 0);
+}
