@@ -99,6 +99,9 @@ export interface NewContainerEvent {
   readonly fields?: Readonly<Record<string, string>> | undefined;
 }
 
+/** Of the event that a container was ended because its worker did not have it any more. */
+export const lostEventKind = "lost";
+
 export interface ContainerEvent {
   /** Grows; events of a container are in this order. */
   readonly id: number;

@@ -128,14 +128,14 @@ export class ContainerStore {
    * have been missed: look at everything again then.
    */
   async subscribe(
-    onChange: (id: string, workspaceId: string) => void,
+    onChange: (id: string, workspaceId: string, deploymentId: string | undefined) => void,
     onGap: () => void,
   ): Promise<Subscription> {
     return this.#database.listen(
       "container_changed",
       (payload) => {
-        const [workspaceId = "", id = ""] = payload.split(" ");
-        onChange(id, workspaceId);
+        const [workspaceId = "", id = "", deploymentId] = payload.split(" ");
+        onChange(id, workspaceId, deploymentId);
       },
       onGap,
     );

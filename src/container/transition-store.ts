@@ -102,7 +102,11 @@ export async function observeIn(tx: Queries, row: ContainerRow, seen: Observatio
     })
     .where(eq(containers.id, row.id))
     .returning();
-  await notify(tx, "container_changed", `${row.workspaceId} ${row.id}`);
+  await notify(
+    tx,
+    "container_changed",
+    [row.workspaceId, row.id, row.deploymentId ?? ""].join(" ").trimEnd(),
+  );
   return toContainer(written ?? row);
 }
 

@@ -18,10 +18,16 @@ export type Queries = PgDatabase<
 >;
 
 /**
- * What is said on LISTEN/NOTIFY. `container_pending`: a container id; `container_changed`: workspace id, space, container id;
- * `keys_changed`: nothing; `secret_due`: a secret id.
+ * What is said on LISTEN/NOTIFY. `container_pending`: a container id; `container_changed`: workspace id, container id and, of an
+ * endpoint's, deployment id, with spaces between; `endpoint_changed`: an endpoint id, or nothing: any may have; `keys_changed`:
+ * nothing; `secret_due`: a secret id.
  */
-export type Channel = "container_pending" | "container_changed" | "keys_changed" | "secret_due";
+export type Channel =
+  | "container_pending"
+  | "container_changed"
+  | "endpoint_changed"
+  | "keys_changed"
+  | "secret_due";
 
 export interface Subscription {
   end(): Promise<void>;

@@ -16,6 +16,9 @@ import { WorkerClients } from "../container/worker-client.ts";
 import type { DefaultProvider, ProvidersOf } from "../credential/issuer.ts";
 import { Database } from "../db/database.ts";
 import { EmbeddedPostgres } from "../db/embedded.ts";
+import { DemandStore } from "../endpoint/demand-store.ts";
+import { DeploymentStore } from "../endpoint/deployment-store.ts";
+import { EndpointStore } from "../endpoint/store.ts";
 import { AlertStore } from "../health/alert-store.ts";
 import { DeliveryStore } from "../health/delivery-store.ts";
 import { MetricsStore } from "../health/metrics-store.ts";
@@ -65,6 +68,7 @@ export interface ControlPlane {
   readonly housekeeping: HousekeepingStore;
   readonly volumes: VolumeStore;
   readonly codes: CodeStore;
+  readonly endpointStores: EndpointStores;
   readonly scheduling: SchedulerStore;
   readonly formerWorkers: FormerWorkerStore;
   readonly workerClients: WorkerClients;
@@ -85,6 +89,12 @@ export interface ControlPlane {
   /** The key-encryption keys, and what a rotation needs. */
   readonly rotation: RotationDependencies;
   close(): Promise<void>;
+}
+
+export interface EndpointStores {
+  readonly endpoints: EndpointStore;
+  readonly deployments: DeploymentStore;
+  readonly demandStore: DemandStore;
 }
 
 /** How people are told of their secrets. */
@@ -145,6 +155,7 @@ export async function openControlPlane(
     const auditEvents = new AuditStore(database);
     const audit = new AuditTrail(auditEvents);
     const note = (event: AuditEvent) => audit.note(event);
+    const containers = new ContainerStore(database);
     const secretHealth = openSecretHealth(config, database, { registry, providersOf, vault, note });
     return {
       audit,
@@ -167,10 +178,15 @@ export async function openControlPlane(
       vault,
       secretHealth,
       images: new ImageStore(database),
-      containers: new ContainerStore(database),
       housekeeping: new HousekeepingStore(database),
       volumes: new VolumeStore(database),
       codes: new CodeStore(database),
+      containers,
+      endpointStores: {
+        endpoints: new EndpointStore(database, containers),
+        deployments: new DeploymentStore(database, containers),
+        demandStore: new DemandStore(database),
+      },
       scheduling: new SchedulerStore(database),
       formerWorkers: new FormerWorkerStore(database),
       rotation: { ring, keys, rows: new WrappedRowStore(database), processes },

@@ -37,6 +37,7 @@ import { secretService } from "../secret/service.ts";
 import type { SecretMetadata } from "../secret/vault.ts";
 import { codeService } from "./code.ts";
 import type { ControlPlane } from "./control-plane.ts";
+import { startEndpoints } from "./endpoints.ts";
 import { listenSettings } from "./listening.ts";
 import { MetricsEndpoint } from "./metrics-endpoint.ts";
 import { createIdentitiesFor } from "./providers.ts";
@@ -73,6 +74,10 @@ export async function startGateway(
     workers: workerClients,
     findWorker: (id: string) => scheduling.worker(id),
   };
+  const endpoints = await startEndpoints(config, plane, {
+    stopping,
+    gatewayUrl: () => config.gateway.url ?? server.url,
+  });
   const buildDependencies = {
     registry: plane.registry,
     providersOf: plane.providersOf,
@@ -133,6 +138,7 @@ export async function startGateway(
       router.service(EndpointService, codeService(config, plane));
       router.service(ClusterService, clusterService(scheduling, containers));
       serveTenants(router, { plane, index, stopping });
+      endpoints.serve(router);
       router.service(
         ContainerService,
         containerService({
@@ -150,6 +156,7 @@ export async function startGateway(
     server,
     async close() {
       await server.close();
+      await endpoints.close();
       await keeper?.close();
       await subscription.end();
     },

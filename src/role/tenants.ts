@@ -29,7 +29,11 @@ export function serveTenants(router: ConnectRouter, { plane, index, stopping }: 
       workspaces,
       tokens,
       wasRemoved: (name) => plane.auditEvents.removedWorkspace(name),
-      stopContainers: (workspaceId, signal) => stopContainersOf(stopping, workspaceId, signal),
+      async stopContainers(workspaceId, signal) {
+        // First, so that no containers of theirs come after those that are stopped.
+        await plane.endpointStores.endpoints.deleteAll(workspaceId);
+        await stopContainersOf(stopping, workspaceId, signal);
+      },
       forget: (workspace) => forgetWorkspace(index, workspace),
     }),
   );

@@ -1,4 +1,4 @@
-import type { Container } from "../container/container.ts";
+import { type Container, lostEventKind } from "../container/container.ts";
 import { ContainerError } from "../container/error.ts";
 import type { ContainerStore } from "../container/store.ts";
 import { logger } from "../std/log.ts";
@@ -18,9 +18,10 @@ export async function recoverContainers(
     const to = container.state === "scheduled" ? "pending" : "failed";
     log.warn("container lost", { container: container.id, from: container.state, to, reason });
     try {
-      await containers.transition(container.id, { attempt: container.attempt, from: [container.state] }, to, {
-        reason,
-      });
+      const expected = { attempt: container.attempt, from: [container.state] };
+      // That it did not end by itself is what tells whoever replaces it that another one may fare better.
+      const events = to === "failed" ? [{ kind: lostEventKind, message: reason }] : [];
+      await containers.transition(container.id, expected, to, { reason, events });
       recovered.push(container.id);
     } catch (error) {
       // Its worker reported something newer meanwhile.

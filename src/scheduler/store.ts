@@ -6,7 +6,7 @@ import { type ContainerRow, toContainer } from "../container/row-store.ts";
 import { placedStates } from "../container/state.ts";
 import { type Transitioned, transitionIn } from "../container/transition-store.ts";
 import { bindVolumesIn, volumeWorkersIn } from "../container/volume-store.ts";
-import type { Database, Queries, Subscription } from "../db/database.ts";
+import { type Database, notify, type Queries, type Subscription } from "../db/database.ts";
 import { containers, workers } from "../db/schema.ts";
 import { workerIdentities } from "../db/schema-cluster.ts";
 import { SchedulerError } from "./error.ts";
@@ -123,6 +123,8 @@ export class SchedulerStore {
         .insert(workers)
         .values({ id, ...facts, state })
         .onConflictDoUpdate({ target: workers.id, set: { ...facts, ...now } });
+      // What is sent to its containers has to find its new address.
+      await notify(tx, "endpoint_changed", "");
     });
   }
 

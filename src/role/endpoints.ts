@@ -1,0 +1,86 @@
+import { randomUUID } from "node:crypto";
+import { Code, ConnectError, type ConnectRouter } from "@connectrpc/connect";
+import type { Config } from "../config.ts";
+import { ContainerChanges } from "../container/changes.ts";
+import type { StopDependencies } from "../container/stop.ts";
+import { DemandBook } from "../endpoint/demand-book.ts";
+import type { Routing } from "../endpoint/endpoint.ts";
+import { EndpointLoop } from "../endpoint/loop.ts";
+import { LiveRouting } from "../endpoint/routing.ts";
+import { Needs } from "../endpoint/scaling.ts";
+import { endpointMethods } from "../endpoint/service.ts";
+import { EndpointViews } from "../endpoint/views.ts";
+import { EndpointService } from "../gen/oci_node/v1/endpoint_service_pb.ts";
+import type { ControlPlane } from "./control-plane.ts";
+
+/** A gateway's endpoints: what is known of them, and their upkeep. */
+export interface Endpoints {
+  readonly routing: Routing;
+  /** Registers EndpointService. */
+  serve(router: ConnectRouter): void;
+  close(): Promise<void>;
+}
+
+export interface EndpointsOptions {
+  readonly stopping: StopDependencies;
+  /** Where this gateway is called; empty: not known. */
+  readonly gatewayUrl: () => string;
+}
+
+export async function startEndpoints(
+  { endpoints: settings }: Pick<Config, "endpoints">,
+  plane: ControlPlane,
+  { stopping, gatewayUrl }: EndpointsOptions,
+): Promise<Endpoints> {
+  const { endpoints, deployments, demandStore } = plane.endpointStores;
+  const limits = {
+    bodyBytesMax: settings.body_max,
+    containersMax: settings.containers_max,
+    queueMax: settings.queue_max,
+  };
+  const views = new EndpointViews(endpoints);
+  const demands = new DemandBook(randomUUID(), demandStore);
+  const needs = new Needs();
+  const changes = new ContainerChanges();
+  views.onRead((id) => changes.announce(id));
+  const routing = new LiveRouting({ views, demands, needs, limits, moreNeeded: (id) => loop.decide(id) });
+  const loop = await EndpointLoop.start({
+    endpoints,
+    containers: plane.containers,
+    deployments,
+    views,
+    demands,
+    demandStore,
+    needs,
+    limits,
+    stopping,
+    workers: plane.workerClients,
+  });
+  const absent = () => new ConnectError("not there yet", Code.Unimplemented);
+  return {
+    routing,
+    serve(router) {
+      router.service(EndpointService, {
+        ...endpointMethods({
+          endpoints,
+          images: plane.images,
+          changes,
+          limits,
+          policyOf: (workspaceId) => plane.policies(workspaceId),
+          gatewayUrl,
+        }),
+        async getCode() {
+          throw absent();
+        },
+        async uploadCode() {
+          throw absent();
+        },
+      });
+    },
+    async close() {
+      await loop.close();
+      routing.close();
+      await demands.close();
+    },
+  };
+}
