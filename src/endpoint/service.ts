@@ -1,6 +1,6 @@
-import { Code, ConnectError, type ServiceImpl } from "@connectrpc/connect";
+import type { ServiceImpl } from "@connectrpc/connect";
 import type { ContainerChanges } from "../container/changes.ts";
-import type { ContainerNetwork } from "../container/options.ts";
+import { type ContainerPolicies, checkAllowed } from "../container/policy.ts";
 import { checkSpec } from "../container/spec.ts";
 import { fromWireNetwork } from "../container/wire-service.ts";
 import type { EndpointService, EndpointSpec as WireSpec } from "../gen/oci_node/v1/endpoint_service_pb.ts";
@@ -23,10 +23,7 @@ export interface EndpointServiceDependencies {
   /** Fed with endpoints' ids. */
   readonly changes: ContainerChanges;
   readonly limits: EndpointLimits;
-  /** What a workspace's containers get, and whether that may be. */
-  readonly policyOf: (
-    workspaceId: string,
-  ) => Promise<{ readonly host_network: boolean; readonly default_network: ContainerNetwork }>;
+  readonly policyOf: ContainerPolicies;
   /** Where this gateway is called; empty: not known. */
   readonly gatewayUrl: () => string;
 }
@@ -101,18 +98,13 @@ async function resolve(
       next: "Name one that the workspace has built.",
     });
   const policy = await policyOf(workspaceId);
-  const network = fromWireNetwork(wire.network) ?? policy.default_network;
-  if (network === "host" && !policy.host_network) {
-    throw new ConnectError(
-      "the operator does not allow this workspace the host's network: set host_network = true for it in the configuration",
-      Code.PermissionDenied,
-    );
-  }
+  const network = fromWireNetwork(wire.network) ?? policy.defaultNetwork;
   const image = await findImage(images, workspaceId, wire.image);
   const spec = resolveSpec(
     fromWireSpec(wire, { imageId: image.id, reference: image.reference, network }),
     limits,
   );
   checkSpec(containerOf(spec, { id: "", workspaceId }));
+  checkAllowed(policy, network, spec.options);
   return spec;
 }

@@ -1,5 +1,5 @@
 import { randomUUID } from "node:crypto";
-import { Code, ConnectError, type ConnectRouter } from "@connectrpc/connect";
+import type { ConnectRouter } from "@connectrpc/connect";
 import type { Config } from "../config.ts";
 import { ContainerChanges } from "../container/changes.ts";
 import type { StopDependencies } from "../container/stop.ts";
@@ -11,7 +11,9 @@ import { Needs } from "../endpoint/scaling.ts";
 import { endpointMethods } from "../endpoint/service.ts";
 import { EndpointViews } from "../endpoint/views.ts";
 import { EndpointService } from "../gen/oci_node/v1/endpoint_service_pb.ts";
+import { codeService } from "./code.ts";
 import type { ControlPlane } from "./control-plane.ts";
+import { containerPolicies } from "./workspace-policy.ts";
 
 /** A gateway's endpoints: what is known of them, and their upkeep. */
 export interface Endpoints {
@@ -28,16 +30,13 @@ export interface EndpointsOptions {
 }
 
 export async function startEndpoints(
-  { endpoints: settings }: Pick<Config, "endpoints">,
+  config: Config,
   plane: ControlPlane,
   { stopping, gatewayUrl }: EndpointsOptions,
 ): Promise<Endpoints> {
   const { endpoints, deployments, demandStore } = plane.endpointStores;
-  const limits = {
-    bodyBytesMax: settings.body_max,
-    containersMax: settings.containers_max,
-    queueMax: settings.queue_max,
-  };
+  const { body_max: bodyBytesMax, containers_max: containersMax, queue_max: queueMax } = config.endpoints;
+  const limits = { bodyBytesMax, containersMax, queueMax };
   const views = new EndpointViews(endpoints);
   const demands = new DemandBook(randomUUID(), demandStore);
   const needs = new Needs();
@@ -56,7 +55,6 @@ export async function startEndpoints(
     stopping,
     workers: plane.workerClients,
   });
-  const absent = () => new ConnectError("not there yet", Code.Unimplemented);
   return {
     routing,
     serve(router) {
@@ -66,15 +64,10 @@ export async function startEndpoints(
           images: plane.images,
           changes,
           limits,
-          policyOf: (workspaceId) => plane.policies(workspaceId),
+          policyOf: containerPolicies(plane.policies),
           gatewayUrl,
         }),
-        async getCode() {
-          throw absent();
-        },
-        async uploadCode() {
-          throw absent();
-        },
+        ...codeService(config, plane),
       });
     },
     async close() {

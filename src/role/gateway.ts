@@ -7,7 +7,6 @@ import { containerService } from "../container/service.ts";
 import { AuditService } from "../gen/oci_node/v1/audit_service_pb.ts";
 import { ContainerService } from "../gen/oci_node/v1/container_service_pb.ts";
 import { CredentialService } from "../gen/oci_node/v1/credential_service_pb.ts";
-import { EndpointService } from "../gen/oci_node/v1/endpoint_service_pb.ts";
 import { HealthService } from "../gen/oci_node/v1/health_service_pb.ts";
 import { ImageService } from "../gen/oci_node/v1/image_service_pb.ts";
 import { KeyService } from "../gen/oci_node/v1/key_service_pb.ts";
@@ -35,7 +34,6 @@ import { getWorkspaceIdentity } from "../secret/identity-service.ts";
 import { keyService } from "../secret/key-service.ts";
 import { secretService } from "../secret/service.ts";
 import type { SecretMetadata } from "../secret/vault.ts";
-import { codeService } from "./code.ts";
 import type { ControlPlane } from "./control-plane.ts";
 import { startEndpoints } from "./endpoints.ts";
 import { listenSettings } from "./listening.ts";
@@ -135,7 +133,6 @@ export async function startGateway(
         }),
       });
       router.service(KeyService, keyService(plane.rotation));
-      router.service(EndpointService, codeService(config, plane));
       router.service(ClusterService, clusterService(scheduling, containers));
       serveTenants(router, { plane, index, stopping });
       endpoints.serve(router);
