@@ -1,11 +1,12 @@
 import { createClient } from "@connectrpc/connect";
 import { ContainerService, LogStream } from "../gen/oci_node/v1/container_service_pb.ts";
 import { command, words } from "./action.ts";
+import { portText } from "./container-shape.ts";
 import { connectTransport } from "./context.ts";
 import { ago, printJson, printLine, printTable } from "./output.ts";
 import { containerShape, dateOf, stateName } from "./shape.ts";
 
-const containerWord = words({ placeholder: "ID", brief: "Container id, or the beginning of one" });
+const containerWord = words({ placeholder: "CONTAINER", brief: "Container id, its beginning, or a name" });
 
 export const ps = command<{ json: boolean; all: boolean }>({
   brief: "List containers",
@@ -20,12 +21,14 @@ export const ps = command<{ json: boolean; all: boolean }>({
       return 0;
     }
     printTable(
-      ["ID", "IMAGE", "STATE", "EXIT", "COMMAND", "AGE"],
+      ["ID", "NAME", "IMAGE", "STATE", "EXIT", "PORTS", "COMMAND", "AGE"],
       containers.map((container) => [
         container.id,
+        container.name,
         container.reference,
         stateName(container.state),
         container.exitCode === undefined ? "" : String(container.exitCode),
+        container.ports.map(portText).join(", "),
         container.command.join(" ").slice(0, 40),
         ago(dateOf(container.createdAt)),
       ]),
@@ -81,7 +84,8 @@ export const stop = command<{ json: boolean; timeout?: number }, [string]>({
 });
 
 export const inspect = command<{ json: boolean }, [string]>({
-  brief: "Show a container as JSON: state, worker, phases, events, what was fetched, its credential",
+  brief:
+    "Show a container as JSON: how it runs, state, worker, phases, events, what was fetched, its credential",
   positional: containerWord,
   async run(_, id) {
     const { container } = await createClient(ContainerService, connectTransport()).getContainer({ id });

@@ -4,30 +4,30 @@ import {
   ContainerService,
   ContainerState,
   LogStream,
-  Network,
 } from "../gen/oci_node/v1/container_service_pb.ts";
 import { isImageId } from "../image/image.ts";
 import { parseReference } from "../reference/reference.ts";
-import { parseSize } from "../std/size.ts";
 import { command } from "./action.ts";
 import { buildFlags, buildImage } from "./build.ts";
+import {
+  containerRequest,
+  type SoleContainerFlags,
+  soleContainerAliases,
+  soleContainerFlags,
+} from "./container-flags.ts";
 import { CliError, connectTransport } from "./context.ts";
 import { type CredentialFlags, credentialFlags, identityFlag } from "./credentials.ts";
 import { printFailure } from "./failure.ts";
 import { note, printJson, printLine } from "./output.ts";
 import { notStartedExitCode } from "./remove.ts";
 import { containerShape, hasEnded } from "./shape.ts";
-import { parseVariable, splitVariable } from "./variable.ts";
 import { type Containers, watchUntil } from "./watch-container.ts";
 
-interface RunFlags extends CredentialFlags {
+interface RunFlags extends CredentialFlags, SoleContainerFlags {
   readonly json: boolean;
   readonly detach: boolean;
   readonly eager: boolean;
-  readonly env?: readonly string[];
-  readonly cpu?: number;
-  readonly memory?: number;
-  readonly network?: "none" | "host";
+  readonly rm: boolean;
   readonly secret?: string;
 }
 
@@ -39,37 +39,20 @@ export const run = command<RunFlags, string[]>({
   fullDescription:
     "In the foreground the output and the exit code are the container's; Ctrl-C stops it, a second one kills it, a third leaves it. What follows -- replaces the " +
     "image's command. A container that could not be made or started gives exit code 125. A reference that was never built is " +
-    "built first, and with credentials any reference is, as by `image build`.",
+    "built first, and with credentials any reference is, as by `image build`.\n\nEXAMPLES\n" +
+    "  oci-node run --rm ghcr.io/acme/tools:1 -- make report\n" +
+    "  oci-node run -d --name web -p 8080:80 -v site:/srv:ro --restart on-failure:5 IMAGE\n" +
+    "  oci-node run --rm -it --read-only --tmpfs /tmp --memory 512Mi --secret-env db=DB_PASSWORD IMAGE -- sh",
   flags: {
     ...credentialFlags,
     ...identityFlag,
     secret: buildFlags.secret,
     eager: { kind: "boolean", default: false, brief: "Fetch the whole image before the start" },
     detach: { kind: "boolean", default: false, brief: "Print the container's id and return" },
-    env: {
-      kind: "parsed",
-      parse: parseVariable,
-      optional: true,
-      variadic: true,
-      brief: "Environment variable; without a value, the caller's",
-      placeholder: "K=V",
-    },
-    cpu: { kind: "parsed", parse: parseCpu, optional: true, brief: "CPUs, such as 0.5", placeholder: "N" },
-    memory: {
-      kind: "parsed",
-      parse: parseMemory,
-      optional: true,
-      brief: "Memory limit, such as 512Mi",
-      placeholder: "SIZE",
-    },
-    network: {
-      kind: "enum",
-      values: ["none", "host"],
-      optional: true,
-      brief: "none: loopback only (default); host: where the operator allowed it",
-    },
+    rm: { kind: "boolean", default: false, brief: "Remove the container when it has ended" },
+    ...soleContainerFlags,
   },
-  aliases: { d: "detach", e: "env" },
+  aliases: { d: "detach", ...soleContainerAliases },
   positional: {
     kind: "array",
     parameter: {
@@ -83,6 +66,11 @@ export const run = command<RunFlags, string[]>({
     const containers = createClient(ContainerService, connectTransport());
     let container: Container;
     try {
+      if (flags.rm && flags.detach) {
+        throw new CliError("usage", "--rm is for a container in the foreground", {
+          next: "Leave --detach away, or remove the container yourself: `oci-node rm`.",
+        });
+      }
       container = await queue(containers, flags, image ?? "", argv);
     } catch (thrown) {
       // Not 1, which could be the container's own.
@@ -94,7 +82,13 @@ export const run = command<RunFlags, string[]>({
       else printLine(container.id);
       return 0;
     }
-    return await attach(containers, container.id, flags.json);
+    const code = await attach(containers, container.id, flags.json);
+    if (flags.rm) {
+      await containers
+        .removeContainer({ id: container.id })
+        .catch((error) => note(`oci-node: it was not removed: ${ConnectError.from(error).rawMessage}`));
+    }
+    return code;
   },
 });
 
@@ -105,14 +99,12 @@ async function queue(
   text: string,
   argv: readonly string[],
 ): Promise<Container> {
+  const wanted = containerRequest(flags);
   const ask = async (image: string) => {
     const { container } = await containers.runContainer({
       image,
       command: [...argv],
-      env: Object.fromEntries((flags.env ?? []).map(splitVariable)),
-      cpuMillis: Math.round((flags.cpu ?? 0) * 1000),
-      memoryBytes: BigInt(flags.memory ?? 0),
-      network: flags.network === "host" ? Network.HOST : Network.NONE,
+      ...wanted,
       eager: flags.eager,
     });
     if (container === undefined) throw new CliError("failed", "the node made no container");
@@ -213,18 +205,4 @@ function stopOnInterrupt(containers: Containers, id: string): { dispose(): void 
       process.off("SIGTERM", stop);
     },
   };
-}
-
-function parseCpu(text: string): number {
-  const cpus = Number(text);
-  if (!(cpus > 0 && cpus <= 4096)) throw new RangeError(`${JSON.stringify(text)} is no number of CPUs`);
-  return cpus;
-}
-
-function parseMemory(text: string): number {
-  const bytes = parseSize(text);
-  if (bytes === undefined || bytes < 4 * 1024 * 1024) {
-    throw new RangeError(`${JSON.stringify(text)} is no memory size of at least 4Mi`);
-  }
-  return bytes;
 }

@@ -11,6 +11,8 @@ import type { Image } from "../gen/oci_node/v1/image_service_pb.ts";
 import type { Worker } from "../gen/oci_node/v1/scheduler_service_pb.ts";
 import type { Secret } from "../gen/oci_node/v1/secret_service_pb.ts";
 
+import { howItRuns } from "./container-shape.ts";
+
 /** `running`, `exited`, … */
 export function stateName(state: ContainerState): string {
   return ContainerState[state].toLowerCase();
@@ -146,12 +148,14 @@ function idleNote({ validUntil }: ImageCredential, container: Container, now = D
 export function containerShape(container: Container) {
   return {
     id: container.id,
+    name: container.name || null,
     imageId: container.imageId,
     reference: container.reference,
     state: stateName(container.state),
     attempt: container.attempt,
     worker: container.workerId || null,
     command: container.command,
+    ...howItRuns(container),
     exitCode: container.exitCode ?? null,
     signal: container.signal || null,
     oomKilled: container.oomKilled,
