@@ -1,8 +1,11 @@
-import { statfs } from "node:fs/promises";
-import { release } from "node:os";
-
+import { mkdtemp, rm, statfs } from "node:fs/promises";
+import { release, tmpdir } from "node:os";
+import { join } from "node:path";
+import { readConfig } from "../config.ts";
 import { probeTransport, type TransportProbe } from "../mount/probe.ts";
+import type { RuntimeName } from "../runtime/oci-runtime.ts";
 import { probeRuntime } from "../runtime/probe.ts";
+import { userNamespaceProblem } from "../runtime/user-namespace.ts";
 import { messageOf } from "../std/error.ts";
 import { formatSize } from "../std/size.ts";
 import { SpawnError, tryRun } from "../std/spawn.ts";
@@ -35,10 +38,12 @@ export const doctor = command<{ json: boolean; dataDir?: string; config?: string
   },
   async run(flags) {
     const probe = await probeTransport();
+    const name = runtimeOf(flags.config);
     const findings = [
       user(),
       ...mounting(probe),
-      ...(await runtime()),
+      ...(await runtime(name)),
+      await users(name),
       await disk(flags.dataDir ?? "/var/lib/oci-node"),
       restarts(probe),
       ...(await clock()),
@@ -108,8 +113,33 @@ function mounting(probe: TransportProbe): Finding[] {
   ];
 }
 
-async function runtime(): Promise<Finding[]> {
-  const probe = await probeRuntime("runc");
+/** The runtime that the configuration names; a broken configuration has a finding of its own. */
+function runtimeOf(config: string | undefined): RuntimeName {
+  if (config === undefined) return "runc";
+  try {
+    return readConfig(config).worker.runtime;
+  } catch {
+    return "runc";
+  }
+}
+
+/** Whether containers get user namespaces: tried for real. */
+async function users(name: RuntimeName): Promise<Finding> {
+  const directory = await mkdtemp(join(tmpdir(), "oci-node-users-"));
+  try {
+    const problem = await userNamespaceProblem(name, directory);
+    const check = "users";
+    if (problem === undefined)
+      return { check, state: "ok", found: "each container gets a user namespace of its own" };
+    const found = `containers get no user namespaces, so their root is root here as well: ${problem}`;
+    return { check, state: "limited", found, next: "Use Linux 5.19 or later, and runc." };
+  } finally {
+    await rm(directory, { recursive: true, force: true });
+  }
+}
+
+async function runtime(name: RuntimeName): Promise<Finding[]> {
+  const probe = await probeRuntime(name);
   const programs = [probe.runtime, probe.conmon].map(
     ({ name, version: found }): Finding =>
       found === undefined

@@ -83,6 +83,7 @@ export async function startWorker(
       stateDir: join(config.stateDir, "containers"),
       runtime: config.worker.runtime,
       network: networkSettings(config.worker.network),
+      userNamespaces: config.worker.user_namespaces,
       logger: logger("runtime"),
     }),
     publish: (workspace) => workspaceSettings(config, workspace).publish.map(parsePortRange),

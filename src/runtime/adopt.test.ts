@@ -61,7 +61,7 @@ test("reports how a container ended while nobody watched", async () => {
     "echo hello; while [ ! -e /gate ]; do sleep 0.02; done; echo end; exit 9",
   );
   const exitFile = once(statePaths(host.stateDir).exits, id);
-  await writeFile(join(host.stateDir, "containers", id, "root", "gate"), "");
+  await writeFile(join(host.rootOf(id), "gate"), "");
   await exitFile;
   const runtime = await host.runtime();
   const [container] = await runtime.adopt();

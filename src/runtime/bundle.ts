@@ -1,15 +1,18 @@
+import { chown, readdir } from "node:fs/promises";
+import { join } from "node:path";
 import { writeFileAtomic } from "../std/atomic-file.ts";
 import type { BundleMount } from "./container-mounts.ts";
 import { containerHostname, writeEtcFiles } from "./etc-files.ts";
 import { makeDirectoryInRoot } from "./inside-root.ts";
 import type { ContainerPaths } from "./layout.ts";
 import { ownOpenFilesMax, processSection, workingDirectory } from "./process-section.ts";
+import type { RootFileSystem } from "./root-file-system.ts";
 import { type LimitSupport, linuxSection, mounts } from "./sandbox.ts";
 import type { ContainerSpec } from "./spec.ts";
 import type { ContainerUser } from "./user.ts";
+import { hostOwner, withUserNamespace } from "./user-namespace.ts";
 
 const ociVersion = "1.0.2";
-const rootOwner = { uid: 0, gid: 0 };
 
 /**
  * Writes the OCI bundle (runtime specification, `config.md`) into the container's directory; the overlay must be
@@ -19,6 +22,7 @@ const rootOwner = { uid: 0, gid: 0 };
 export async function writeBundle(
   spec: ContainerSpec,
   user: ContainerUser,
+  { ids }: RootFileSystem,
   ownMounts: readonly BundleMount[],
   paths: ContainerPaths,
   cgroupsPath: string,
@@ -31,16 +35,14 @@ export async function writeBundle(
     hostname,
     process: processSection(spec, user, hostname, await ownOpenFilesMax()),
     mounts: allMounts(paths, ownMounts),
-    linux: linuxSection(spec, cgroupsPath, support),
+    linux: withUserNamespace(linuxSection(spec, cgroupsPath, support), ids),
   };
+  const root = hostOwner(ids, { uid: 0, gid: 0 });
   await writeEtcFiles(paths.etc, spec);
-  await makeDirectoryInRoot(
-    paths.merged,
-    workingDirectory(spec.imageConfig, spec.options.workingDirectory),
-    user,
-  );
-  for (const volume of spec.imageConfig.config.Volumes)
-    await makeDirectoryInRoot(paths.merged, volume, rootOwner);
+  for (const name of await readdir(paths.etc)) await chown(join(paths.etc, name), root.uid, root.gid);
+  const directory = workingDirectory(spec.imageConfig, spec.options.workingDirectory);
+  await makeDirectoryInRoot(paths.merged, directory, hostOwner(ids, user));
+  for (const volume of spec.imageConfig.config.Volumes) await makeDirectoryInRoot(paths.merged, volume, root);
   // The environment may hold what the user wants kept: nobody else reads it.
   await writeFileAtomic(paths.config, JSON.stringify(config), 0o600);
 }

@@ -5,6 +5,7 @@ import type { ExitWatch } from "./exit-watch.ts";
 import type { StatePaths } from "./layout.ts";
 import type { PrivateNetworks } from "./network.ts";
 import type { OciRuntime } from "./oci-runtime.ts";
+import type { IdRanges } from "./user-namespace.ts";
 
 /** What all containers of one state directory share. */
 export interface Host {
@@ -20,6 +21,9 @@ export interface Host {
   readonly logWatch: DirectoryWatch;
   readonly logSizeMaxBytes: number;
   readonly logger: Logger;
+  readonly ids: IdRanges;
+  /** Why containers get no user namespaces of their own; absent: they do. */
+  readonly noUserNamespaces?: string | undefined;
 }
 
 /** The cgroup above those of containers and monitors. */

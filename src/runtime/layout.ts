@@ -16,6 +16,8 @@ export interface StatePaths {
   readonly runtimeRoot: string;
   /** One directory per container that programs are run in beside its own. */
   readonly execs: string;
+  /** `<id>/root`: where containers' roots are mounted. A container's own root user must be able to come there, and nobody else. */
+  readonly roots: string;
 }
 
 /** The files of one container. */
@@ -34,10 +36,16 @@ export interface ContainerPaths {
   readonly etc: string;
   /** A file system in memory. */
   readonly secrets: string;
+  /** Where the image's tree is attached with the container's owners until the overlay is mounted. */
+  readonly lower: string;
   readonly upper: string;
   readonly work: string;
+  /** The folder of {@link merged}. */
+  readonly mergedHome: string;
   /** Where the overlay is mounted: the container's root. */
   readonly merged: string;
+  /** Where earlier versions mounted it. */
+  readonly formerMerged: string;
   readonly exitFile: string;
   /** What the programs need that are run in it beside its own: a directory each. */
   readonly execs: string;
@@ -57,6 +65,7 @@ export function statePaths(stateDir: string): StatePaths {
     exits: join(volatile, "exits"),
     runtimeRoot: join(volatile, "runtime"),
     execs: join(volatile, "execs"),
+    roots: join(volatile, "roots"),
   };
 }
 
@@ -74,9 +83,12 @@ export function containerPaths(state: StatePaths, id: string): ContainerPaths {
     network: join(home, "network.json"),
     etc: join(home, "etc"),
     secrets: join(home, "secrets"),
+    lower: join(home, "lower"),
     upper: join(home, "upper"),
     work: join(home, "work"),
-    merged: join(home, "root"),
+    mergedHome: join(state.roots, id),
+    merged: join(state.roots, id, "root"),
+    formerMerged: join(home, "root"),
     exitFile: join(state.exits, id),
     execs: join(state.execs, id),
     log,

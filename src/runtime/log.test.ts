@@ -43,7 +43,7 @@ test("follows a container line by line until its last byte", async () => {
   for await (const chunk of runtime.logs(spec.id, { follow: true })) {
     seen.push(Buffer.from(chunk.data).toString());
     expect(Math.abs(Date.now() - chunk.time.getTime())).toBeLessThan(60_000);
-    if (seen.length === 1) await writeFile(join(host.stateDir, "containers", spec.id, "root", "go"), "");
+    if (seen.length === 1) await writeFile(join(host.rootOf(spec.id), "go"), "");
   }
   expect(seen[0]).toBe("ready\n");
   expect(seen.join("")).toBe("ready\none two\nend");

@@ -88,6 +88,11 @@ export class TestHost {
     }
   }
 
+  /** Where a container's root is mounted. */
+  rootOf(id: string): string {
+    return join(statePaths(this.stateDir).roots, id, "root");
+  }
+
   /** What is left of containers: mounts, cgroups, directories, processes that work in our directory. */
   async leftovers(): Promise<string[]> {
     const mounts = (await readFile("/proc/self/mountinfo", "utf8"))
@@ -98,8 +103,10 @@ export class TestHost {
     const paths = statePaths(this.stateDir);
     const exits = await readdir(paths.exits).catch(() => []);
     const known = await readdir(paths.runtimeRoot).catch(() => []);
+    const roots = await readdir(paths.roots).catch(() => []);
     const networks = await networkLeftovers(this.stateDir, this.network.subnet);
-    return [...mounts, ...cgroups, ...homes, ...exits, ...known, ...networks, ...(await this.#processes())];
+    const kept = [...homes, ...exits, ...known, ...roots];
+    return [...mounts, ...cgroups, ...kept, ...networks, ...(await this.#processes())];
   }
 
   /** Command lines that name our directory: monitors, runtimes. */

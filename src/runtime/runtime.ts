@@ -1,5 +1,5 @@
 import { rmdirSync } from "node:fs";
-import { mkdir, readdir, stat } from "node:fs/promises";
+import { chmod, mkdir, readdir, stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { errnoOf } from "../std/error.ts";
 import type { Logger } from "../std/log.ts";
@@ -21,6 +21,7 @@ import { type ContainerSpec, checkSpec, isContainerId, type LogChunk } from "./s
 import { removeContainer, startSteps } from "./start-steps.ts";
 import { type ContainerState, readState } from "./state.ts";
 import { doSteps } from "./steps.ts";
+import { IdRanges, userNamespaceProblem } from "./user-namespace.ts";
 
 const logSizeMaxBytesDefault = 16 * 1024 * 1024;
 
@@ -31,6 +32,8 @@ export interface RuntimeOptions {
   /** Name or path of the monitor; absent: `conmon`. */
   readonly conmon?: string;
   readonly logger: Logger;
+  /** Whether containers get user namespaces of their own where that is possible; absent: `auto`. */
+  readonly userNamespaces?: "auto" | "off";
   /** The cgroup above the containers' own; absent: `oci-node`. */
   readonly cgroupParent?: string;
   /** A log that would grow beyond it begins anew, and one generation before it is kept; absent: 16 MiB. */
@@ -57,6 +60,8 @@ export class Runtime {
     const problem = cgroupProblem(options.runtime, cgroups.mode);
     if (problem !== undefined)
       throw new RuntimeError("cgroup", problem, { next: "See what this host lacks: `oci-node doctor`." });
+    await openWays(paths.roots);
+    const noUserNamespaces = await whyNoUserNamespaces(options);
     return new Runtime({
       paths,
       oci: new OciRuntime(options.runtime, findProgram(options.runtime), paths.runtimeRoot),
@@ -73,6 +78,8 @@ export class Runtime {
       logWatch: new DirectoryWatch(paths.logs),
       logSizeMaxBytes: options.logSizeMaxBytes ?? logSizeMaxBytesDefault,
       logger: options.logger,
+      ids: new IdRanges(),
+      noUserNamespaces,
     });
   }
 
@@ -155,8 +162,8 @@ export class Runtime {
       .catch((error: unknown) =>
         this.#host.logger.error("the firewall rules of containers could not be removed", { error }),
       );
-    const { exits, runtimeRoot, execs } = this.#host.paths;
-    for (const directory of [exits, runtimeRoot, execs, dirname(exits)]) removeIfEmpty(directory);
+    const { exits, runtimeRoot, roots, execs } = this.#host.paths;
+    for (const directory of [exits, runtimeRoot, roots, execs, dirname(exits)]) removeIfEmpty(directory);
   }
 
   async #start(spec: ContainerSpec, signal: AbortSignal): Promise<RunningContainer> {
@@ -182,12 +189,27 @@ export class Runtime {
 
   #keep(state: ContainerState, sameBoot: boolean): RunningContainer {
     const paths = containerPaths(this.#host.paths, state.id);
+    if (state.idBase !== undefined) this.#host.ids.keep(state.id, state.idBase);
     const container = new RunningContainer(this.#host, paths, state, sameBoot, () =>
       this.#containers.delete(state.id),
     );
     this.#containers.set(state.id, container);
     return container;
   }
+}
+
+/** Why containers are to have no user namespaces; written down where it is not as the operator wanted. */
+async function whyNoUserNamespaces(options: RuntimeOptions): Promise<string | undefined> {
+  if (options.userNamespaces === "off") return "worker.user_namespaces is off";
+  const problem = await userNamespaceProblem(options.runtime, options.stateDir);
+  if (problem !== undefined)
+    options.logger.warning("containers get no user namespaces of their own", { why: problem });
+  return problem;
+}
+
+/** Whoever knows a container's name may come to the folder of its root, which lets in its own root user alone. */
+async function openWays(roots: string): Promise<void> {
+  for (const directory of [dirname(dirname(roots)), dirname(roots), roots]) await chmod(directory, 0o711);
 }
 
 function exists(id: string): RuntimeError {

@@ -90,8 +90,14 @@ export function mounts(paths: ContainerPaths): BundleMount[] {
   ];
 }
 
+/** The `linux` part of a bundle (runtime specification, `config-linux.md`). */
+export interface LinuxSection {
+  readonly namespaces: readonly { readonly type: string; readonly path?: string }[];
+  readonly [field: string]: unknown;
+}
+
 /** The `linux` part of the bundle: namespaces, limits, filter, hidden paths. */
-export function linuxSection(spec: ContainerSpec, cgroupsPath: string, support: LimitSupport): object {
+export function linuxSection(spec: ContainerSpec, cgroupsPath: string, support: LimitSupport): LinuxSection {
   const namespaces = [
     "pid",
     "ipc",

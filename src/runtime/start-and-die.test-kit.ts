@@ -13,9 +13,11 @@ import { Runtime } from "./runtime.ts";
 import type { ContainerSpec } from "./spec.ts";
 import { startSteps } from "./start-steps.ts";
 import { writeState } from "./state.ts";
+import { IdRanges } from "./user-namespace.ts";
 
 // Starts the container of the spec on standard input as far as it is told to, and dies without a word:
 // `line` its first line of output is there; `created` its process waits to be started; `recorded` and that is recorded.
+
 const [stateDir = "", cgroupParent = "", until = ""] = process.argv.slice(2);
 const spec = (await Bun.stdin.json()) as ContainerSpec;
 const signal = new AbortController().signal;
@@ -46,6 +48,7 @@ async function startHalf(recorded: boolean): Promise<void> {
     logWatch: new DirectoryWatch(paths.logs),
     logSizeMaxBytes: 1_000_000,
     logger: logger("runtime"),
+    ids: new IdRanges(),
   };
   const own = containerPaths(paths, spec.id);
   const [steps, draft] = startSteps(host, spec, own, signal);

@@ -1,30 +1,33 @@
-import { mkdir, rm, rmdir } from "node:fs/promises";
+import { mkdir, rm } from "node:fs/promises";
 import { waitForExit } from "../native/process.ts";
 import { errnoOf } from "../std/error.ts";
 import { signalNumber } from "../std/signals.ts";
 import { waitFor } from "../std/wait.ts";
 import { writeBundle } from "./bundle.ts";
 import { type BundleMount, containerMounts } from "./container-mounts.ts";
+import { giveOutput } from "./container-output.ts";
 import { RuntimeError } from "./error.ts";
 import { cgroupOf, type Host, monitorCgroup } from "./host.ts";
 import type { ContainerPaths } from "./layout.ts";
 import { removeLogFiles } from "./log-holder.ts";
 import { createUnderMonitor, type Monitored, readPid } from "./monitor.ts";
 import { attachNetwork, checkNetwork, type NetworkPart } from "./network-step.ts";
-import { mountOverlay, unmountOverlay } from "./overlay.ts";
 import { bootId, identify } from "./process-identity.ts";
 import { containerArgv } from "./process-section.ts";
+import { mountRoot, type RootFileSystem, unmountRoot } from "./root-file-system.ts";
 import { dropSecretFiles, writeSecretFiles } from "./secret-files.ts";
 import type { ContainerSpec } from "./spec.ts";
 import { type ContainerState, writeState } from "./state.ts";
 import type { Step } from "./steps.ts";
 import { type ContainerUser, resolveUser } from "./user.ts";
+import { hostOwner } from "./user-namespace.ts";
 
 const defaultStopSignal = 15;
 
 /** What the steps of a start hand to one another. */
 interface Draft {
   user?: ContainerUser;
+  root?: RootFileSystem;
   mounts?: BundleMount[];
   monitored?: Monitored;
   network?: NetworkPart;
@@ -45,8 +48,9 @@ export function startSteps(
     { name: "directory", do: () => makeHome(host, spec, paths), undo: undo.home },
     {
       name: "overlay",
-      do: () =>
-        mountOverlay({ lower: spec.imageRoot, upper: paths.upper, work: paths.work, target: paths.merged }),
+      do: async () => {
+        draft.root = await mountRoot(host, spec, paths);
+      },
       undo: undo.overlay,
     },
     { name: "mounts", do: () => prepareMounts(spec, paths, draft), undo: undo.mounts },
@@ -54,7 +58,15 @@ export function startSteps(
       name: "bundle",
       do: async () => {
         const support = { swap: await host.cgroups.limitsSwap(), pids: host.cgroups.limits("pids") };
-        await writeBundle(spec, draft.user!, draft.mounts!, paths, cgroupOf(host, spec.id), support);
+        await writeBundle(
+          spec,
+          draft.user!,
+          draft.root!,
+          draft.mounts!,
+          paths,
+          cgroupOf(host, spec.id),
+          support,
+        );
       },
       undo: async () => undefined,
     },
@@ -91,10 +103,8 @@ function undos(host: Host, paths: ContainerPaths) {
     },
     network: (): Promise<void> => host.networks.detach(paths.id, paths.network),
     mounts: (): Promise<void> => dropSecretFiles(paths.secrets),
-    overlay: (): Promise<void> => unmountOverlay(paths.merged),
+    overlay: (): Promise<void> => unmountRoot(host, paths),
     home: async (): Promise<void> => {
-      // First the mount point alone: should anything be mounted there still, nothing below it must be removed.
-      await removeEmpty(paths.merged);
       await rm(paths.home, { recursive: true, force: true });
       await rm(paths.exitFile, { force: true });
       await rm(paths.execs, { recursive: true, force: true });
@@ -133,7 +143,7 @@ async function makeHome(host: Host, spec: ContainerSpec, paths: ContainerPaths):
 }
 
 async function prepareMounts(spec: ContainerSpec, paths: ContainerPaths, draft: Draft): Promise<void> {
-  const secrets = await writeSecretFiles(paths.secrets, spec, draft.user!);
+  const secrets = await writeSecretFiles(paths.secrets, spec, hostOwner(draft.root!.ids, draft.user!));
   const trees = (spec.binds ?? []).map((bind) => ({ ...bind, readOnly: true }));
   draft.mounts = containerMounts(spec, trees, secrets);
 }
@@ -145,6 +155,8 @@ async function create(host: Host, paths: ContainerPaths, draft: Draft): Promise<
     exitsDirectory: host.paths.exits,
     logSizeMaxBytes: host.logSizeMaxBytes,
   });
+  if (draft.root?.ids !== undefined)
+    await giveOutput(draft.monitored.init.pid, hostOwner(draft.root.ids, draft.user!));
   await host.cgroups
     .moveMonitor(monitorCgroup(host), draft.monitored.monitor.pid)
     .catch((error: unknown) =>
@@ -160,6 +172,7 @@ async function start(host: Host, spec: ContainerSpec, paths: ContainerPaths, dra
     attempt: spec.attempt,
     workspaceId: spec.workspaceId,
     imageRoot: spec.imageRoot,
+    ...(draft.root?.idBase === undefined ? {} : { idBase: draft.root.idBase }),
     stopSignal: stopSignal(spec),
     phase: "created",
     bootId: await bootId(),
@@ -198,13 +211,4 @@ async function endMonitor(paths: ContainerPaths): Promise<void> {
     if (errnoOf(error) !== "ESRCH") throw error;
   }
   await waitForExit(monitor.pid);
-}
-
-async function removeEmpty(directory: string): Promise<void> {
-  try {
-    await rmdir(directory);
-  } catch (cause) {
-    if (errnoOf(cause) === "ENOENT") return;
-    throw new RuntimeError("cleanup_failed", `${directory} is still in use`, { cause });
-  }
 }

@@ -11,6 +11,8 @@ const stateSchema = z.object({
   attempt: z.number().int(),
   workspaceId: z.string(),
   imageRoot: z.string(),
+  /** Where its range of the host's ids begins; absent: its ids are the host's. */
+  idBase: z.number().int().optional(),
   stopSignal: z.number().int(),
   /** `created`: the process was not yet told to run when this was written. */
   phase: z.enum(["created", "running"]),

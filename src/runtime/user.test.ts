@@ -46,7 +46,10 @@ test("takes a name that is a number for the name first", async () => {
 });
 
 test("takes numbers that nobody knows", async () => {
-  expect(await resolveUser(bare, "3000000000:5")).toMatchObject({ uid: 3_000_000_000, gid: 5, home: "/" });
+  expect(await resolveUser(bare, "2147483647:5")).toMatchObject({ uid: 2_147_483_647, gid: 5, home: "/" });
+  const high = await resolveUser(bare, "5:2147483648").catch((error: unknown) => error);
+  expect(high).toMatchObject({ code: "bad_user" });
+  expect(high).toHaveProperty("message", "a process cannot have the user or group 2147483648");
 });
 
 test("goes home to the root directory when passwd names no absolute one", async () => {

@@ -3,6 +3,8 @@ import { readFileInRoot } from "./inside-root.ts";
 
 const fileSizeMax = 4 * 1024 * 1024;
 const idMax = 2 ** 32 - 2;
+/** runc and crun take no higher ones for a process; files may have them. */
+const processIdMax = 2 ** 31 - 1;
 
 /** Who the container's process is. */
 export interface ContainerUser {
@@ -47,7 +49,18 @@ export async function resolveUser(root: string, user: string): Promise<Container
     entry === undefined || (groupName !== undefined && groupName !== "")
       ? []
       : groups.filter((group) => group.members.includes(entry.name)).map((group) => group.gid);
-  return { uid, gid, additionalGids: [...new Set([gid, ...listed])], home: homeOf(entry) };
+  const additionalGids = [...new Set([gid, ...listed])];
+  assertTaken([uid, ...additionalGids]);
+  return { uid, gid, additionalGids, home: homeOf(entry) };
+}
+
+/** @throws RuntimeError `bad_user` for an id that no runtime starts a process with */
+function assertTaken(ids: readonly number[]): void {
+  const high = ids.find((id) => id > processIdMax);
+  if (high === undefined) return;
+  throw new RuntimeError("bad_user", `a process cannot have the user or group ${high}`, {
+    next: `Use one of at most ${processIdMax}.`,
+  });
 }
 
 function homeOf(entry: PasswdEntry | undefined): string {

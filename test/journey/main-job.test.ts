@@ -107,12 +107,14 @@ describe("run", () => {
 
   test("a container sees its own processes, a loopback, and a layer of its own to write to", async () => {
     const script =
-      "ip link | grep -c '^[0-9]'; ls /proc | grep -c '^[0-9]'; mkdir /etc/made && echo writable; hostname";
+      "ip link | grep -c '^[0-9]'; ls /proc | grep -c '^[0-9]'; mkdir /etc/made && echo writable; cat /proc/self/uid_map";
     const result = await world.node.cli(["run", image.id, "--", "sh", "-c", script]);
-    const [links, processes, writable] = result.stdout.split("\n");
+    const [links, processes, writable, users = ""] = result.stdout.split("\n");
     expect(Number(links)).toBe(1);
     expect(Number(processes)).toBeLessThan(8);
     expect(writable).toBe("writable");
+    // Its root is somebody of no rights on the host.
+    expect(Number(users.trim().split(/\s+/)[1])).toBeGreaterThanOrEqual(2 ** 30);
     const again = await world.node.cli(["run", image.id, "--", "ls", "-d", "/etc/made"]);
     expect(again.code).not.toBe(0);
   });
@@ -162,7 +164,7 @@ describe("the operator", () => {
   test("is told by doctor what works here", async () => {
     const result = await world.node.cli(["doctor"]);
     expect(result.code).toBe(0);
-    for (const word of ["FUSE", "EROFS", "runc", "cgroup"])
+    for (const word of ["FUSE", "EROFS", "runc", "cgroup", "users .*user namespace"])
       expect(result.stdout).toMatch(new RegExp(word, "i"));
   });
 });

@@ -227,6 +227,15 @@ export const attacks: readonly Attack[] = [
     attack: "the program in the container reaches out of it",
     defences: [
       [
+        "a user namespace of its own: its root is nobody on the host, nor in another container",
+        "src/runtime/user-namespace.test.ts: a container's root is nobody on the host, and no other container's root either",
+        "test/journey/main-job.test.ts: a container sees its own processes, a loopback, and a layer of its own to write to",
+      ],
+      [
+        "what the worker shows it is to be read alone, without setuid bits and devices",
+        "src/runtime/container-options.test.ts: shows the worker's own files, to be read alone and never to gain by, wherever the image's links lead",
+      ],
+      [
         "its own namespaces, Docker's capabilities and filter, no descriptor of ours, the host's network by leave only",
         "src/runtime/runtime.test.ts: denies what the filter denies, with Docker's capabilities",
         "src/runtime/runtime.test.ts: hands no descriptor of ours to the container or its monitor",
