@@ -12,6 +12,7 @@ import { logger } from "../std/log.ts";
 import type { ControlPlane } from "./control-plane.ts";
 
 const log = logger("gateway");
+const removeVolumeTimeoutMs = 15_000;
 
 /** What a gateway needs, beside the control plane, to look after tenants. */
 export interface TenantDependencies {
@@ -34,7 +35,10 @@ export function serveTenants(router: ConnectRouter, { plane, index, stopping }: 
         await plane.endpointStores.endpoints.deleteAll(workspaceId);
         await stopContainersOf(stopping, workspaceId, signal);
       },
-      forget: (workspace) => forgetWorkspace(index, workspace),
+      forget: async (workspace) => {
+        await forgetWorkspace(index, workspace);
+        await forgetVolumes(plane, workspace);
+      },
     }),
   );
   router.service(
@@ -46,6 +50,25 @@ export function serveTenants(router: ConnectRouter, { plane, index, stopping }: 
       joinedWith: async (id) => (await plane.workerIdentities.joinedWith(id)).map(({ name }) => name),
     }),
   );
+}
+
+/** Has workers remove a workspace's volumes. Those of a worker that is away stay there, and its operator is told. */
+async function forgetVolumes(
+  { workerClients, scheduling }: ControlPlane,
+  { id: workspaceId, name: workspace, volumes }: RemovedWorkspace,
+): Promise<void> {
+  const remove = async ({ name, workerId }: RemovedWorkspace["volumes"][number]) => {
+    const worker = await scheduling.worker(workerId);
+    if (worker === undefined || worker.state === "revoked") return;
+    const timeoutMs = removeVolumeTimeoutMs;
+    await workerClients.to(worker).removeVolume({ workspaceId, name }, { timeoutMs });
+  };
+  const gone = await Promise.allSettled(volumes.map(remove));
+  for (const [at, { status }] of gone.entries()) {
+    if (status === "fulfilled") continue;
+    const { name: volume, workerId: worker } = volumes[at] as RemovedWorkspace["volumes"][number];
+    log.error("a volume of a removed workspace is left", { workspace, id: workspaceId, volume, worker });
+  }
 }
 
 /**

@@ -1,6 +1,7 @@
 import { and, asc, eq, inArray, notInArray } from "drizzle-orm";
 import type { Database, Queries } from "../db/database.ts";
 import { containers, endedContainerStates, imageLayers, images, workspaces } from "../db/schema.ts";
+import { volumes } from "../db/schema-endpoint.ts";
 import { deleteUnusedLayers } from "../db/unused-layers.ts";
 import { SecretError } from "./error.ts";
 import { summariesIn, unknownWorkspace, type WorkspaceSummary } from "./workspace-summary-store.ts";
@@ -9,13 +10,15 @@ import { summariesIn, unknownWorkspace, type WorkspaceSummary } from "./workspac
 export interface RemovedWorkspace extends WorkspaceSummary {
   /** Manifests that no image of any workspace has any more: their indexes are nobody's. */
   readonly unusedManifests: readonly string[];
+  /** What its workers still have. */
+  readonly volumes: readonly { readonly name: string; readonly workerId: string }[];
 }
 
 const namedMax = 5;
 
 /**
  * Removes a workspace in one transaction: its secrets, images, ended containers, tokens, webhooks and alerts go with its
- * row; with `onlyEmpty` not while there are secrets or images. The only copy of its key is overwritten first. The row is locked meanwhile, so that nothing is made in it.
+ * row; with `onlyEmpty` not while there are secrets, images or volumes. The only copy of its key is overwritten first. The row is locked meanwhile, so that nothing is made in it.
  */
 export async function removeWorkspace(
   database: Database,
@@ -31,7 +34,12 @@ export async function removeWorkspace(
     const [summary] = row === undefined ? [] : await summariesIn(tx, row.id);
     if (row === undefined || summary === undefined) throw unknownWorkspace(name);
     await refuseWhileRunning(tx, row.id, name);
-    if (onlyEmpty) refuseWithContents(summary);
+    const kept = await tx
+      .select({ name: volumes.name, workerId: volumes.workerId })
+      .from(volumes)
+      .where(eq(volumes.workspaceId, row.id))
+      .orderBy(asc(volumes.name));
+    if (onlyEmpty) refuseWithContents(summary, kept.length);
     const manifests = await tx
       .selectDistinct({ digest: images.manifestDigest })
       .from(images)
@@ -51,7 +59,7 @@ export async function removeWorkspace(
       tx,
       layers.map(({ digest }) => digest),
     );
-    return { ...summary, unusedManifests: await withoutImages(tx, manifests) };
+    return { ...summary, unusedManifests: await withoutImages(tx, manifests), volumes: kept };
   });
 }
 
@@ -70,11 +78,16 @@ async function refuseWhileRunning(tx: Queries, workspaceId: string, name: string
 }
 
 /** Nothing brings them back: that has to be meant. */
-function refuseWithContents({ name, secrets, images }: WorkspaceSummary): void {
-  if (secrets + images === 0) return;
-  throw new SecretError("in_use", `workspace ${name} is not empty: secrets: ${secrets}, images: ${images}`, {
-    next: "Remove them first, or let --force do it: nothing brings them back but a backup of the database.",
-  });
+function refuseWithContents({ name, secrets, images }: WorkspaceSummary, volumesKept: number): void {
+  if (secrets + images + volumesKept === 0) return;
+  const kept = volumesKept === 0 ? "" : `, volumes: ${volumesKept}`;
+  throw new SecretError(
+    "in_use",
+    `workspace ${name} is not empty: secrets: ${secrets}, images: ${images}${kept}`,
+    {
+      next: "Remove them first, or let --force do it: nothing brings them back but a backup of the database.",
+    },
+  );
 }
 
 async function withoutImages(

@@ -3,6 +3,7 @@ import { eq, sql } from "drizzle-orm";
 import { startTestPostgres, type TestPostgres } from "../db/postgres.test-kit.ts";
 import { insertImage, whileHeld } from "../db/rows.test-kit.ts";
 import { containers, imageLayers, images, layers, secrets, workspaces } from "../db/schema.ts";
+import { volumes } from "../db/schema-endpoint.ts";
 import { auditEvents } from "../db/schema-health.ts";
 import { Redacted } from "../std/redacted.ts";
 import { SecretError } from "./error.ts";
@@ -115,7 +116,11 @@ test("a removed workspace takes everything with it but what others share and wha
     db.insert(auditEvents).values({ ...event, targetKind: "secret", outcome: "ok", workspaceId: id }),
   );
 
+  const volume = { name: "data", workerId: "w1" };
+  await server.database.query((db) => db.insert(volumes).values({ workspaceId: id, ...volume }));
+
   const removed = await store.remove("going");
+  expect(removed.volumes).toEqual([volume]);
   expect(removed).toMatchObject({ id, name: "going", secrets: 1, images: 1, tokens: 1 });
   expect(removed.unusedManifests).toEqual(["sha256:own"]);
   expect(await tokens.verify(token)).toBeUndefined();
@@ -136,6 +141,16 @@ test("a removed workspace takes everything with it but what others share and wha
     audit: 1,
   });
   expect(await codeOf(store.remove("going"))).toBe("not_found");
+});
+
+test("a workspace with nothing but a volume is not empty", async () => {
+  const { id } = await store.create("kept");
+  await server.database.query((db) =>
+    db.insert(volumes).values({ workspaceId: id, name: "data", workerId: "w1" }),
+  );
+  await expect(store.remove("kept", { onlyEmpty: true })).rejects.toThrow(
+    "workspace kept is not empty: secrets: 0, images: 0, volumes: 1",
+  );
 });
 
 test("nothing of a removed workspace is left in any table that has a workspace", async () => {

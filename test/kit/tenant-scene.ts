@@ -26,6 +26,8 @@ export interface Things {
   readonly spareWebhooks: string[];
   readonly key: string;
   readonly worker: string;
+  /** Used by the running container. */
+  readonly volume: string;
 }
 
 export type TenantRole = "owner" | "developer" | "viewer";
@@ -129,7 +131,9 @@ export class TenantScene {
     );
     await node.ok(["run", image.id, "--", "true"], { env });
     const [ended] = await node.json<Made[]>(["ps", "--all"], { env });
-    const running = await node.ok(["run", "-d", image.id, "--", "sh", "-c", waits], { env });
+    const volume = `data-of-${workspace}`;
+    const waiting = ["run", "-d", "--volume", `${volume}:/data`, image.id, "--", "sh", "-c", waits];
+    const running = await node.ok(waiting, { env });
     const until = Date.now() + 30_000;
     while ((await node.json<{ state: string }>(["inspect", running], { env })).state !== "running") {
       if (Date.now() > until) throw new Error("the container does not run");
@@ -155,6 +159,7 @@ export class TenantScene {
       spareWebhooks,
       key: "0".repeat(16),
       worker: "no-such-worker",
+      volume,
       tokens,
     };
   }
@@ -175,6 +180,7 @@ export class TenantScene {
       spareWebhooks: [],
       key: "1".repeat(16),
       worker: "no-such-worker-either",
+      volume: "data-of-gamma",
     };
   }
 

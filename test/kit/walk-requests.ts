@@ -120,7 +120,8 @@ export const walkRequests: WalkTable = {
     attachContainer: nothing,
     streamEvents: ({ ended }) => [{ body: { id: ended } }, { body: {}, ...same }],
     listVolumes: nothing,
-    removeVolume: ({ workspace }) => [{ body: { name: `data-of-${workspace}` }, own: "not_found" }],
+    // Its container lives.
+    removeVolume: ({ volume }) => [{ body: { name: volume }, own: "failed_precondition" }],
   },
   "oci_node.v1.EndpointService": {
     deployEndpoint: nothing,
