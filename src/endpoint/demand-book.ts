@@ -23,14 +23,21 @@ const nothing: Demand = { queued: 0, inFlight: 0 };
 export class DemandBook {
   readonly gatewayId: string;
   readonly #store: Pick<DemandStore, "write" | "clear">;
+  readonly #onWaiting: (deploymentId: string) => void;
   readonly #entries = new Map<string, Entry>();
   #timer: ReturnType<typeof setTimeout> | undefined;
   #writing: Promise<void> = Promise.resolve();
   #closed = false;
 
-  constructor(gatewayId: string, store: Pick<DemandStore, "write" | "clear">) {
+  /** @param onWaiting called when it was written down that requests of a deployment wait: others' may have grown, too */
+  constructor(
+    gatewayId: string,
+    store: Pick<DemandStore, "write" | "clear">,
+    onWaiting: (deploymentId: string) => void,
+  ) {
     this.gatewayId = gatewayId;
     this.#store = store;
+    this.#onWaiting = onWaiting;
   }
 
   set(deploymentId: string, demand: Demand): void {
@@ -46,13 +53,15 @@ export class DemandBook {
     this.#later();
   }
 
-  get(deploymentId: string): Demand {
-    return this.#entries.get(deploymentId)?.demand ?? nothing;
-  }
-
-  /** What was written of it last. */
-  written(deploymentId: string): Demand {
-    return this.#entries.get(deploymentId)?.written ?? nothing;
+  /** What all gateways have to do: what was read of that, with this one's as it is by now. */
+  together(deploymentId: string, read: Demand): Demand {
+    const entry = this.#entries.get(deploymentId);
+    if (entry === undefined) return read;
+    const { demand, written } = entry;
+    return {
+      queued: Math.max(0, read.queued - written.queued) + demand.queued,
+      inFlight: Math.max(0, read.inFlight - written.inFlight) + demand.inFlight,
+    };
   }
 
   /** What of these deployments is to be written now; it counts as written. */
@@ -109,6 +118,7 @@ export class DemandBook {
     if (taken.length === 0) return;
     try {
       await this.#store.write(this.gatewayId, taken);
+      for (const { deploymentId, queued } of taken) if (queued > 0) this.#onWaiting(deploymentId);
     } catch (error) {
       log.warn("what there is to do could not be written down", { error: messageOf(error) });
       this.putBack(taken);

@@ -59,12 +59,12 @@ export class EndpointScene {
     this.workerId = workerId;
   }
 
-  static async make(database: Database): Promise<EndpointScene> {
+  /** @param address where the worker serves */
+  static async make(database: Database, workerId = "w1", address?: string): Promise<EndpointScene> {
     const workspaceId = await insertWorkspace(database);
     const imageId = await insertImage(database, workspaceId);
-    const workerId = `w-${crypto.randomUUID()}`;
     const scene = new EndpointScene(database, workspaceId, imageId, workerId);
-    await scene.scheduling.register(registeringWorker(workerId));
+    await scene.scheduling.register(registeringWorker(workerId, workerId, address));
     return scene;
   }
 

@@ -12,7 +12,8 @@ import { type Action, planOf } from "./plan.ts";
 import { type Needs, needed } from "./scaling.ts";
 import { type EndpointLimits, withLimits } from "./spec.ts";
 import type { EndpointStore } from "./store.ts";
-import type { ContainerView, EndpointView } from "./view.ts";
+import { troubleOf } from "./trouble.ts";
+import { activeOf, type ContainerView, type EndpointView } from "./view.ts";
 import type { EndpointViews } from "./views.ts";
 
 const log = logger("endpoint");
@@ -46,6 +47,7 @@ export class EndpointLoop {
   readonly #deciding = new Map<string, boolean>();
   readonly #draining = new Map<string, Promise<void>>();
   readonly #lastWords = new Map<string, string>();
+  readonly #pauses = new Map<string, ReturnType<typeof setTimeout>>();
   readonly #undo: (() => unknown)[] = [];
   #work: Promise<unknown> = Promise.resolve();
   #ticks = 0;
@@ -77,6 +79,7 @@ export class EndpointLoop {
   /** What is under way at workers goes on there; another gateway, or this one's next start, looks after it. */
   async close(): Promise<void> {
     this.#ending.abort();
+    for (const timer of this.#pauses.values()) clearTimeout(timer);
     for (const undo of this.#undo.splice(0)) await undo();
     await this.#work;
     await Promise.all(this.#draining.values());
@@ -120,6 +123,21 @@ export class EndpointLoop {
       for (const container of deployment.living)
         if (container.drainingAt !== undefined) this.#drain(view, deployment.spec, container);
     if (this.#plan(view).length > 0) this.decide(endpointId);
+    else this.#lookAfterPause(view);
+  }
+
+  /** What waits for the end of a pause after failures waits no longer. */
+  #lookAfterPause(view: EndpointView): void {
+    const active = activeOf(view);
+    const until = active === undefined ? undefined : troubleOf(active)?.until;
+    if (until === undefined) return;
+    const inMs = until.getTime() - view.clockAheadMs - Date.now();
+    if (inMs <= 0 || this.#pauses.has(view.id)) return;
+    const timer = setTimeout(() => {
+      this.#pauses.delete(view.id);
+      void this.#dependencies.views.refresh(view.id).catch(() => undefined);
+    }, inMs + 1);
+    this.#pauses.set(view.id, timer);
   }
 
   #observe(view: EndpointView): void {
@@ -128,9 +146,15 @@ export class EndpointLoop {
       needs.observe(id, needed(demand, withLimits(spec, limits)), spec.keepWarmMs, performance.now());
   }
 
-  #plan(view: EndpointView): Action[] {
-    const { needs, limits } = this.#dependencies;
-    const now = new Date(Date.now() + view.clockAheadMs);
+  /** What is to be done by what is known here, with what this gateway has to do by now. */
+  #plan(read: EndpointView): Action[] {
+    const { needs, limits, demands } = this.#dependencies;
+    const now = new Date(Date.now() + read.clockAheadMs);
+    const deployments = read.deployments.map((deployment) => ({
+      ...deployment,
+      demand: demands.together(deployment.id, deployment.demand),
+    }));
+    const view = { ...read, deployments };
     return planOf(view, { now, limits, peakOf: (id) => needs.peak(id, performance.now()) });
   }
 

@@ -68,16 +68,11 @@ export class LiveRouting implements Routing {
     const view = views.byDeployment(deploymentId);
     const deployment = view?.deployments.find(({ id }) => id === deploymentId);
     if (view === undefined || deployment === undefined) return;
-    const written = demands.written(deploymentId);
-    const all = {
-      queued: Math.max(0, deployment.demand.queued - written.queued) + demand.queued,
-      inFlight: Math.max(0, deployment.demand.inFlight - written.inFlight) + demand.inFlight,
-    };
     const spec = withLimits(deployment.spec, this.#dependencies.limits);
-    const want = needed(all, spec);
+    const want = needed(demands.together(deploymentId, deployment.demand), spec);
     needs.observe(deploymentId, want, spec.keepWarmMs, performance.now());
     if (want <= kept(deployment).length) return;
-    // What has to wait is looked at every second.
+    // Then the loop looks again.
     const until = troubleOf(deployment)?.until.getTime() ?? 0;
     if (until - view.clockAheadMs <= Date.now()) moreNeeded(view.id);
   }

@@ -34,9 +34,8 @@ export function troubleOf({ living, ended }: Pick<DeploymentView, "living" | "en
   const [latest] = failed;
   if (latest === undefined) return undefined;
   const crashed = latest.readyAt !== undefined;
-  const pauseMs = crashed
-    ? crashPauseMs(failed.length)
-    : Math.min(pauseMsMost, 1_000 * 2 ** (failed.length - 1));
+  const alike = failed.filter(({ readyAt }) => (readyAt !== undefined) === crashed).length;
+  const pauseMs = crashed ? crashPauseMs(alike) : Math.min(pauseMsMost, 1_000 * 2 ** (alike - 1));
   return {
     until: new Date(latest.updatedAt.getTime() + pauseMs),
     problem: crashed ? undefined : endOf(latest),

@@ -38,7 +38,11 @@ export async function startEndpoints(
   const { body_max: bodyBytesMax, containers_max: containersMax, queue_max: queueMax } = config.endpoints;
   const limits = { bodyBytesMax, containersMax, queueMax };
   const views = new EndpointViews(endpoints);
-  const demands = new DemandBook(randomUUID(), demandStore);
+  const demands = new DemandBook(
+    randomUUID(),
+    demandStore,
+    (id) => void views.refreshOf(id).catch(() => undefined),
+  );
   const needs = new Needs();
   const changes = new ContainerChanges();
   views.onRead((id) => changes.announce(id));
