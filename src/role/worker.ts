@@ -16,10 +16,12 @@ import { authenticateCertificate } from "../rpc/certificate-authentication.ts";
 import { translateErrors } from "../rpc/error.ts";
 import { type Server, serve } from "../rpc/server.ts";
 import { AccessGrants } from "../runtime/grants.ts";
+import { HandlerCode } from "../runtime/handler-code.ts";
 import { Runtime } from "../runtime/runtime.ts";
 import { SchedulerClient } from "../runtime/scheduler-client.ts";
 import { Worker } from "../runtime/worker.ts";
 import { workerService } from "../runtime/worker-service.ts";
+import { runnerFiles, runnerPath } from "../sdk/runner/files.ts";
 import { generateBootKey } from "../secret/seal.ts";
 import { logger } from "../std/log.ts";
 import { version } from "../std/version.ts";
@@ -79,6 +81,17 @@ export async function startWorker(
     stateDir: config.stateDir,
     backgroundFetch: config.worker.background_fetch,
     traces: config.worker.traces,
+    code: await HandlerCode.open({
+      dir: join(config.stateDir, "code"),
+      quotaBytes: config.worker.code_cache_quota,
+      unpackedBytesMax: config.endpoints.code_unpacked_max,
+      runner: { files: runnerFiles, path: runnerPath },
+      fetchPiece: async (...wanted) => {
+        await Promise.race([registered.promise, sleep(registrationPatienceMs)]);
+        if (client === undefined) throw notRegistered();
+        return await client.fetchCode(...wanted);
+      },
+    }),
     runtime: await Runtime.create({
       stateDir: join(config.stateDir, "containers"),
       runtime: config.worker.runtime,

@@ -10,6 +10,7 @@ import { sleep } from "../std/wait.ts";
 import type { RunningContainer } from "./container.ts";
 import { type ExecProcess, notRunning } from "./exec.ts";
 import type { ExecRequest } from "./exec-process.ts";
+import type { HandlerCode } from "./handler-code.ts";
 import type { ImageUser } from "./image-access.ts";
 import type { ImageLease } from "./image-lease.ts";
 import { traceKey } from "./image-mounting.ts";
@@ -42,6 +43,7 @@ export interface WorkerContainerRequest extends PullRequest {
 
 export interface HoldDependencies extends PullDependencies {
   readonly runtime: Runtime;
+  readonly code: HandlerCode;
   /** Where writable layers are. */
   readonly stateDir: string;
   /** Where the operator lets a workspace publish ports, by its name; absent: anywhere. */
@@ -207,6 +209,7 @@ export class HeldContainer {
       this.#dependencies.prepared.drop(request);
       return;
     }
+    const program = this.#dependencies.code.begin(request, request.handler, signal);
     try {
       const pulled = await pullLazy(this.#dependencies, request, (...event) => this.#tell(...event), signal);
       this.#image = pulled.image;
@@ -215,7 +218,7 @@ export class HeldContainer {
         this.#recorder = new StartRecorder(pulled.image, this.#dependencies.index.traces, traceKey(request));
       this.#phase("mounted");
       this.#event("mount", "the image is mounted");
-      this.#running = await this.#dependencies.runtime.start(
+      const spec = await program(
         {
           id: this.id,
           attempt: this.attempt,
@@ -230,8 +233,9 @@ export class HeldContainer {
           options: request.options,
           publish: this.#dependencies.publish?.(request.workspaceName),
         },
-        signal,
+        request.serving?.port,
       );
+      this.#running = await this.#dependencies.runtime.start(spec, signal);
     } catch (error) {
       await this.#failed(error);
       return;
@@ -307,6 +311,7 @@ export class HeldContainer {
     try {
       await this.#running?.cleanup();
       await this.#image?.release();
+      await this.#dependencies.code.release(this.id);
     } catch (error) {
       log.error("a container could not be cleaned up", { container: this.id, error: messageOf(error) });
     } finally {

@@ -59,6 +59,20 @@ async function locate(root: string, path: string): Promise<Place> {
   return { path: join(root, ...found), missing: [] };
 }
 
+/**
+ * The host's path of what `path` leads to inside of the root, with no link left in it; `undefined` when there is nothing, or
+ * no way.
+ */
+export async function findInRoot(root: string, path: string): Promise<string | undefined> {
+  try {
+    const place = await locate(root, path);
+    return place.missing.length === 0 ? place.path : undefined;
+  } catch (error) {
+    if (error instanceof RuntimeError && error.code === "bad_config") return undefined;
+    throw error;
+  }
+}
+
 async function lstatOrNothing(candidate: string, path: string) {
   try {
     return await lstat(candidate);

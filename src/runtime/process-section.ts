@@ -5,7 +5,7 @@ import { defaultCapabilities } from "./sandbox.ts";
 import type { ContainerSpec } from "./spec.ts";
 import type { ContainerUser } from "./user.ts";
 
-const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+export const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const openFilesWanted = { soft: 65_536, hard: 1_048_576 };
 const umask = 0o022;
 

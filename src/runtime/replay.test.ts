@@ -19,6 +19,7 @@ import { clusterTransport } from "../rpc/transport.ts";
 import { generateBootKey, sealTo } from "../secret/seal.ts";
 import { TlsIdentity } from "../std/tls-identity.ts";
 import { AccessGrants } from "./grants.ts";
+import { noCode } from "./handler-code.test-kit.ts";
 import { TestHost } from "./runtime.test-kit.ts";
 import type { Runtime } from "./runtime.ts";
 import type { Report } from "./scheduler-client.ts";
@@ -70,6 +71,7 @@ async function boot(workerId: string, bootNonce: string): Promise<Boot> {
     mounts,
     registry: new RegistryClient({ policy: { insecureHosts: new Set(), privateHosts: new Set() } }),
     index: await IndexStore.open(join(room.dir, "index")),
+    code: await noCode(room.dir),
     grants: new AccessGrants(),
     stateDir: room.dir,
     backgroundFetch: false,

@@ -7,6 +7,7 @@ import { noise, type TestImage, TestRoom, until } from "../mount/mount.test-kit.
 import { RegistryClient } from "../registry/client.ts";
 import { generateBootKey } from "../secret/seal.ts";
 import { AccessGrants } from "./grants.ts";
+import { noCode } from "./handler-code.test-kit.ts";
 import type { WorkerContainerRequest } from "./held-container.ts";
 import { TestHost } from "./runtime.test-kit.ts";
 import type { Report } from "./scheduler-client.ts";
@@ -34,6 +35,7 @@ beforeEach(async () => {
       policy: { insecureHosts: new Set<string>(), privateHosts: new Set<string>() },
     }),
     index: await IndexStore.open(join(room.dir, "index")),
+    code: await noCode(room.dir),
     grants: new AccessGrants(),
     stateDir: room.dir,
     backgroundFetch: false,

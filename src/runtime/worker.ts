@@ -68,6 +68,7 @@ export class Worker {
       }
     }
     await mounts.clearStale();
+    await this.#dependencies.code.endAdoption(new Set(this.#held.keys()));
   }
 
   /** Beats every `intervalMs` until {@link close}. */

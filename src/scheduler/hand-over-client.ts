@@ -1,5 +1,6 @@
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { ConnectError } from "@connectrpc/connect";
+import { commandOf } from "../container/command.ts";
 import type { Container } from "../container/container.ts";
 import { toWireImageCredential } from "../container/credential-wire-service.ts";
 import { toWireOptions } from "../container/options-wire-service.ts";
@@ -21,11 +22,11 @@ export async function announce(
   container: Container,
   image: Image,
 ): Promise<void> {
-  const { id: containerId, attempt, workspaceId, command, eager } = container;
+  const { id: containerId, attempt, workspaceId, eager } = container;
   const { manifestDigest, indexSha256 = "" } = image;
   const request = { containerId, attempt, workspaceId, manifestDigest, indexSha256, eager };
   await client
-    .prepareContainer({ ...request, command: [...command] }, { timeoutMs: handOverTimeoutMs })
+    .prepareContainer({ ...request, command: commandOf(container) }, { timeoutMs: handOverTimeoutMs })
     .catch(() => undefined);
 }
 
@@ -64,7 +65,7 @@ export async function handOver(
     accessProved: attached.accessProved ?? false,
     provedAgoMs: BigInt(Math.round(attached.provedAgoMs ?? 0)),
     grantLifeMs: BigInt(attached.grantLifeMs),
-    command: [...container.command],
+    command: commandOf(container),
     env: { ...container.env },
     cpuMillis: container.cpuMillis,
     memoryBytes: BigInt(container.memoryBytes),
