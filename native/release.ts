@@ -1,5 +1,5 @@
 /**
- * `npm run release`: packs the executable with its license and those of everything inside of it into
+ * `npm run release`: packs the executable and the Python package with its license and those of everything inside of it into
  * dist/oci-node-VERSION-linux-x64.tar.gz, and writes the archive's SHA-256 beside it.
  */
 import { createHash } from "node:crypto";
@@ -10,6 +10,7 @@ import { messageOf } from "../src/std/error.ts";
 import { run } from "../src/std/spawn.ts";
 import { buildBinary } from "./binary.ts";
 import { writeLicences } from "./licences.ts";
+import { buildWheel } from "./wheel.ts";
 
 const root = join(import.meta.dir, "..");
 
@@ -22,6 +23,7 @@ export async function buildRelease(outDir = join(root, "dist")): Promise<string>
     const stage = join(scratch, name);
     await mkdir(stage);
     await copyFile(await buildBinary(), join(stage, "oci-node"));
+    await buildWheel(stage);
     for (const file of ["LICENSE", "README.md", "OPERATING.md", "CHANGELOG.md"])
       await copyFile(join(root, file), join(stage, file));
     await writeLicences(join(stage, "licences"));

@@ -1,6 +1,6 @@
 // Sets up what a purpose needs on a Debian or Ubuntu machine with Node.js ≥ 20 and nothing else of ours:
 //
-//   node native/setup.mjs --for build|demo|test|bench|fuzz
+//   node native/setup.mjs --for build|sdk|release|demo|test|bench|fuzz
 //
 // Debian packages, npm packages, Bun, the native library, the PostgreSQL archive. Does only what is missing, one
 // line per step with its time; says nothing when all is there. Plain Node without dependencies: it runs before them.
@@ -38,6 +38,8 @@ const check = ["erofs-utils", "attr", "iproute2", "procps", "git", "python3-venv
 /** The Debian packages of each purpose; the names are the same on Ubuntu (some in its `universe`). */
 const packagesFor = {
   build: [...build],
+  sdk: [...build, "python3-venv"],
+  release: [...build, "python3-venv"],
   demo: [...build, ...run, ...try_],
   bench: [...build, ...run, ...try_, ...compare],
   fuzz: [...build, ...run, "erofs-utils"],
@@ -216,24 +218,24 @@ function make(script, output, inputs, what, bun) {
 }
 
 /**
- * moto (AWS for tests) and what it needs, in `.cache/moto`. The list of versions is copied there last: where it is equal,
- * all of it is there.
+ * Python packages and all that they need, in `.cache/NAME`: what a list of exact versions names. The list is copied there
+ * last: where it is equal, all of it is there.
  */
-function installMoto() {
-  const wanted = join(root, "test/kit/moto-requirements.txt");
-  const venv = join(root, ".cache/moto");
+function installVenv(name, list) {
+  const wanted = join(root, list);
+  const venv = join(root, ".cache", name);
   const done = join(venv, "requirements.txt");
   if (existsSync(done) && readFileSync(done, "utf8") === readFileSync(wanted, "utf8")) return;
-  step("installed moto into .cache/moto", () => {
+  step(`installed ${list} into .cache/${name}`, () => {
     must(["/usr/bin/python3", "-m", "venv", "--clear", venv], {
       failure: "python3 -m venv",
       next: "Install Debian's python3-venv: apt-get install python3-venv.",
     });
-    // No compiling to bytecode ahead: the tests use a small part of it.
+    // No compiling to bytecode ahead: a small part of it is used.
     const flags = ["--quiet", "--no-input", "--no-deps", "--no-compile", "--only-binary", ":all:"];
     must([join(venv, "bin/python"), "-m", "pip", "install", ...flags, "--requirement", wanted], {
       failure: "pip install",
-      next: "Check the network and pip's settings (`pip config list`), then try again: moto comes from PyPI.",
+      next: "Check the network and pip's settings (`pip config list`), then try again: it comes from PyPI.",
     });
     copyFileSync(wanted, done);
   });
@@ -253,7 +255,7 @@ function main(argv) {
       "Install Node.js 20 or newer (npm comes with it).",
     );
   }
-  if (purpose !== "build" && process.getuid() !== 0) {
+  if (!["build", "sdk", "release"].includes(purpose) && process.getuid() !== 0) {
     throw new SetupError(
       `\`${purpose}\` mounts file systems and runs containers, which takes root`,
       "Run it as root, e.g. with sudo.",
@@ -262,7 +264,9 @@ function main(argv) {
   const missing = missingPackages(packagesFor[purpose]);
   if (missing.length > 0) installPackages(missing);
   if (!nodeModulesMatch()) step("npm ci", installNodeModules);
-  if (purpose === "test") installMoto();
+  if (purpose === "test") installVenv("moto", "test/kit/moto-requirements.txt");
+  if (["test", "sdk", "release"].includes(purpose))
+    installVenv("sdk", "src/sdk/python/requirements-test.txt");
   const bun = linkBun();
   if (bun.changed) step("linked Bun into node_modules/.bin", () => undefined);
   make(

@@ -20,6 +20,7 @@ test("a release has the executable, a checksum that fits, and the licenses of al
       "README.md",
       "licences",
       "oci-node",
+      "oci_node-0.1.0-py3-none-any.whl",
     ]);
     expect((await run([join(unpacked, "oci-node"), "--version"])).stdout).toMatch(/\d+\.\d+\.\d+/);
     const licences = await readdir(join(unpacked, "licences"));

@@ -3,6 +3,7 @@
 import inspect
 import json
 import os
+import re
 import sys
 import traceback
 
@@ -20,6 +21,7 @@ TEXT = ("content-type", "text/plain; charset=utf-8")
 EVENTS = ("content-type", "text/event-stream")
 LINES = ("content-type", "application/x-ndjson")
 END = object()
+LINE_END = re.compile("\r\n|\r|\n")
 
 
 class BadResult(Exception):
@@ -83,8 +85,10 @@ def describe(error):
 
 
 def is_stream(value):
-    return inspect.isgenerator(value) or hasattr(value, "__anext__") or (
-        hasattr(value, "__next__") and not isinstance(value, (str, bytes))
+    return (
+        inspect.isgenerator(value)
+        or hasattr(value, "__anext__")
+        or (hasattr(value, "__next__") and not isinstance(value, (str, bytes)))
     )
 
 
@@ -109,7 +113,9 @@ def send_stream(stream, request, reply, peer, status, fields):
 def kind_of(first, request, fields):
     said = [value for name, value in fields if name.lower() == "content-type"]
     if said:
-        return EVENTS if said[0].startswith("text/event-stream") else BYTES if isinstance(first, bytes) else TEXT
+        return (
+            EVENTS if said[0].startswith("text/event-stream") else BYTES if isinstance(first, bytes) else TEXT
+        )
     if isinstance(first, (bytes, bytearray, memoryview)):
         return BYTES
     if request.headers.get("content-type", "").startswith(CALL_TYPE):
@@ -126,7 +132,7 @@ def encode(item, kind):
         return bytes(item)
     if kind is EVENTS:
         # An event's data may not hold line ends of its own: each line is told as one.
-        lines = item.splitlines() or [""] if isinstance(item, str) else [to_json(item).decode("utf-8")]
+        lines = LINE_END.split(item) if isinstance(item, str) else [to_json(item).decode("utf-8")]
         return ("".join("data: %s\n" % line for line in lines) + "\n").encode("utf-8")
     return item.encode("utf-8") if isinstance(item, str) else to_json(item) + b"\n"
 
@@ -150,7 +156,11 @@ def with_default(fields, content_type):
 def checked_fields(fields):
     """Header fields of a handler's own. Raises BadResult for one that would be read as another, or that is the runner's."""
     for name, value in fields:
-        if not isinstance(name, str) or not name.isascii() or not all(byte in TOKEN for byte in name.encode()):
+        if (
+            not isinstance(name, str)
+            or not name.isascii()
+            or not all(byte in TOKEN for byte in name.encode())
+        ):
             raise BadResult("the handler's Response has a header without a proper name: %r" % (name,))
         if not isinstance(value, str) or any(char in value for char in "\r\n\0") or not is_latin(value):
             raise BadResult("the handler's Response has a header %s whose value cannot be sent" % name)

@@ -74,7 +74,9 @@ def load(name):
     # What the decorator made of it is for the caller's side.
     found = getattr(found, "__oci_node_function__", found)
     if not callable(found):
-        what = "has no %s" % function_name if found is None else "has %s, which is no function" % function_name
+        what = (
+            "has no %s" % function_name if found is None else "has %s, which is no function" % function_name
+        )
         raise StartError("the module %s %s" % (module_name, what))
     return found
 

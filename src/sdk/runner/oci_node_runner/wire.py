@@ -68,7 +68,9 @@ class Wire:
         keep = (keep and "close" not in tokens) or (not keep and "keep-alive" in tokens)
         body = self._body(headers, fields)
         path, _, query = parts[1].decode("latin-1").partition("?")
-        request = Request(parts[0].decode("latin-1"), path, query, None, body, headers.get("x-request-id", ""))
+        request = Request(
+            parts[0].decode("latin-1"), path, query, None, body, headers.get("x-request-id", "")
+        )
         request.headers = headers
         return request, keep, parts[2] == b"HTTP/1.1"
 
@@ -178,7 +180,13 @@ def parse_fields(data):
         if not line:
             continue
         name, colon, value = line.partition(b":")
-        if not colon or not name or not all(byte in TOKEN for byte in name) or b"\0" in value or b"\n" in value:
+        if (
+            not colon
+            or not name
+            or not all(byte in TOKEN for byte in name)
+            or b"\0" in value
+            or b"\n" in value
+        ):
             raise BadRequest(400, "a header line is damaged")
         fields.append((name.decode("latin-1").lower(), value.strip(b" \t").decode("latin-1")))
     counted = [name for name, _ in fields if name in ("content-length", "transfer-encoding", "host")]
@@ -209,7 +217,9 @@ class Reply:
         self.begun = True
         if not self.chunked:
             self.keep = False
-        self.wire.send(self._head(status, fields + ([("transfer-encoding", "chunked")] if self.chunked else [])))
+        self.wire.send(
+            self._head(status, fields + ([("transfer-encoding", "chunked")] if self.chunked else []))
+        )
 
     def piece(self, data):
         """Raises Gone."""

@@ -8,10 +8,12 @@ from oci_node_runner.messages import Headers, Request, Response
 from oci_node_runner.server import request_id as _request_id
 
 __all__ = [
+    "Deployed",
     "Endpoint",
     "Headers",
     "Image",
     "OciNodeError",
+    "RemoteError",
     "Request",
     "Response",
     "endpoint",
@@ -27,6 +29,19 @@ class OciNodeError(Exception):
         self.message = message
         self.code = code
         self.next = next
+
+
+class RemoteError(OciNodeError):
+    """A handler that raised, in its container."""
+
+    def __init__(self, type, message, traceback=""):
+        OciNodeError.__init__(self, message, "exception")
+        self.type = type
+        self.traceback = traceback
+
+
+class Deployed:
+    """An endpoint that takes requests."""
 
 
 class Image:
