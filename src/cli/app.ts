@@ -6,6 +6,7 @@ import { inspect, logs, ps, stop } from "./container.ts";
 import { credentialRoutes } from "./credential.ts";
 import { dev } from "./dev.ts";
 import { doctor } from "./doctor.ts";
+import { endpointRoutes } from "./endpoint.ts";
 import { events } from "./events.ts";
 import { exec } from "./exec.ts";
 import { identity } from "./identity.ts";
@@ -38,6 +39,7 @@ export const commands = buildRouteMap<string, CommandContext>({
     inspect,
     events,
     volume: volumeRoutes,
+    endpoint: endpointRoutes,
     secret: secretRoutes,
     alert: alertRoutes,
     credential: credentialRoutes,

@@ -4,7 +4,21 @@ import { commands } from "./app.ts";
 export const groups: readonly (readonly [title: string, names: readonly string[]])[] = [
   [
     "IMAGES AND CONTAINERS",
-    ["image", "run", "ps", "logs", "exec", "stop", "kill", "wait", "rm", "inspect", "events", "volume"],
+    [
+      "image",
+      "run",
+      "ps",
+      "logs",
+      "exec",
+      "stop",
+      "kill",
+      "wait",
+      "rm",
+      "inspect",
+      "events",
+      "volume",
+      "endpoint",
+    ],
   ],
   ["CREDENTIALS", ["secret", "alert", "credential", "identity"]],
   ["TENANTS, CLUSTER, KEYS", ["workspace", "token", "audit", "worker", "key"]],

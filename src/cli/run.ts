@@ -1,14 +1,12 @@
-import { Code, ConnectError, createClient } from "@connectrpc/connect";
+import { ConnectError, createClient } from "@connectrpc/connect";
 import {
   type Container,
   ContainerService,
   ContainerState,
   LogStream,
 } from "../gen/oci_node/v1/container_service_pb.ts";
-import { isImageId } from "../image/image.ts";
-import { parseReference } from "../reference/reference.ts";
 import { command } from "./action.ts";
-import { buildFlags, buildImage } from "./build.ts";
+import { buildFlags } from "./build.ts";
 import {
   containerRequest,
   type SoleContainerFlags,
@@ -22,6 +20,7 @@ import { note, printJson, printLine } from "./output.ts";
 import { notStartedExitCode } from "./remove.ts";
 import { containerShape, hasEnded } from "./shape.ts";
 import { type Containers, watchUntil } from "./watch-container.ts";
+import { withImage } from "./with-image.ts";
 
 interface RunFlags extends CredentialFlags, SoleContainerFlags {
   readonly json: boolean;
@@ -110,23 +109,7 @@ async function queue(
     if (container === undefined) throw new CliError("failed", "the node made no container");
     return container;
   };
-  const build = async () => (await buildImage(parseReference(text), flags)).id;
-  const withCredentials = [flags.creds, flags.credsFile, flags.credsFrom, flags.identity, flags.secret].some(
-    (flag) => flag !== undefined,
-  );
-  if (isImageId(text)) {
-    if (!withCredentials) return await ask(text);
-    throw new CliError("usage", "credentials are for an image that is to be built, and this one is", {
-      next: "Give its reference in place of its id, or leave the credentials away.",
-    });
-  }
-  if (withCredentials) return await ask(await build());
-  try {
-    return await ask(text);
-  } catch (thrown) {
-    if (ConnectError.from(thrown).code !== Code.NotFound) throw thrown;
-    return await ask(await build());
-  }
+  return await withImage(text, flags, ask);
 }
 
 /** Shows a container's output until it has ended, and returns its exit code. */

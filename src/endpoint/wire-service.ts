@@ -94,12 +94,14 @@ export function toWireEndpoint(view: EndpointView, gatewayUrl: string): WireEndp
   const sum = (what: "queued" | "inFlight") =>
     view.deployments.reduce((total, { demand }) => total + demand[what], 0);
   const path = `/endpoint/${view.name}`;
+  // It takes no requests any more.
+  const state = view.deletingAt === undefined ? {} : { state: "draining" as const };
   return create(EndpointSchema, {
     id: view.id,
     name: view.name,
     path,
     url: gatewayUrl === "" ? "" : `${gatewayUrl.replace(/\/$/, "")}${path}`,
-    ...(active === undefined ? {} : { active: toWireDeployment(active) }),
+    ...(active === undefined ? {} : { active: toWireDeployment({ ...active, ...state }) }),
     ...(latest === undefined || latest.id === active?.id ? {} : { latest: toWireDeployment(latest) }),
     containersReady: ready,
     containersStarting: view.deployments.flatMap(kept).length - ready,

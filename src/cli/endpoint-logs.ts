@@ -1,0 +1,90 @@
+import { Code, ConnectError, createClient } from "@connectrpc/connect";
+import { type Container, ContainerService, LogStream } from "../gen/oci_node/v1/container_service_pb.ts";
+import { EndpointService } from "../gen/oci_node/v1/endpoint_service_pb.ts";
+import { command, words } from "./action.ts";
+import { connectTransport } from "./context.ts";
+import type { EndpointClients } from "./endpoint-watch.ts";
+import { note, printLine } from "./output.ts";
+import { dateOf, hasEnded } from "./shape.ts";
+
+export const logs = command<{ json: boolean; follow: boolean }, [string]>({
+  brief: "Show the output of an endpoint's containers, each line with its container",
+  flags: { follow: { kind: "boolean", default: false, brief: "Go on, with the containers that come" } },
+  aliases: { f: "follow" },
+  positional: words({ placeholder: "NAME", brief: "The endpoint" }),
+  async run(flags, name) {
+    const transport = connectTransport();
+    const clients = {
+      endpoints: createClient(EndpointService, transport),
+      containers: createClient(ContainerService, transport),
+    };
+    const show = (container: Container) => showOutput(clients, container, flags);
+    if (flags.follow) await followAll(clients, name, show);
+    else for (const container of await containersOf(clients, name)) await show(container);
+    return 0;
+  },
+});
+
+/** Those of its latest deployments, the first first. */
+async function containersOf({ endpoints, containers }: EndpointClients, name: string): Promise<Container[]> {
+  const { endpoint } = await endpoints.getEndpoint({ name });
+  const deployments = new Set([endpoint?.active?.id, endpoint?.latest?.id]);
+  const listed = (await containers.listContainers({ all: true })).containers;
+  return listed
+    .filter(({ id, deploymentId }) => deployments.has(deploymentId) || endpoint?.containerIds.includes(id))
+    .sort((a, b) => (dateOf(a.createdAt)?.getTime() ?? 0) - (dateOf(b.createdAt)?.getTime() ?? 0));
+}
+
+async function followAll(
+  clients: EndpointClients,
+  name: string,
+  show: (container: Container) => Promise<void>,
+): Promise<void> {
+  const shown = new Set<string>();
+  const showing: Promise<void>[] = [];
+  for await (const _ of clients.endpoints.watchEndpoint({ name })) {
+    for (const container of await containersOf(clients, name)) {
+      if (shown.has(container.id)) continue;
+      shown.add(container.id);
+      showing.push(show(container));
+    }
+  }
+  await Promise.all(showing);
+}
+
+async function showOutput(
+  { containers }: EndpointClients,
+  container: Container,
+  flags: { readonly json: boolean; readonly follow: boolean },
+): Promise<void> {
+  const { id } = container;
+  const rest = { [LogStream.STDOUT]: "", [LogStream.STDERR]: "" } as Record<LogStream, string>;
+  const decoders = new Map<LogStream, TextDecoder>();
+  try {
+    for await (const piece of containers.streamLogs({ id, follow: flags.follow && !hasEnded(container) })) {
+      const { stream, at, data } = piece;
+      const decoder = decoders.get(stream) ?? new TextDecoder();
+      decoders.set(stream, decoder);
+      const text = decoder.decode(data, { stream: true });
+      if (flags.json) {
+        const name = stream === LogStream.STDERR ? "stderr" : "stdout";
+        printLine(JSON.stringify({ container: id, stream: name, time: dateOf(at), text }));
+        continue;
+      }
+      const lines = `${rest[stream] ?? ""}${text}`.split("\n");
+      rest[stream] = lines.pop() ?? "";
+      for (const line of lines) await writeLine(stream, `${id} | ${line}`);
+    }
+  } catch (thrown) {
+    const { code, rawMessage } = ConnectError.from(thrown);
+    // It never ran.
+    if (code !== Code.NotFound) note(`oci-node: ${id}: ${rawMessage}`);
+  }
+  for (const [stream, line] of Object.entries(rest))
+    if (line !== "") await writeLine(Number(stream), `${id} | ${line}`);
+}
+
+async function writeLine(stream: LogStream, line: string): Promise<void> {
+  const out = stream === LogStream.STDERR ? process.stderr : process.stdout;
+  if (!out.write(`${line}\n`)) await new Promise((resolve) => out.once("drain", resolve));
+}
