@@ -48,6 +48,11 @@ export interface ServeOptions {
   /** Tells senders from strangers, of whose requests less is read; absent: nobody connects who is a stranger. */
   readonly verify?: VerifyToken;
   readonly tls?: OperatorTls | MutualTls;
+  /**
+   * Asked of each request before anything looks at it as an RPC; false: it is for somebody else. A client that waits to be asked for
+   * the body (`Expect: 100-continue`) is asked by whoever takes the request.
+   */
+  readonly first?: (request: http.IncomingMessage, response: http.ServerResponse) => boolean;
   /** Answers what is not an RPC, such as `/healthz`. */
   readonly fallback?: (request: http.IncomingMessage, response: http.ServerResponse) => void;
 }
@@ -91,7 +96,7 @@ export async function serve(options: ServeOptions): Promise<Server> {
     });
   const [large, small] = [adapterOf(bodyBytesMax), adapterOf(strangersBytesMax)];
   const senders = options.verify === undefined ? undefined : new KnownSenders(options.verify);
-  const handler: typeof large = (request, response) => {
+  const rpc: typeof large = (request, response) => {
     const answer = (mayBeLarge: boolean): void =>
       expecting(inputs.get((request.url ?? "").split("?", 1)[0] ?? ""), () =>
         (mayBeLarge ? large : small)(request, response),
@@ -100,8 +105,18 @@ export async function serve(options: ServeOptions): Promise<Server> {
     if (typeof mayBeLarge === "boolean") answer(mayBeLarge);
     else void mayBeLarge.then(answer);
   };
+  const { first = () => false } = options;
+  const handler = (request: never, response: never): void => {
+    if (!first(request, response)) rpc(request, response);
+  };
+  const asked = (request: never, response: never): void => {
+    if (first(request, response)) return;
+    (response as http.ServerResponse).writeContinue();
+    rpc(request, response);
+  };
   const sockets = new Set<net.Socket>();
-  const listener = options.tls === undefined ? cleartext(handler) : encrypted(handler, options.tls);
+  const listener =
+    options.tls === undefined ? cleartext(handler, asked) : encrypted(handler, asked, options.tls);
   listener.on("connection", (socket: net.Socket) => {
     sockets.add(socket);
     socket.once("close", () => sockets.delete(socket));
@@ -145,7 +160,7 @@ const cleartextCodes: ReadonlySet<string> = new Set(["ERR_SSL_WRONG_VERSION_NUMB
 
 type Handler = (request: never, response: never) => void;
 
-function encrypted(handler: Handler, tls: OperatorTls | MutualTls): net.Server {
+function encrypted(handler: Handler, asked: Handler, tls: OperatorTls | MutualTls): net.Server {
   const shown =
     "identity" in tls
       ? {
@@ -158,6 +173,7 @@ function encrypted(handler: Handler, tls: OperatorTls | MutualTls): net.Server {
     { ...sessionLimits, allowHTTP1: true, minVersion, ...shown },
     handler as never,
   );
+  server.on("checkContinue", asked as never);
   // Of one connection; the others go on.
   server.on("sessionError", () => undefined);
   server.on("tlsClientError", (error, socket) => {
@@ -167,9 +183,10 @@ function encrypted(handler: Handler, tls: OperatorTls | MutualTls): net.Server {
   return server as unknown as net.Server;
 }
 
-function cleartext(handler: Handler): net.Server {
+function cleartext(handler: Handler, asked: Handler): net.Server {
   const h1 = http.createServer(handler as never);
   const h2 = http2.createServer({ ...sessionLimits }, handler as never);
+  for (const server of [h1, h2]) server.on("checkContinue", asked as never);
   return net.createServer((socket) => {
     socket.on("error", () => socket.destroy());
     socket.once("data", (first: Buffer) => {
