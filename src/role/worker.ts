@@ -15,6 +15,8 @@ import { formatPlatform, hostPlatform } from "../reference/platform.ts";
 import { authenticateCertificate } from "../rpc/certificate-authentication.ts";
 import { translateErrors } from "../rpc/error.ts";
 import { type Server, serve } from "../rpc/server.ts";
+import { answerForward } from "../runtime/forward-service.ts";
+import type { Forwarder } from "../runtime/forwarder.ts";
 import { AccessGrants } from "../runtime/grants.ts";
 import { HandlerCode } from "../runtime/handler-code.ts";
 import { Runtime } from "../runtime/runtime.ts";
@@ -35,6 +37,9 @@ import type { WorkerStores } from "./worker-stores.ts";
 /** The role on hosts: mounts images lazily and runs containers on them. */
 export interface WorkerRole {
   readonly server: Server;
+  readonly workerId: string;
+  /** Its containers that serve HTTP. */
+  readonly forwarder: Forwarder;
   /** Stops the containers and unmounts their images. */
   close(): Promise<void>;
   /** Leaves the containers and their images to the next process: this one is to exit now. */
@@ -133,6 +138,7 @@ export async function startWorker(
     ...listenAddress(config.worker, 0),
     tls: { identity: membership.identity, clients: "required" },
     interceptors: [translateErrors, authenticateCertificate({ controlPlane: isControlPlane })],
+    first: answerForward(worker.forwarder, isControlPlane),
     routes: (router) => {
       router.service(WorkerService, workerService(worker, boot));
     },
@@ -171,6 +177,8 @@ export async function startWorker(
   void membership.keepFresh({ renewed: (identity) => server.renew(identity), revoked: onRevoked });
   return {
     server,
+    workerId,
+    forwarder: worker.forwarder,
     async close() {
       await worker.close();
       leaving.abort();

@@ -1,4 +1,4 @@
-import type { PublishedPort } from "../container/options.ts";
+import type { ContainerServing, PublishedPort } from "../container/options.ts";
 import { messageOf } from "../std/error.ts";
 import { signalName } from "../std/signals.ts";
 import { sleep } from "../std/wait.ts";
@@ -31,6 +31,8 @@ export class RunningContainer {
   readonly address: string | undefined;
   /** What is published, with the host's ports that were taken. */
   readonly ports: readonly PublishedPort[];
+  /** Where it serves HTTP, if it does. */
+  readonly serving: ContainerServing | undefined;
   /** How it ended. Never rejects; stays pending while it runs. */
   readonly exited: Promise<ExitStatus>;
   readonly #host: Host;
@@ -60,6 +62,7 @@ export class RunningContainer {
     this.startedAt = new Date(state.startedAt);
     this.address = state.address;
     this.ports = state.ports;
+    this.serving = state.serving;
     this.exited = this.#observe(sameBoot ? state.monitor : undefined);
   }
 

@@ -10,6 +10,7 @@ import { sleep } from "../std/wait.ts";
 import type { RunningContainer } from "./container.ts";
 import { type ExecProcess, notRunning } from "./exec.ts";
 import type { ExecRequest } from "./exec-process.ts";
+import type { Forwarder } from "./forwarder.ts";
 import type { HandlerCode } from "./handler-code.ts";
 import type { ImageUser } from "./image-access.ts";
 import type { ImageLease } from "./image-lease.ts";
@@ -17,6 +18,7 @@ import { traceKey } from "./image-mounting.ts";
 import { type PullDependencies, type PullRequest, pullLazy, resupply } from "./pull-lazy.ts";
 import type { Runtime } from "./runtime.ts";
 import type { Report } from "./scheduler-client.ts";
+import { bringUp } from "./serving.ts";
 import type { ExitStatus } from "./spec.ts";
 import { StartRecorder } from "./start-recorder.ts";
 
@@ -44,6 +46,8 @@ export interface WorkerContainerRequest extends PullRequest {
 export interface HoldDependencies extends PullDependencies {
   readonly runtime: Runtime;
   readonly code: HandlerCode;
+  /** Has the containers that serve HTTP. */
+  readonly forwarder: Forwarder;
   /** Where writable layers are. */
   readonly stateDir: string;
   /** Where the operator lets a workspace publish ports, by its name; absent: anywhere. */
@@ -76,6 +80,8 @@ export class HeldContainer {
   #lease: ImageLease | undefined;
   #stopping: Promise<void> | undefined;
   #imageFailure: string | undefined;
+  /** It serves HTTP, and does not answer yet, or has not in time. */
+  #unready: string | undefined;
   #recorder: StartRecorder | undefined;
   #events: NewContainerEvent[] = [];
   #phases: Record<string, Date> = {};
@@ -232,6 +238,7 @@ export class HeldContainer {
           network: request.network,
           options: request.options,
           publish: this.#dependencies.publish?.(request.workspaceName),
+          serving: request.serving,
         },
         request.serving?.port,
       );
@@ -251,6 +258,7 @@ export class HeldContainer {
   async #watch(running: RunningContainer): Promise<void> {
     this.#begun.resolve();
     void this.#image?.failure?.then((failure) => this.#onImageFailure(failure));
+    if (running.serving !== undefined) void this.#serve(running, running.serving);
     const status = await running.exited;
     this.#phase("exited", status.finishedAt);
     const transfer = this.transfer();
@@ -272,9 +280,17 @@ export class HeldContainer {
     await this.#cleanUp();
   }
 
+  async #serve(running: RunningContainer, serving: ContainerServing): Promise<void> {
+    this.#unready = `it ended before its port ${serving.port} answered`;
+    this.#unready = await bringUp(this.#dependencies.forwarder, running, serving);
+    if (this.#unready !== undefined) return await running.kill().catch(() => undefined);
+    this.#phase("ready");
+    this.#tell("ready", `its port ${serving.port} answers`);
+  }
+
   #endState(status: ExitStatus): ContainerState {
     if (this.#stopping !== undefined) return "stopped";
-    return status.reason === undefined ? "exited" : "failed";
+    return status.reason === undefined && this.#unready === undefined ? "exited" : "failed";
   }
 
   async #reasonOf(status: ExitStatus): Promise<{ reason?: string }> {
@@ -284,7 +300,7 @@ export class HeldContainer {
     if (status.exitCode !== 0 && (await isFull(this.#dependencies.stateDir))) {
       return { reason: `the disk of its writable layer has no space left (${this.#dependencies.stateDir})` };
     }
-    return {};
+    return this.#unready === undefined ? {} : { reason: this.#unready };
   }
 
   /** A part of the image could not be fetched: the reader got EIO, the container's events say why. */

@@ -1,4 +1,4 @@
-import type { ContainerNetwork, ContainerOptions } from "../container/options.ts";
+import type { ContainerNetwork, ContainerOptions, ContainerServing } from "../container/options.ts";
 import type { PortRange } from "../container/policy.ts";
 import type { ImageConfig } from "../registry/image-config.ts";
 import { RuntimeError } from "./error.ts";
@@ -31,6 +31,8 @@ export interface ContainerSpec {
   readonly options: ContainerOptions;
   /** Where the operator lets its workspace publish ports; absent: anywhere. */
   readonly publish?: readonly PortRange[] | undefined;
+  /** Kept with the container, for a later process of ours. */
+  readonly serving?: ContainerServing | undefined;
   /** Files and directories of the worker's own that are shown in the container, read-only: code, runner. */
   readonly binds?: readonly HostBind[];
   /** Values for files in memory that `options.secrets` name, by secret name; variables of secrets are in `env`. */
@@ -84,6 +86,11 @@ export function checkSpec(spec: ContainerSpec): void {
   for (const word of spec.command ?? []) {
     if (word.includes("\0"))
       throw new RuntimeError("bad_config", `the command of container ${spec.id} has a NUL in it`);
+  }
+  if (spec.serving !== undefined && spec.network === "none") {
+    throw new RuntimeError("network", "it serves HTTP, and without a network nothing reaches it", {
+      next: "Give it the network `private` or `host`.",
+    });
   }
   checkCount(spec, "cpuMillis", 1_000_000);
   checkCount(spec, "memoryBytes", Number.MAX_SAFE_INTEGER);

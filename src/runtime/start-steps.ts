@@ -180,6 +180,7 @@ async function start(host: Host, spec: ContainerSpec, paths: ContainerPaths, dra
     monitor,
     startedAt: new Date().toISOString(),
     ...draft.network!,
+    serving: spec.serving,
   };
   await writeState(paths.state, created);
   await host.oci.start(spec.id);

@@ -23,6 +23,10 @@ const stateSchema = z.object({
   /** Of a network of its own. */
   address: z.string().optional(),
   ports: z.array(publishedPort).readonly().default([]),
+  /** Of an endpoint's. */
+  serving: z
+    .object({ port: z.number().int(), startupTimeoutMs: z.number().int(), concurrency: z.number().int() })
+    .optional(),
 });
 
 /** What a later process of ours must know of a container; never its environment. */

@@ -45,8 +45,9 @@ export function workerService(
       await worker.removeOutput(containerId);
       return {};
     },
-    async drainContainer() {
-      throw new ConnectError("not there yet", Code.Unimplemented);
+    async drainContainer({ containerId, timeoutMs }) {
+      worker.drain(containerId, timeoutMs);
+      return {};
     },
     async removeVolume() {
       throw new ConnectError("not there yet", Code.Unimplemented);

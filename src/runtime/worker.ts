@@ -5,6 +5,7 @@ import { messageOf } from "../std/error.ts";
 import { logger } from "../std/log.ts";
 import { waitFor } from "../std/wait.ts";
 import { RuntimeError } from "./error.ts";
+import { Forwarder } from "./forwarder.ts";
 import {
   HeldContainer,
   type HeldImage,
@@ -38,12 +39,16 @@ const shutdownStopTimeoutMs = 10_000;
 export class Worker {
   readonly #dependencies: HoldDependencies & { readonly mounts: LazyMounts };
   readonly #held = new Map<string, HeldContainer>();
+  /** The containers that serve HTTP, and their requests. */
+  readonly forwarder = new Forwarder();
   #heartbeat: ReturnType<typeof setInterval> | undefined;
   #closed = false;
 
-  constructor(dependencies: Omit<HoldDependencies, "prepared"> & { readonly mounts: LazyMounts }) {
+  constructor(
+    dependencies: Omit<HoldDependencies, "prepared" | "forwarder"> & { readonly mounts: LazyMounts },
+  ) {
     const prepared = new PreparedMounts((request) => beginMounting(dependencies, request));
-    this.#dependencies = { ...dependencies, prepared };
+    this.#dependencies = { ...dependencies, prepared, forwarder: this.forwarder };
   }
 
   /**
@@ -120,6 +125,16 @@ export class Worker {
     }
     if (this.#closed) throw new RuntimeError("cancelled", "this worker is shutting down");
     this.#keep(HeldContainer.start(this.#dependencies, request));
+  }
+
+  /**
+   * Gives a container no request any more, and stops it when those that it has are done, at the latest after `timeoutMs`. Returns at
+   * once. Safe to repeat.
+   */
+  drain(containerId: string, timeoutMs: number): void {
+    const held = this.#held.get(containerId);
+    if (held === undefined) return;
+    void this.forwarder.drain(containerId, timeoutMs).then(() => held.stop(shutdownStopTimeoutMs));
   }
 
   /** What is here of a workspace's image. @throws IndexError when its index is not here */
