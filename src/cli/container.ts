@@ -2,6 +2,7 @@ import { createClient } from "@connectrpc/connect";
 import { ContainerService, LogStream } from "../gen/oci_node/v1/container_service_pb.ts";
 import { command, words } from "./action.ts";
 import { portText } from "./container-shape.ts";
+import { parseSeconds } from "./container-words.ts";
 import { connectTransport } from "./context.ts";
 import { ago, printJson, printLine, printTable } from "./output.ts";
 import { containerShape, dateOf, stateName } from "./shape.ts";
@@ -65,14 +66,15 @@ export const stop = command<{ json: boolean; timeout?: number }, [string]>({
       kind: "parsed",
       parse: parseSeconds,
       optional: true,
-      brief: "Seconds before SIGKILL (default 10)",
+      brief: "Seconds before SIGKILL (default: as it was run with, else 10)",
       placeholder: "S",
     },
   },
   aliases: { t: "timeout" },
   positional: containerWord,
   async run(flags, id) {
-    const timeoutMs = Math.max(1, Math.round((flags.timeout ?? 10) * 1000));
+    // 0: as it was run with.
+    const timeoutMs = flags.timeout === undefined ? 0 : Math.max(1, Math.round(flags.timeout * 1000));
     const { container } = await createClient(ContainerService, connectTransport()).stopContainer({
       id,
       timeoutMs,
@@ -93,10 +95,3 @@ export const inspect = command<{ json: boolean }, [string]>({
     return 0;
   },
 });
-
-function parseSeconds(text: string): number {
-  const seconds = Number(text);
-  if (!(seconds >= 0 && seconds <= 3600))
-    throw new RangeError(`${JSON.stringify(text)} is no number of seconds`);
-  return seconds;
-}

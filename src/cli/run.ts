@@ -177,7 +177,7 @@ function stopOnInterrupt(containers: Containers, id: string): { dispose(): void 
     const [does, next] = asked === 1 ? ["stopping", "kills"] : ["killing", "leaves"];
     note(`oci-node: ${does} container ${id}; Ctrl-C again ${next} it`);
     containers
-      .stopContainer({ id, timeoutMs: asked === 1 ? 10_000 : 1 })
+      .stopContainer({ id, timeoutMs: asked === 1 ? 0 : 1 })
       .catch((error) => note(`oci-node: ${ConnectError.from(error).rawMessage}`));
   };
   process.on("SIGINT", stop);

@@ -13,7 +13,7 @@ import { interactiveMethods } from "./interactive-service.ts";
 import { fromWireOptions } from "./options-wire-service.ts";
 import { type ContainerPolicies, checkAllowed } from "./policy.ts";
 import { isEnded } from "./state.ts";
-import { stopContainer, stopTimeoutMs } from "./stop.ts";
+import { stopContainer, stopTimeoutOf } from "./stop.ts";
 import { looksAt } from "./watch.ts";
 import { fromWireNetwork, fromWireTransfer, toWireContainer } from "./wire-service.ts";
 import { type WorkerBoot, workerFailure } from "./worker-client.ts";
@@ -54,7 +54,7 @@ export function containerService(
       const stopped = await stopContainer(
         dependencies,
         found,
-        timeoutMs > 0 ? timeoutMs : stopTimeoutMs,
+        timeoutMs > 0 ? timeoutMs : stopTimeoutOf(found),
         context.signal,
       );
       return { container: toWireContainer(stopped) };

@@ -62,7 +62,14 @@ export async function stopContainersOf(
   signal: AbortSignal,
 ): Promise<void> {
   const living = await dependencies.containers.list(workspaceId);
-  await Promise.all(living.map((container) => stopContainer(dependencies, container, stopTimeoutMs, signal)));
+  await Promise.all(
+    living.map((container) => stopContainer(dependencies, container, stopTimeoutOf(container), signal)),
+  );
+}
+
+/** Between the stop signal and SIGKILL: as the container was run with, where no other time is asked for. */
+export function stopTimeoutOf({ options }: Pick<Container, "options">): number {
+  return options.stopTimeoutMs || stopTimeoutMs;
 }
 
 /**
