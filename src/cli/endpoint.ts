@@ -2,7 +2,7 @@ import { createClient } from "@connectrpc/connect";
 import { buildRouteMap } from "@stricli/core";
 import { type Endpoint, EndpointService } from "../gen/oci_node/v1/endpoint_service_pb.ts";
 import { command, words } from "./action.ts";
-import { connectTransport } from "./context.ts";
+import { CliError, connectTransport } from "./context.ts";
 import { deploy } from "./endpoint-deploy.ts";
 import { logs } from "./endpoint-logs.ts";
 import { deploymentStateName, endpointShape } from "./endpoint-shape.ts";
@@ -55,7 +55,11 @@ const remove = command<{ json: boolean; detach: boolean }, [string]>({
   async run(flags, name) {
     const client = createClient(EndpointService, connectTransport());
     const { endpoint } = await client.deleteEndpoint({ name });
-    if (endpoint !== undefined && !flags.detach) await whenGone(client, endpoint, flags.json);
+    if (endpoint === undefined)
+      throw new CliError("failed", `there is no endpoint ${name}`, {
+        next: "List them with `oci-node endpoint ls`.",
+      });
+    if (!flags.detach) await whenGone(client, endpoint, flags.json);
     if (flags.json) printJson({ removed: name });
     else printLine(name);
     return 0;

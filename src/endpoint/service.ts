@@ -80,6 +80,7 @@ export function endpointMethods(dependencies: EndpointServiceDependencies): Meth
     async deleteEndpoint({ name }, context) {
       checkName(name);
       const id = await endpoints.delete(workspaceOf(context), name);
+      if (id === undefined) return {};
       const [view] = await endpoints.views([id]);
       log.info("endpoint is to be removed", { endpoint: name });
       return view === undefined ? {} : { endpoint: wire(view) };

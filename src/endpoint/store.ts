@@ -108,10 +108,9 @@ export class EndpointStore {
     return row?.id;
   }
 
-  /** From now on it takes no requests and gets no containers. Repeating it changes nothing. @throws EndpointError `not_found` */
-  async delete(workspaceId: string, name: string): Promise<string> {
+  /** From now on it takes no requests and gets no containers. Undefined: there is none; repeating it changes nothing. */
+  async delete(workspaceId: string, name: string): Promise<string | undefined> {
     const [id] = await this.#delete(and(eq(endpoints.workspaceId, workspaceId), eq(endpoints.name, name)));
-    if (id === undefined) throw unknownEndpoint(name);
     return id;
   }
 

@@ -1,4 +1,4 @@
-import { and, asc, desc, eq, notInArray, sql } from "drizzle-orm";
+import { and, asc, desc, eq, inArray, notInArray, sql } from "drizzle-orm";
 import type { Database, Queries } from "../db/database.ts";
 import {
   containers,
@@ -9,6 +9,7 @@ import {
   layers,
   secrets,
 } from "../db/schema.ts";
+import { deployments, endpoints } from "../db/schema-endpoint.ts";
 import { deleteUnusedLayers } from "../db/unused-layers.ts";
 import type { IndexedLayer } from "../index/types.ts";
 import { ImageError } from "./error.ts";
@@ -84,7 +85,7 @@ export class ImageStore {
     return rows.map(toImage);
   }
 
-  /** Throws ImageError `not_found`, or `in_use` while a container that has not ended uses it. */
+  /** Throws ImageError `not_found`, or `in_use` while a container that has not ended uses it, or an endpoint. */
   async remove(workspaceId: string, id: string): Promise<RemovedImage> {
     const image = await this.get(workspaceId, id);
     return this.#database.transaction(async (tx) => {
@@ -233,10 +234,24 @@ async function refuseWhileUsed(tx: Queries, id: string): Promise<void> {
     .from(containers)
     .where(and(eq(containers.imageId, id), notInArray(containers.state, endedContainerStates)))
     .limit(5);
-  if (users.length === 0) return;
-  throw new ImageError("in_use", `image ${id} is used by ${users.map((user) => user.id).join(", ")}`, {
-    next: "Stop these containers first.",
-  });
+  if (users.length > 0)
+    throw new ImageError("in_use", `image ${id} is used by ${users.map((user) => user.id).join(", ")}`, {
+      next: "Stop these containers first.",
+    });
+  const deployed = await tx
+    .selectDistinct({ name: endpoints.name })
+    .from(deployments)
+    .innerJoin(endpoints, eq(endpoints.id, deployments.endpointId))
+    .where(and(eq(deployments.imageId, id), inArray(deployments.state, ["starting", "active", "draining"])))
+    .limit(5);
+  if (deployed.length === 0) return;
+  throw new ImageError(
+    "in_use",
+    `image ${id} is deployed as ${deployed.map(({ name }) => name).join(", ")}`,
+    {
+      next: "Remove these endpoints first, or deploy another image to them: `oci-node endpoint ls`.",
+    },
+  );
 }
 
 function unknownImage(id: string): ImageError {

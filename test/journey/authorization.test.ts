@@ -82,9 +82,21 @@ describe("nobody without a token that counts is let in:", () => {
 
 /** What a caller of a workspace must not see of another. */
 function marksOf(tenant: Tenant): string[] {
-  const { secret, imageId, reference, pinned, ended, running, token, webhook, volume, tokens, workspace } =
-    tenant;
-  const things = [secret, imageId, reference, pinned, ended, running, token, webhook, volume];
+  const {
+    secret,
+    imageId,
+    reference,
+    pinned,
+    ended,
+    running,
+    token,
+    webhook,
+    volume,
+    endpoint,
+    tokens,
+    workspace,
+  } = tenant;
+  const things = [secret, imageId, reference, pinned, ended, running, token, webhook, volume, endpoint];
   return [...things, ...Object.values(tokens), `of-${workspace}/`, `"${workspace}"`];
 }
 

@@ -24,6 +24,8 @@ export interface CallOutcome {
 }
 
 const callTimeoutMs = 60_000;
+/** Streams that go on for as long as what they are about; of them the first message is looked at. */
+const endless = new Set(["WatchEndpoint"]);
 
 /** Makes a call over the wire as JSON, whatever its method, and gives what came of it. */
 export async function callMethod(
@@ -48,9 +50,8 @@ export async function callMethod(
     tls: { rejectUnauthorized: false },
     signal: AbortSignal.timeout(callTimeoutMs),
   });
-  return streams && response.ok
-    ? ofStream(await response.bytes())
-    : ofUnary(response.ok, await response.text());
+  if (!streams || !response.ok) return ofUnary(response.ok, await response.text());
+  return ofStream(endless.has(method.name) ? await firstOf(response) : await response.bytes());
 }
 
 /** A call where both talk at once goes over HTTP/2 alone; here the one message is all that is said. */
@@ -90,6 +91,16 @@ function enveloped(json: string): Uint8Array<ArrayBuffer> {
   new DataView(framed.buffer).setUint32(1, bytes.length);
   framed.set(bytes, 5);
   return framed;
+}
+
+/** The first message of a stream, with its envelope; the stream is left then. */
+async function firstOf(response: Response): Promise<Uint8Array> {
+  let bytes = Buffer.alloc(0);
+  for await (const part of response.body ?? []) {
+    bytes = Buffer.concat([bytes, part]);
+    if (bytes.length >= 5 && bytes.length >= 5 + bytes.readUInt32BE(1)) break;
+  }
+  return bytes;
 }
 
 function ofUnary(ok: boolean, text: string): CallOutcome {

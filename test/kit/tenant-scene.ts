@@ -1,6 +1,7 @@
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { EndpointService } from "../../src/gen/oci_node/v1/endpoint_service_pb.ts";
 import { HealthService } from "../../src/gen/oci_node/v1/health_service_pb.ts";
 import { busyboxImage } from "./busybox-image.ts";
 import { TestNode } from "./node.ts";
@@ -28,6 +29,8 @@ export interface Things {
   readonly worker: string;
   /** Used by the running container. */
   readonly volume: string;
+  /** An endpoint of which no container ever answers. */
+  readonly endpoint: string;
 }
 
 export type TenantRole = "owner" | "developer" | "viewer";
@@ -138,6 +141,12 @@ export class TenantScene {
     while ((await node.json<{ state: string }>(["inspect", running], { env })).state !== "running") {
       if (Date.now() > until) throw new Error("the container does not run");
     }
+    const endpoint = `endpoint-of-${workspace}`;
+    const deployed = await callMethod(node.url, tokens.owner, EndpointService.method.deployEndpoint, {
+      name: endpoint,
+      spec: silentEndpoint(image.id),
+    });
+    if (deployed.code !== "ok") throw new Error(`the endpoint is not deployed: ${deployed.text}`);
     const webhooks: string[] = [];
     for (const name of ["kept", "a", "b", "c", "d"]) {
       const request = { url: `https://${hooksHost}/${workspace}/${name}` };
@@ -160,6 +169,7 @@ export class TenantScene {
       key: "0".repeat(16),
       worker: "no-such-worker",
       volume,
+      endpoint,
       tokens,
     };
   }
@@ -181,6 +191,7 @@ export class TenantScene {
       key: "1".repeat(16),
       worker: "no-such-worker-either",
       volume: "data-of-gamma",
+      endpoint: "endpoint-of-gamma",
     };
   }
 
@@ -193,6 +204,11 @@ export class TenantScene {
       await rm(this.#dir, { recursive: true, force: true });
     }
   }
+}
+
+/** What is deployed as an endpoint that never answers, and takes its time to fail. */
+export function silentEndpoint(image: string): object {
+  return { image, command: ["sh", "-c", waits], startupTimeoutMs: 3_600_000 };
 }
 
 export function tokenOf(role: TenantRole, workspace: string): string[] {

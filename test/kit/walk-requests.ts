@@ -14,7 +14,7 @@ import type { SecretService } from "../../src/gen/oci_node/v1/secret_service_pb.
 import type { TokenService } from "../../src/gen/oci_node/v1/token_service_pb.ts";
 import type { WorkerService } from "../../src/gen/oci_node/v1/worker_service_pb.ts";
 import type { WorkspaceService } from "../../src/gen/oci_node/v1/workspace_service_pb.ts";
-import type { Things } from "./tenant-scene.ts";
+import { silentEndpoint, type Things } from "./tenant-scene.ts";
 
 /** A request of a method: what it names, and what is to come of it. */
 export interface WalkRequest {
@@ -61,6 +61,7 @@ const builtAs = ({ imageId, reference }: Things) => [imageId, reference];
 const enteredEnded: Walk = ({ ended }) => [
   { body: { input: { start: { id: ended, command: ["true"] } } }, own: "failed_precondition" },
 ];
+const endpointNamed: Walk = ({ endpoint }) => [{ body: { name: endpoint } }];
 const endedOnly: Walk = ({ ended }) => [{ body: { id: ended } }];
 
 /** How each method is called on the walk: one that is missing here does not compile, nor pass. */
@@ -124,13 +125,15 @@ export const walkRequests: WalkTable = {
     removeVolume: ({ volume }) => [{ body: { name: volume }, own: "failed_precondition" }],
   },
   "oci_node.v1.EndpointService": {
-    deployEndpoint: nothing,
-    getEndpoint: nothing,
+    // As it is deployed already.
+    deployEndpoint: ({ endpoint, imageId }) => [{ body: { name: endpoint, spec: silentEndpoint(imageId) } }],
+    getEndpoint: endpointNamed,
     listEndpoints: nothing,
-    watchEndpoint: nothing,
-    deleteEndpoint: nothing,
-    getCode: nothing,
-    uploadCode: nothing,
+    watchEndpoint: endpointNamed,
+    // Of one that there is not, it is no error.
+    deleteEndpoint: ({ endpoint }) => [{ body: { name: `${endpoint}-2` }, other: "ok" }],
+    getCode: () => [{ body: { sha256: "0".repeat(64) }, ...same }],
+    uploadCode: () => [{ body: { sha256: "0".repeat(64) }, own: "invalid_argument", ...same }],
   },
   "oci_node.v1.HealthService": {
     listSecretHealth: ({ secret }) => [{ body: { secretName: secret } }, { body: {}, ...same }],

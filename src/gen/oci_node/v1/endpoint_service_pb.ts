@@ -647,7 +647,7 @@ export const EndpointService: GenService<{
     output: typeof WatchEndpointResponseSchema;
   },
   /**
-   * No request is taken any more; those that were begun end, then the containers.
+   * No request is taken any more; those that were begun end, then the containers. Where there is none, it is no error.
    *
    * @generated from rpc oci_node.v1.EndpointService.DeleteEndpoint
    */
