@@ -104,6 +104,7 @@ export async function startWorker(
       userNamespaces: config.worker.user_namespaces,
       logger: logger("runtime"),
     }),
+    hostPaths: (workspace) => workspaceSettings(config, workspace).host_paths,
     publish: (workspace) => workspaceSettings(config, workspace).publish.map(parsePortRange),
     report: async (report) => {
       await registered.promise;

@@ -11,7 +11,7 @@ export interface BundleMount {
   readonly options: readonly string[];
 }
 
-/** A tree or file of the host, made ready for a container. */
+/** A tree or file of the host for a container; once it is attached, its mount has all the attributes that it needs. */
 export interface PreparedMount {
   readonly source: string;
   readonly target: string;
@@ -44,8 +44,8 @@ export function containerMounts(
         ],
       }),
     ),
-    ...trees.map(({ source, target, readOnly }) => bind(source, target, readOnly ? ["ro"] : ["rw"])),
-    ...secrets.map(({ source, target }) => bind(source, target, ["ro", "noexec"])),
+    ...trees.map(({ source, target }) => bind(source, target, [])),
+    ...secrets.map(({ source, target }) => bind(source, target, ["ro", "nosuid", "nodev", "noexec"])),
   ];
   const seen = new Set<string>();
   for (const { destination } of mounts) {
@@ -59,6 +59,6 @@ export function containerMounts(
 }
 
 function bind(source: string, target: string, more: readonly string[]): BundleMount {
-  const options = ["bind", "rprivate", "nosuid", "nodev", ...more];
+  const options = ["bind", "rprivate", ...more];
   return { destination: mountTarget(target, "a file or directory"), type: "bind", source, options };
 }

@@ -52,6 +52,8 @@ export interface HoldDependencies extends PullDependencies {
   readonly stateDir: string;
   /** Where the operator lets a workspace publish ports, by its name; absent: anywhere. */
   readonly publish?: (workspaceName: string) => readonly PortRange[];
+  /** Which directories of this host a workspace may have as volumes, by its name; absent: none. */
+  readonly hostPaths?: (workspaceName: string) => readonly string[];
   /** False: the scheduler does not count the container as this worker's any more. */
   readonly report: (report: Report) => Promise<boolean>;
 }
@@ -239,6 +241,7 @@ export class HeldContainer {
           options: request.options,
           publish: this.#dependencies.publish?.(request.workspaceName),
           serving: request.serving,
+          hostPaths: this.#dependencies.hostPaths?.(request.workspaceName),
         },
         request.serving?.port,
       );

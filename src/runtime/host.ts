@@ -6,6 +6,7 @@ import type { StatePaths } from "./layout.ts";
 import type { PrivateNetworks } from "./network.ts";
 import type { OciRuntime } from "./oci-runtime.ts";
 import type { IdRanges } from "./user-namespace.ts";
+import type { Volumes } from "./volumes.ts";
 
 /** What all containers of one state directory share. */
 export interface Host {
@@ -22,6 +23,7 @@ export interface Host {
   readonly logSizeMaxBytes: number;
   readonly logger: Logger;
   readonly ids: IdRanges;
+  readonly volumes: Volumes;
   /** Why containers get no user namespaces of their own; absent: they do. */
   readonly noUserNamespaces?: string | undefined;
 }

@@ -121,6 +121,17 @@ export async function readFileInRoot(
 }
 
 /**
+ * Where a directory inside of the root is on the host, without links; `undefined` when it is not there.
+ * @throws RuntimeError `bad_config` when something other than a directory is there
+ */
+export async function findDirectoryInRoot(root: string, path: string): Promise<string | undefined> {
+  const place = await locate(root, path);
+  if (place.missing.length > 0) return undefined;
+  if ((await lstat(place.path)).isDirectory()) return place.path;
+  throw new RuntimeError("bad_config", `${path} in the image is not a directory`);
+}
+
+/**
  * Makes the directory inside of the root with all that leads to it; what is made belongs to `owner`.
  * @throws RuntimeError `bad_config` when something other than a directory is there
  */

@@ -8,6 +8,8 @@ import { join, resolve } from "node:path";
 export interface StatePaths {
   /** One directory per container. */
   readonly containers: string;
+  /** `<workspace id>/<name>`: volumes, which outlive containers. */
+  readonly volumes: string;
   /** `<id>.log` and the generation before it; outlive the container's directory. */
   readonly logs: string;
   /** `<id>`: the exit code, written by the container's monitor. */
@@ -34,6 +36,8 @@ export interface ContainerPaths {
   readonly network: string;
   /** hosts, hostname, resolv.conf. */
   readonly etc: string;
+  /** What the container sees of the host, attached by number. */
+  readonly trees: string;
   /** A file system in memory. */
   readonly secrets: string;
   /** Where the image's tree is attached with the container's owners until the overlay is mounted. */
@@ -61,6 +65,7 @@ export function statePaths(stateDir: string): StatePaths {
   const volatile = join("/run/oci-node", name);
   return {
     containers: join(stateDir, "containers"),
+    volumes: join(stateDir, "volumes"),
     logs: join(stateDir, "logs"),
     exits: join(volatile, "exits"),
     runtimeRoot: join(volatile, "runtime"),
@@ -82,6 +87,7 @@ export function containerPaths(state: StatePaths, id: string): ContainerPaths {
     monitorPidFile: join(home, "monitor.pid"),
     network: join(home, "network.json"),
     etc: join(home, "etc"),
+    trees: join(home, "trees"),
     secrets: join(home, "secrets"),
     lower: join(home, "lower"),
     upper: join(home, "upper"),

@@ -22,6 +22,7 @@ import { removeContainer, startSteps } from "./start-steps.ts";
 import { type ContainerState, readState } from "./state.ts";
 import { doSteps } from "./steps.ts";
 import { IdRanges, userNamespaceProblem } from "./user-namespace.ts";
+import { type VolumeName, Volumes } from "./volumes.ts";
 
 const logSizeMaxBytesDefault = 16 * 1024 * 1024;
 
@@ -61,6 +62,8 @@ export class Runtime {
     if (problem !== undefined)
       throw new RuntimeError("cgroup", problem, { next: "See what this host lacks: `oci-node doctor`." });
     await openWays(paths.roots);
+    const volumes = new Volumes(paths.volumes);
+    await volumes.clear();
     const noUserNamespaces = await whyNoUserNamespaces(options);
     return new Runtime({
       paths,
@@ -79,6 +82,7 @@ export class Runtime {
       logSizeMaxBytes: options.logSizeMaxBytes ?? logSizeMaxBytesDefault,
       logger: options.logger,
       ids: new IdRanges(),
+      volumes,
       noUserNamespaces,
     });
   }
@@ -147,6 +151,11 @@ export class Runtime {
     if (isContainerId(id)) await removeLogFiles(containerPaths(this.#host.paths, id));
   }
 
+  /** Removes a volume, with what is in it. @throws RuntimeError `volume` while a container uses it */
+  async removeVolume(volume: VolumeName): Promise<void> {
+    await this.#host.volumes.remove(volume);
+  }
+
   /** The containers whose logs are here. */
   async logged(): Promise<string[]> {
     const names = await readdir(this.#host.paths.logs);
@@ -189,6 +198,11 @@ export class Runtime {
 
   #keep(state: ContainerState, sameBoot: boolean): RunningContainer {
     const paths = containerPaths(this.#host.paths, state.id);
+    const { workspaceId } = state;
+    this.#host.volumes.keep(
+      state.volumes.map((name) => ({ workspaceId, name })),
+      state.id,
+    );
     if (state.idBase !== undefined) this.#host.ids.keep(state.id, state.idBase);
     const container = new RunningContainer(this.#host, paths, state, sameBoot, () =>
       this.#containers.delete(state.id),

@@ -33,6 +33,8 @@ export interface ContainerSpec {
   readonly publish?: readonly PortRange[] | undefined;
   /** Kept with the container, for a later process of ours. */
   readonly serving?: ContainerServing | undefined;
+  /** Directories of the host that its workspace may have as volumes, with all below: `/data`, `/models:ro`; absent: none. */
+  readonly hostPaths?: readonly string[] | undefined;
   /** Files and directories of the worker's own that are shown in the container, read-only: code, runner. */
   readonly binds?: readonly HostBind[];
   /** Values for files in memory that `options.secrets` name, by secret name; variables of secrets are in `env`. */

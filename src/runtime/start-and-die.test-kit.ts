@@ -14,6 +14,7 @@ import type { ContainerSpec } from "./spec.ts";
 import { startSteps } from "./start-steps.ts";
 import { writeState } from "./state.ts";
 import { IdRanges } from "./user-namespace.ts";
+import { Volumes } from "./volumes.ts";
 
 // Starts the container of the spec on standard input as far as it is told to, and dies without a word:
 // `line` its first line of output is there; `created` its process waits to be started; `recorded` and that is recorded.
@@ -49,6 +50,7 @@ async function startHalf(recorded: boolean): Promise<void> {
     logSizeMaxBytes: 1_000_000,
     logger: logger("runtime"),
     ids: new IdRanges(),
+    volumes: new Volumes(paths.volumes),
   };
   const own = containerPaths(paths, spec.id);
   const [steps, draft] = startSteps(host, spec, own, signal);
@@ -65,6 +67,7 @@ async function startHalf(recorded: boolean): Promise<void> {
     stopSignal: 15,
     startedAt,
     ports: [],
+    volumes: [],
   } as const;
   await writeState(own.state, { ...common, phase: "created", bootId: await bootId(), ...draft.monitored });
 }

@@ -1,8 +1,10 @@
 import { mkdir, rm } from "node:fs/promises";
+import { volumeNames } from "../container/check-options.ts";
 import { waitForExit } from "../native/process.ts";
 import { errnoOf } from "../std/error.ts";
 import { signalNumber } from "../std/signals.ts";
 import { waitFor } from "../std/wait.ts";
+import { attachTrees, detachTrees } from "./attached-trees.ts";
 import { writeBundle } from "./bundle.ts";
 import { type BundleMount, containerMounts } from "./container-mounts.ts";
 import { giveOutput } from "./container-output.ts";
@@ -53,7 +55,7 @@ export function startSteps(
       },
       undo: undo.overlay,
     },
-    { name: "mounts", do: () => prepareMounts(spec, paths, draft), undo: undo.mounts },
+    { name: "mounts", do: () => prepareMounts(host, spec, paths, draft, signal), undo: undo.mounts },
     {
       name: "bundle",
       do: async () => {
@@ -102,7 +104,10 @@ function undos(host: Host, paths: ContainerPaths) {
       await host.cgroups.remove(cgroupOf(host, paths.id));
     },
     network: (): Promise<void> => host.networks.detach(paths.id, paths.network),
-    mounts: (): Promise<void> => dropSecretFiles(paths.secrets),
+    mounts: async (): Promise<void> => {
+      await dropSecretFiles(paths.secrets);
+      await detachTrees(host, paths);
+    },
     overlay: (): Promise<void> => unmountRoot(host, paths),
     home: async (): Promise<void> => {
       await rm(paths.home, { recursive: true, force: true });
@@ -142,9 +147,16 @@ async function makeHome(host: Host, spec: ContainerSpec, paths: ContainerPaths):
   host.logger.debug("made the container's directory", { container: spec.id, attempt: spec.attempt });
 }
 
-async function prepareMounts(spec: ContainerSpec, paths: ContainerPaths, draft: Draft): Promise<void> {
-  const secrets = await writeSecretFiles(paths.secrets, spec, hostOwner(draft.root!.ids, draft.user!));
-  const trees = (spec.binds ?? []).map((bind) => ({ ...bind, readOnly: true }));
+async function prepareMounts(
+  host: Host,
+  spec: ContainerSpec,
+  paths: ContainerPaths,
+  draft: Draft,
+  signal: AbortSignal,
+): Promise<void> {
+  const { ids } = draft.root!;
+  const secrets = await writeSecretFiles(paths.secrets, spec, hostOwner(ids, draft.user!));
+  const trees = await attachTrees(host, spec, paths, ids, signal);
   draft.mounts = containerMounts(spec, trees, secrets);
 }
 
@@ -173,6 +185,7 @@ async function start(host: Host, spec: ContainerSpec, paths: ContainerPaths, dra
     workspaceId: spec.workspaceId,
     imageRoot: spec.imageRoot,
     ...(draft.root?.idBase === undefined ? {} : { idBase: draft.root.idBase }),
+    volumes: volumeNames(spec.options),
     stopSignal: stopSignal(spec),
     phase: "created",
     bootId: await bootId(),

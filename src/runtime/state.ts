@@ -13,6 +13,8 @@ const stateSchema = z.object({
   imageRoot: z.string(),
   /** Where its range of the host's ids begins; absent: its ids are the host's. */
   idBase: z.number().int().optional(),
+  /** Names of its workspace's volumes that it uses. */
+  volumes: z.array(z.string()).readonly().default([]),
   stopSignal: z.number().int(),
   /** `created`: the process was not yet told to run when this was written. */
   phase: z.enum(["created", "running"]),

@@ -1,5 +1,5 @@
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
-import { Code, ConnectError, type ServiceImpl } from "@connectrpc/connect";
+import type { ServiceImpl } from "@connectrpc/connect";
 import { fromWireImageCredential } from "../container/credential-wire-service.ts";
 import { fromWireOptions } from "../container/options-wire-service.ts";
 import { fromWireNetwork, fromWireTime, toWireTransfer } from "../container/wire-service.ts";
@@ -49,8 +49,9 @@ export function workerService(
       worker.drain(containerId, timeoutMs);
       return {};
     },
-    async removeVolume() {
-      throw new ConnectError("not there yet", Code.Unimplemented);
+    async removeVolume({ workspaceId, name }) {
+      await worker.removeVolume({ workspaceId, name });
+      return {};
     },
     async getTransfer({ containerId }) {
       const transfer = worker.find(containerId)?.transfer();

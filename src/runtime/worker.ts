@@ -18,6 +18,7 @@ import { OutputReview } from "./output-review.ts";
 import { PreparedMounts } from "./prepared-mounts.ts";
 import type { SchedulerClient } from "./scheduler-client.ts";
 import type { LogChunk } from "./spec.ts";
+import type { VolumeName } from "./volumes.ts";
 
 /** What a worker has of an image. */
 export interface LazyStatus {
@@ -135,6 +136,11 @@ export class Worker {
     const held = this.#held.get(containerId);
     if (held === undefined) return;
     void this.forwarder.drain(containerId, timeoutMs).then(() => held.stop(shutdownStopTimeoutMs));
+  }
+
+  /** Removes a volume, with what is in it. @throws RuntimeError `volume` while a container uses it */
+  async removeVolume(volume: VolumeName): Promise<void> {
+    await this.#dependencies.runtime.removeVolume(volume);
   }
 
   /** What is here of a workspace's image. @throws IndexError when its index is not here */

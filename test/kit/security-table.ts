@@ -232,6 +232,12 @@ export const attacks: readonly Attack[] = [
         "test/journey/main-job.test.ts: a container sees its own processes, a loopback, and a layer of its own to write to",
       ],
       [
+        "directories of the host are the operator's to allow, looked at where they lead; volumes are the workspace's own",
+        "src/runtime/volumes.test.ts: is refused where the operator did not allow it, however it is written",
+        "src/runtime/volumes.test.ts: is its workspace's own, and others of the name are others",
+        "src/runtime/volumes.test.ts: cannot be named so that it is elsewhere",
+      ],
+      [
         "what the worker shows it is to be read alone, without setuid bits and devices",
         "src/runtime/container-options.test.ts: shows the worker's own files, to be read alone and never to gain by, wherever the image's links lead",
       ],
