@@ -94,7 +94,7 @@ export function connectTransport(as: SpeakAs = "tenant"): Transport {
 }
 
 /** A token crosses no network in the clear. */
-function assertSafe(url: string): void {
+export function assertSafe(url: string): void {
   const parsed = URL.parse(url);
   const { protocol = "", hostname = "" } = parsed ?? {};
   if (protocol === "https:") return;

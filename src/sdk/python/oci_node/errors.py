@@ -27,11 +27,10 @@ class RemoteError(OciNodeError):
     """
 
     def __init__(self, type: str, message: str, traceback: str = "") -> None:
-        super().__init__("%s: %s" % (type, message) if message else type, "exception")
+        super().__init__(message, "exception")
         self.type = type
         self.traceback = traceback
 
     def __str__(self) -> str:
-        return (
-            "%s\n\nIn the container:\n%s" % (self.message, self.traceback) if self.traceback else self.message
-        )
+        told = "%s: %s" % (self.type, self.message) if self.message else self.type
+        return "%s\n\nIn the container:\n%s" % (told, self.traceback) if self.traceback else told
