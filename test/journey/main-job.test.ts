@@ -108,7 +108,7 @@ describe("run", () => {
   test("a container sees its own processes, a loopback, and a layer of its own to write to", async () => {
     const script =
       "ip link | grep -c '^[0-9]'; ls /proc | grep -c '^[0-9]'; mkdir /etc/made && echo writable; cat /proc/self/uid_map";
-    const result = await world.node.cli(["run", image.id, "--", "sh", "-c", script]);
+    const result = await world.node.cli(["run", "--network", "none", image.id, "--", "sh", "-c", script]);
     const [links, processes, writable, users = ""] = result.stdout.split("\n");
     expect(Number(links)).toBe(1);
     expect(Number(processes)).toBeLessThan(8);
