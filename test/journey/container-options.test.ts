@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, expect, test } from "bun:test";
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type Container, World } from "../kit/world.ts";
@@ -17,7 +17,14 @@ let image: string;
 beforeAll(async () => {
   dir = await mkdtemp(join(tmpdir(), "oci-node-options-"));
   const config = join(dir, "config.toml");
-  const allowed = ["[workspaces.default]", 'publish = ["127.0.0.1:20000-40000"]', ""];
+  await mkdir(join(dir, "shared"));
+  await writeFile(join(dir, "shared/of-the-host"), "from the host\n");
+  const allowed = [
+    "[workspaces.default]",
+    'publish = ["127.0.0.1:20000-40000"]',
+    `host_paths = ["${join(dir, "shared")}:ro"]`,
+    "",
+  ];
   await writeFile(config, allowed.join("\n"), { mode: 0o600 });
   world = await World.start({ node: { args: ["--config", config] } });
   image = (await world.build("options/app:1")).id;
@@ -151,6 +158,29 @@ test("what cannot be, or is not allowed, is told before anything is made", async
   expect(await run("--env-file", join(dir, "none.env"))).toStartWith("2: ");
   expect(await run("--rm")).toStartWith("2: --rm is for a container in the foreground");
   expect(await node().containerIds()).toEqual(before);
+}, 60_000);
+
+test("a volume keeps what containers write, until it is removed; a directory of the host is read where that is allowed", async () => {
+  const sh = async (flags: readonly string[], words: string) =>
+    await node().ok(["run", "--rm", "--network", "none", ...flags, image, "--", "sh", "-c", words]);
+  const shared = join(dir, "shared");
+  const both = ["-v", "notes:/notes", "-v", `${shared}:/shared:ro`];
+  expect(await sh(both, "echo first > /notes/a && cat /shared/of-the-host")).toBe("from the host");
+  expect(
+    await sh(["-v", "notes:/other:ro"], "cat /other/a; touch /other/b 2>/dev/null || echo read-only"),
+  ).toBe("first\nread-only");
+  expect(await refusal(["run", "-d", "-v", `${shared}:/shared`, image])).toContain("Add :ro to the volume");
+  const user = await node().ok(["run", "-d", "-v", "notes:/notes", image, "--", "sleep", "600"]);
+  await world.reaches(user, "running");
+  expect(await node().json<object[]>(["volume", "ls"])).toMatchObject([
+    { name: "notes", containers: [user] },
+  ]);
+  expect(await refusal(["volume", "rm", "notes"])).toStartWith(`1: volume notes is used by ${user}`);
+  await node().ok(["rm", "-f", user]);
+  expect(await node().ok(["volume", "rm", "notes"])).toBe("notes");
+  expect(await node().json<object[]>(["volume", "ls"])).toEqual([]);
+  expect(await refusal(["volume", "rm", "notes"])).toStartWith("1: no volume notes in this workspace");
+  expect(await sh(["-v", "notes:/notes"], "ls -A /notes")).toBe("");
 }, 60_000);
 
 /** Asks until something answers: the program listens a moment after it runs. */
