@@ -19,23 +19,9 @@ afterEach(async () => {
 afterAll(() => host.close());
 
 /** Has another process start the script, wait for its first line, and die by SIGKILL. */
-async function startInDyingProcess(
-  script: string,
-  until: "line" | "created" | "recorded" = "line",
-): Promise<string> {
+async function startInDyingProcess(script: string, until?: "line" | "created" | "recorded"): Promise<string> {
   const spec = host.spec(["sh", "-c", script]);
-  const child = Bun.spawn(
-    [
-      process.execPath,
-      join(import.meta.dir, "start-and-die.test-kit.ts"),
-      host.stateDir,
-      host.cgroupParent,
-      until,
-    ],
-    { stdin: new Blob([JSON.stringify(spec)]), stdout: "inherit", stderr: "inherit" },
-  );
-  await child.exited;
-  expect(child.signalCode).toBe("SIGKILL");
+  await host.startInDyingProcess(spec, until);
   return spec.id;
 }
 

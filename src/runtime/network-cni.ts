@@ -9,6 +9,8 @@ import { RuntimeError } from "./error.ts";
 const containerInterface = "eth0";
 const pluginTimeoutMs = 30_000;
 export const cniVersion = "1.0.0";
+/** Those that private networks are made of. */
+export const networkPlugins = ["ptp", "host-local", "portmap"] as const;
 
 const resultSchema = z.looseObject({
   interfaces: z.array(z.looseObject({ name: z.string(), sandbox: z.string().optional() })),

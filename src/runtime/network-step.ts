@@ -12,9 +12,15 @@ export interface NetworkPart {
   readonly ports: readonly PublishedPort[];
 }
 
-/** Refuses ports of a container that has no address of its own, before anything is made. */
-export function checkNetwork(spec: ContainerSpec): void {
-  if (spec.network === "private" || spec.options.ports.length === 0) return;
+/** Refuses what cannot be connected, before anything of the container is made, and begins to make the host ready. */
+export function checkNetwork(host: Host, spec: ContainerSpec): void {
+  if (spec.network === "private") {
+    host.networks.checkPrograms();
+    // The rules are made while the root is mounted and the container created; a failure is told when they are waited for.
+    host.networks.ready().catch(() => undefined);
+    return;
+  }
+  if (spec.options.ports.length === 0) return;
   throw new RuntimeError(
     "network",
     spec.network === "host"

@@ -29,62 +29,75 @@ export async function removeNetworks(stateDir: string, subnet: string): Promise<
   await rm(join(leases, networkName(subnet)), { recursive: true, force: true });
 }
 
-/** A network namespace with one link to the host: everybody else, as a container sees him. Gone after `close`. */
+/** Starts the server of `network-answers.test-kit.ts` in a network namespace; it ends with what is returned. */
+export async function answerIn(
+  enter: readonly string[],
+  address: string,
+  ports: { readonly tcp: number; readonly udp: number },
+): Promise<AsyncDisposable> {
+  const script = join(import.meta.dir, "network-answers.test-kit.ts");
+  const server = Bun.spawn(
+    [...enter, process.execPath, script, address, String(ports.tcp), String(ports.udp)],
+    { stdin: "pipe", stdout: "pipe", stderr: "ignore" },
+  );
+  for await (const _ of server.stdout) break;
+  return {
+    async [Symbol.asyncDispose]() {
+      server.kill("SIGKILL");
+      await server.exited;
+    },
+  };
+}
+
+/** One line from a port that answers, or nothing within a second. */
+export async function ask(
+  protocol: "tcp" | "udp",
+  address: string,
+  port: number,
+  enter: readonly string[] = [],
+): Promise<string> {
+  const script = `exec 3<>/dev/${protocol}/${address}/${port} && echo >&3 && timeout 1 head -n 1 <&3`;
+  return (await tryRun([...enter, "bash", "-c", script], { timeoutMs: 20_000 })).stdout.trim();
+}
+
+/** A network namespace with one link to the host: everybody else, as a container sees him. */
 export class Outside {
   readonly name: string;
-  /** Of a host in the world. */
+  /** Of a host in the world: TCP port 7 and UDP port 53 answer. */
   readonly address: string;
   /** Of this host, on that side. */
   readonly hostAddress: string;
-  #server: Bun.Subprocess<"ignore", "pipe", "inherit"> | undefined;
+  /** How a program is run out there. */
+  readonly enter: readonly string[];
+  #server: AsyncDisposable | undefined;
 
   private constructor(key: number) {
     this.name = `onout${key.toString(16)}`;
-    this.hostAddress = `198.18.${key >> 8}.${(key & 0xfc) | 1}`;
-    this.address = `198.18.${key >> 8}.${(key & 0xfc) | 2}`;
+    const network = [198, 18, key >> 6, (key & 63) << 2];
+    this.hostAddress = [...network.slice(0, 3), network[3]! + 1].join(".");
+    this.address = [...network.slice(0, 3), network[3]! + 2].join(".");
+    this.enter = ["ip", "netns", "exec", this.name];
   }
 
   static async open(): Promise<Outside> {
-    const outside = new Outside(Math.floor(Math.random() * 0xffff));
-    const { name } = outside;
+    const outside = new Outside(Math.floor(Math.random() * 2 ** 14));
+    const { name, address, hostAddress } = outside;
     await run(["ip", "netns", "add", name]);
-    const steps = [
+    const here = [
       `link add ${name} type veth peer name eth0 netns ${name}`,
-      `address add ${outside.hostAddress}/30 dev ${name}`,
+      `address add ${hostAddress}/30 dev ${name}`,
       `link set dev ${name} up`,
     ];
-    await run(["ip", "-batch", "-"], { stdin: `${steps.join("\n")}\n` });
-    const inside = [
-      `address add ${outside.address}/30 dev eth0`,
-      "link set dev eth0 up",
-      "link set dev lo up",
-    ];
-    await run(["ip", "-netns", name, "-batch", "-"], { stdin: `${inside.join("\n")}\n` });
-    // No route back: what is not answered to this host's own address is not answered.
-    outside.#server = Bun.spawn(
-      [
-        "ip",
-        "netns",
-        "exec",
-        name,
-        process.execPath,
-        join(import.meta.dir, "network-outside.test-kit.ts"),
-        outside.address,
-      ],
-      { stdin: "ignore", stdout: "pipe", stderr: "inherit" },
-    );
-    for await (const _ of outside.#server.stdout) break;
+    // No route back: only what this host's own address asked is answered.
+    const there = [`address add ${address}/30 dev eth0`, "link set dev eth0 up", "link set dev lo up"];
+    await run(["ip", "-batch", "-"], { stdin: `${here.join("\n")}\n` });
+    await run(["ip", "-netns", name, "-batch", "-"], { stdin: `${there.join("\n")}\n` });
+    outside.#server = await answerIn(outside.enter, address, { tcp: 7, udp: 53 });
     return outside;
   }
 
-  /** Runs a program out there. */
-  async run(argv: readonly string[]): Promise<string> {
-    return (await tryRun(["ip", "netns", "exec", this.name, ...argv], { timeoutMs: 20_000 })).stdout;
-  }
-
   async close(): Promise<void> {
-    this.#server?.kill("SIGKILL");
-    await this.#server?.exited;
+    await this.#server?.[Symbol.asyncDispose]();
     await tryRun(["ip", "link", "delete", this.name]);
     await run(["ip", "netns", "delete", this.name]);
   }

@@ -6,7 +6,15 @@ import { messageOf } from "../std/error.ts";
 import type { Logger } from "../std/log.ts";
 import { run, tryRun } from "../std/spawn.ts";
 import { RuntimeError } from "./error.ts";
-import { addNetwork, type CniCall, type CniConfig, type CniResult, removeNetwork } from "./network-cni.ts";
+import {
+  addNetwork,
+  type CniCall,
+  type CniConfig,
+  type CniResult,
+  findPlugin,
+  networkPlugins,
+  removeNetwork,
+} from "./network-cni.ts";
 import { NetworkFirewall } from "./network-firewall.ts";
 import { HostPorts } from "./network-ports.ts";
 import { readNetworkRecord, writeNetworkRecord } from "./network-record.ts";
@@ -71,6 +79,12 @@ export class PrivateNetworks {
     this.#marker = options.marker;
     this.#logger = options.logger;
     this.#firewall = new NetworkFirewall(options.settings, this.#names, options.logger);
+  }
+
+  /** Looks for what {@link attach} needs, before anything is made. @throws RuntimeError `network` */
+  checkPrograms(): void {
+    for (const plugin of networkPlugins) findPlugin(plugin, this.#settings.cniPath);
+    ipProgram();
   }
 
   /**

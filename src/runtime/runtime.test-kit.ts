@@ -88,6 +88,20 @@ export class TestHost {
     }
   }
 
+  /** Has another process start the container, wait for its first line or less, and die by SIGKILL. */
+  async startInDyingProcess(
+    spec: ContainerSpec,
+    until: "line" | "created" | "recorded" = "line",
+  ): Promise<void> {
+    const script = join(import.meta.dir, "start-and-die.test-kit.ts");
+    const child = Bun.spawn(
+      [process.execPath, script, this.stateDir, this.cgroupParent, until, JSON.stringify(this.network)],
+      { stdin: new Blob([JSON.stringify(spec)]), stdout: "inherit", stderr: "inherit" },
+    );
+    await child.exited;
+    if (child.signalCode !== "SIGKILL") throw new Error(`it ended before its time, with ${child.exitCode}`);
+  }
+
   /** Where a container's root is mounted. */
   rootOf(id: string): string {
     return join(statePaths(this.stateDir).roots, id, "root");

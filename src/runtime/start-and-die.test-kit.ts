@@ -6,7 +6,7 @@ import { ExitWatch } from "./exit-watch.ts";
 import type { Host } from "./host.ts";
 import { containerPaths, statePaths } from "./layout.ts";
 import { PrivateNetworks } from "./network.ts";
-import { defaultNetworkSettings } from "./network-settings.ts";
+import type { NetworkSettings } from "./network-settings.ts";
 import { findProgram, OciRuntime } from "./oci-runtime.ts";
 import { bootId } from "./process-identity.ts";
 import { Runtime } from "./runtime.ts";
@@ -19,10 +19,17 @@ import { Volumes } from "./volumes.ts";
 // Starts the container of the spec on standard input as far as it is told to, and dies without a word:
 // `line` its first line of output is there; `created` its process waits to be started; `recorded` and that is recorded.
 
-const [stateDir = "", cgroupParent = "", until = ""] = process.argv.slice(2);
+const [stateDir = "", cgroupParent = "", until = "", settings = ""] = process.argv.slice(2);
+const network = JSON.parse(settings) as NetworkSettings;
 const spec = (await Bun.stdin.json()) as ContainerSpec;
 const signal = new AbortController().signal;
-const runtime = await Runtime.create({ stateDir, runtime: "runc", cgroupParent, logger: logger("runtime") });
+const runtime = await Runtime.create({
+  stateDir,
+  runtime: "runc",
+  cgroupParent,
+  network,
+  logger: logger("runtime"),
+});
 if (until === "line") {
   await runtime.start(spec, signal);
   for await (const _ of runtime.logs(spec.id, { follow: true })) break;
@@ -40,7 +47,7 @@ async function startHalf(recorded: boolean): Promise<void> {
     cgroups: await Cgroups.detect(),
     cgroupParent,
     networks: new PrivateNetworks({
-      settings: defaultNetworkSettings,
+      settings: network,
       stateDir,
       marker: join(dirname(paths.exits), "firewall"),
       logger: logger("runtime"),

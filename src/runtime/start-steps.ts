@@ -120,9 +120,7 @@ function undos(host: Host, paths: ContainerPaths) {
 async function check(host: Host, spec: ContainerSpec, draft: Draft, signal: AbortSignal): Promise<void> {
   containerArgv(spec.imageConfig, spec.command, spec.options.entrypoint);
   stopSignal(spec);
-  checkNetwork(spec);
-  // Its rules are made while the image is mounted and the container created.
-  if (spec.network === "private") host.networks.ready().catch(() => undefined);
+  checkNetwork(host, spec);
   checkLimit(host, "memory", spec.memoryBytes);
   checkLimit(host, "cpu", spec.cpuMillis);
   checkLimit(host, "pids", spec.options.pidsLimit);
