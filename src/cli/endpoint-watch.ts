@@ -1,5 +1,5 @@
 import { type Client, Code, ConnectError } from "@connectrpc/connect";
-import type { ContainerService } from "../gen/oci_node/v1/container_service_pb.ts";
+import { type ContainerService, ContainerState } from "../gen/oci_node/v1/container_service_pb.ts";
 import {
   type Deployment,
   DeploymentState,
@@ -34,7 +34,7 @@ export async function waitForDeployment(
       if (endpoint === undefined) continue;
       if (endpoint.active?.id === id) return endpoint;
       const latest = endpoint.latest?.id === id ? endpoint.latest : undefined;
-      if (latest?.state === DeploymentState.FAILED) throw failure(name, latest);
+      if (latest?.state === DeploymentState.FAILED) throw failure(endpoint, latest);
       if (latest === undefined) throw replaced(name, version);
       for (const containerId of quiet ? [] : endpoint.containerIds) {
         if (followed.has(containerId)) continue;
@@ -67,27 +67,26 @@ async function tellOf(
   };
   try {
     for await (const { container } of containers.watchContainer({ id }, { signal })) {
-      if (container === undefined || container.deploymentId !== deploymentId) return;
-      if (container.readyAt !== undefined) return tell("answers");
-      if (hasEnded(container)) return tell(`${stateName(container.state)}`);
-      if (stateName(container.state) === "pending") {
+      // To its end: a stream that is left in the moment that it ends would keep the connection.
+      if (container === undefined || container.deploymentId !== deploymentId) continue;
+      if (container.readyAt !== undefined && !hasEnded(container)) tell("answers");
+      else if (container.state !== ContainerState.PENDING) tell(stateName(container.state));
+      else {
         const { container: whole } = await containers.getContainer({ id }, { signal });
         const why = whole?.events.findLast(({ kind }) => kind === "queue")?.message;
         tell(why === undefined ? "queued" : printable(why));
-        continue;
       }
-      tell(stateName(container.state));
     }
   } catch {
     // Whoever watches the endpoint tells what is to be told.
   }
 }
 
-function failure(name: string, { version, reason }: Deployment): CliError {
+function failure({ name, active }: Endpoint, { version, reason }: Deployment): CliError {
   const [sentence = "", ...output] = reason.split("\n");
   for (const line of output) note(`  | ${printable(line, 300)}`);
   return new CliError("failed", `version ${version} of ${name} did not come up: ${sentence}`, {
-    next: `See more: oci-node endpoint logs ${name}. What was served before goes on.`,
+    next: `See more: oci-node endpoint logs ${name}.${active === undefined ? "" : ` Version ${active.version} goes on.`}`,
   });
 }
 

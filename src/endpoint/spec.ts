@@ -187,7 +187,10 @@ function checkNetwork({ network }: WantedSpec): void {
 
 function within(what: string, value: number, least: number, most: number): number {
   if (Number.isSafeInteger(value) && value >= least && value <= most) return value;
-  throw badSpec(`${what} is ${value}; it must be between ${least} and ${most}`, "Give another number.");
+  throw badSpec(
+    `${what} is ${value}; it must be between ${least} and ${most}`,
+    "Give another number. The most bytes, containers and waiting requests are what the operator set: [endpoints].",
+  );
 }
 
 function badSpec(message: string, next: string): EndpointError {
