@@ -186,8 +186,12 @@ async function createIn(tx: Queries, wanted: NewContainer): Promise<Container> {
     .onConflictDoNothing({ target: [containers.workspaceId, containers.name] })
     .returning();
   if (row === undefined) throw await nameTaken(tx, workspaceId, name ?? "");
-  await notify(tx, "container_pending", id);
-  return observeIn(tx, row, { events: [{ kind: "state", message: "pending", fields: { to: "pending" } }] });
+  const events = [{ kind: "state", message: "pending", fields: { to: "pending" } }];
+  const [container] = await Promise.all([
+    observeIn(tx, row, { events }),
+    notify(tx, "container_pending", id),
+  ]);
+  return container;
 }
 
 async function nameTaken(tx: Queries, workspaceId: string, name: string): Promise<ContainerError> {

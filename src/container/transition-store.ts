@@ -82,11 +82,11 @@ export async function transitionIn(
 
 /** Writes phases, events (a repeated one once) and transfer, and tells the watchers. The row must be locked. */
 export async function observeIn(tx: Queries, row: ContainerRow, seen: Observation): Promise<Container> {
-  for (const event of seen.events ?? []) await appendEvent(tx, row, event);
   const names = Object.fromEntries(
     Object.entries(seen.phases ?? {}).map(([name, at]) => [name, at.toISOString()]),
   );
-  const [written] = await tx
+  // One after another on the transaction's connection, but none waits for the answer to the one before.
+  const update = tx
     .update(containers)
     .set({
       phases: { ...names, ...(row.phases as Record<string, string>) },
@@ -102,11 +102,12 @@ export async function observeIn(tx: Queries, row: ContainerRow, seen: Observatio
     })
     .where(eq(containers.id, row.id))
     .returning();
-  await notify(
-    tx,
-    "container_changed",
-    [row.workspaceId, row.id, row.deploymentId ?? ""].join(" ").trimEnd(),
-  );
+  const changed = [row.workspaceId, row.id, row.deploymentId ?? ""].join(" ").trimEnd();
+  const [[written]] = await Promise.all([
+    update,
+    notify(tx, "container_changed", changed),
+    appendEvents(tx, row, seen.events ?? []),
+  ]);
   return toContainer(written ?? row);
 }
 
@@ -174,6 +175,14 @@ async function writeStep(
     .returning();
   if (moved === undefined) throw unknownContainer(row.id);
   return moved;
+}
+
+async function appendEvents(
+  tx: Queries,
+  row: ContainerRow,
+  events: readonly NewContainerEvent[],
+): Promise<void> {
+  for (const event of events) await appendEvent(tx, row, event);
 }
 
 async function appendEvent(tx: Queries, row: ContainerRow, event: NewContainerEvent): Promise<void> {

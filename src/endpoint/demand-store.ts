@@ -42,41 +42,43 @@ export async function writeDemands(
   if (demands.length === 0) return;
   // In one order everywhere, so that gateways do not wait for each other in a circle.
   const ids = demands.map(({ deploymentId }) => deploymentId).sort();
-  const used = await tx
-    .update(deployments)
-    .set({ lastUsedAt: sql`now()` })
-    .where(
-      inArray(
-        deployments.id,
-        tx
-          .select({ id: deployments.id })
-          .from(deployments)
-          .where(inArray(deployments.id, ids))
-          .orderBy(deployments.id)
-          .for("no key update"),
-      ),
-    )
-    .returning({ id: deployments.id });
-  const there = new Set(used.map(({ id }) => id));
-  const rows = demands.filter(({ deploymentId }) => there.has(deploymentId));
-  const some = rows.filter(({ queued, inFlight }) => queued + inFlight > 0);
-  const none = rows.filter(({ queued, inFlight }) => queued + inFlight === 0);
-  if (some.length > 0)
-    await tx
-      .insert(deploymentDemands)
-      .values(some.map((demand) => ({ ...demand, gatewayId, seenAt: sql`now()` })))
-      .onConflictDoUpdate({
-        target: [deploymentDemands.deploymentId, deploymentDemands.gatewayId],
-        set: { queued: sql`excluded.queued`, inFlight: sql`excluded.in_flight`, seenAt: sql`now()` },
-      });
-  if (none.length > 0)
-    await tx.delete(deploymentDemands).where(
+  const rows = sql.join(
+    demands.map(
+      ({ deploymentId, queued, inFlight }) => sql`(${deploymentId}, ${queued}::int, ${inFlight}::int)`,
+    ),
+    sql`, `,
+  );
+  // Nothing waits for the answer to what was before it.
+  await Promise.all([
+    tx
+      .update(deployments)
+      .set({ lastUsedAt: sql`now()` })
+      .where(inArray(deployments.id, lockedIn(tx, ids))),
+    tx.execute(sql`
+      insert into ${deploymentDemands} (deployment_id, gateway_id, queued, in_flight)
+      select d.deployment_id, ${gatewayId}::uuid, d.queued, d.in_flight from (values ${rows}) as d (deployment_id, queued, in_flight)
+      where d.queued + d.in_flight > 0 and exists (select 1 from ${deployments} where id = d.deployment_id)
+      on conflict (deployment_id, gateway_id)
+      do update set queued = excluded.queued, in_flight = excluded.in_flight, seen_at = now()`),
+    tx.delete(deploymentDemands).where(
       and(
         eq(deploymentDemands.gatewayId, gatewayId),
         inArray(
           deploymentDemands.deploymentId,
-          none.map(({ deploymentId }) => deploymentId),
+          demands
+            .filter(({ queued, inFlight }) => queued + inFlight === 0)
+            .map(({ deploymentId }) => deploymentId),
         ),
       ),
-    );
+    ),
+  ]);
+}
+
+function lockedIn(tx: Queries, ids: readonly string[]) {
+  return tx
+    .select({ id: deployments.id })
+    .from(deployments)
+    .where(inArray(deployments.id, [...ids]))
+    .orderBy(deployments.id)
+    .for("no key update");
 }

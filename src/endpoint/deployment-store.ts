@@ -35,14 +35,19 @@ export class DeploymentStore {
    */
   async decide(endpointId: string, change: Change): Promise<readonly Action[]> {
     return await this.#database.transaction(async (tx) => {
-      const [locked] = await tx
+      const lock = tx
         .select({ id: endpoints.id })
         .from(endpoints)
         .where(eq(endpoints.id, endpointId))
         .for("no key update");
-      if (locked === undefined) return [];
-      if (change.demands !== undefined) await writeDemands(tx, change.demands.gatewayId, change.demands.of);
-      const [view] = await readViews(tx, withId([endpointId]));
+      const { gatewayId = "", of = [] } = change.demands ?? {};
+      // In this order on the transaction's connection, but none waits for the answer to the one before: what is read is read
+      // under the lock.
+      const [, , [view]] = await Promise.all([
+        lock,
+        writeDemands(tx, gatewayId, of),
+        readViews(tx, withId([endpointId])),
+      ]);
       if (view === undefined) return [];
       const now = new Date(Date.now() + view.clockAheadMs);
       const { peakOf, limits, lastWords } = change;
@@ -58,8 +63,11 @@ export class DeploymentStore {
   async #do(tx: Queries, view: EndpointView, action: Action, lastWords: Change["lastWords"]): Promise<void> {
     switch (action.kind) {
       case "create":
-        for (let made = 0; made < action.count; made += 1)
-          await this.#containers.createIn(tx, containerOf(action.deployment.spec, action.deployment));
+        await Promise.all(
+          Array.from({ length: action.count }, () =>
+            this.#containers.createIn(tx, containerOf(action.deployment.spec, action.deployment)),
+          ),
+        );
         return;
       case "drain":
         return await drainIn(

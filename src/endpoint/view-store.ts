@@ -30,24 +30,13 @@ export const attended: Which = sql`(${endpoints.deletingAt} is not null or exist
 
 /** Endpoints by name, each with its deployments, their containers and what there is to do. Of no workspace, all. */
 export async function readViews(db: Queries, which: Which): Promise<EndpointView[]> {
-  const rows = await db
-    .select({
-      endpoint: endpoints,
-      workspaceName: workspaces.name,
-      deployment: deployments,
-      now: sql<string>`(extract(epoch from clock_timestamp()) * 1000)::text`,
-    })
-    .from(endpoints)
-    .innerJoin(workspaces, eq(workspaces.id, endpoints.workspaceId))
-    .leftJoin(deployments, and(eq(deployments.endpointId, endpoints.id), ofInterest()))
-    .where(which)
-    .orderBy(endpoints.name, desc(deployments.version));
+  // One after another where there is one connection, but none waits for the answer to the one before.
+  const [rows, found, demands] = await Promise.all([
+    deploymentsOf(db, which),
+    containersOf(db, which),
+    demandsOf(db, which),
+  ]);
   const readAt = Date.now();
-  const ids = rows.flatMap(({ deployment }) => (deployment === null ? [] : [deployment.id]));
-  const [found, demands] =
-    ids.length === 0
-      ? [[], new Map<string, Demand>()]
-      : await Promise.all([containersOf(db, ids), demandsOf(db, ids)]);
   const views = new Map<string, EndpointView & { readonly deployments: DeploymentView[] }>();
   for (const { endpoint, workspaceName, deployment, now } of rows) {
     const view = views.get(endpoint.id) ?? {
@@ -99,7 +88,31 @@ function ofInterest(): SQL | undefined {
   );
 }
 
-async function containersOf(db: Queries, deploymentIds: readonly string[]): Promise<ContainerView[]> {
+function deploymentsOf(db: Queries, which: Which) {
+  return db
+    .select({
+      endpoint: endpoints,
+      workspaceName: workspaces.name,
+      deployment: deployments,
+      now: sql<string>`(extract(epoch from clock_timestamp()) * 1000)::text`,
+    })
+    .from(endpoints)
+    .innerJoin(workspaces, eq(workspaces.id, endpoints.workspaceId))
+    .leftJoin(deployments, and(eq(deployments.endpointId, endpoints.id), ofInterest()))
+    .where(which)
+    .orderBy(endpoints.name, desc(deployments.version));
+}
+
+/** Ids of all deployments of endpoints. */
+function idsOf(db: Queries, which: Which) {
+  return db
+    .select({ id: deployments.id })
+    .from(deployments)
+    .innerJoin(endpoints, eq(endpoints.id, deployments.endpointId))
+    .where(which);
+}
+
+async function containersOf(db: Queries, which: Which): Promise<ContainerView[]> {
   const recent = and(
     isNull(containers.drainingAt),
     gt(containers.updatedAt, sql`now() - ${endsWithin}::interval`),
@@ -123,7 +136,7 @@ async function containersOf(db: Queries, deploymentIds: readonly string[]): Prom
     })
     .from(containers)
     .leftJoin(workers, and(eq(workers.id, containers.workerId), eq(workers.state, "ready")))
-    .where(and(inArray(containers.deploymentId, [...deploymentIds]), or(living, recent)))
+    .where(and(inArray(containers.deploymentId, idsOf(db, which)), or(living, recent)))
     .orderBy(desc(containers.createdAt), containers.id);
   return rows.map(({ deploymentId, state, worker, ...row }) => ({
     ...row,
@@ -139,7 +152,7 @@ async function containersOf(db: Queries, deploymentIds: readonly string[]): Prom
   }));
 }
 
-async function demandsOf(db: Queries, deploymentIds: readonly string[]): Promise<Map<string, Demand>> {
+async function demandsOf(db: Queries, which: Which): Promise<Map<string, Demand>> {
   const rows = await db
     .select({
       id: deploymentDemands.deploymentId,
@@ -149,7 +162,7 @@ async function demandsOf(db: Queries, deploymentIds: readonly string[]): Promise
     .from(deploymentDemands)
     .where(
       and(
-        inArray(deploymentDemands.deploymentId, [...deploymentIds]),
+        inArray(deploymentDemands.deploymentId, idsOf(db, which)),
         gt(deploymentDemands.seenAt, sql`now() - ${demandLifeMs} * interval '1 millisecond'`),
       ),
     )
