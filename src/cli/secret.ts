@@ -10,6 +10,7 @@ import { command, words } from "./action.ts";
 import { CliError, connectTransport } from "./context.ts";
 import { type CredentialFlags, credentialFlags, identityFlag, readCredentials } from "./credentials.ts";
 import { parseExpiry } from "./expiry.ts";
+import { type OpaqueFlags, opaqueFlags, readOpaqueValue, showOpaque } from "./opaque-secret.ts";
 import { ago, note, printJson, printLine, printTable } from "./output.ts";
 import { health, inspectSecret, sayHealth } from "./secret-health.ts";
 import { dateOf, secretShape, stateOfHealth } from "./shape.ts";
@@ -51,13 +52,17 @@ function endOf({ expires }: KeepFlags) {
   return expires === undefined ? {} : { expiresAt: timestampFromDate(parseExpiry(expires)) };
 }
 
-const create = command<KeepFlags & { name?: string }, [string]>({
-  brief: "Keep registry credentials for a registry",
-  fullDescription: valuesDescription,
+const create = command<KeepFlags & OpaqueFlags & { name?: string; opaque: boolean }, [string]>({
+  brief: "Keep registry credentials for a registry, or (--opaque) a value for containers",
+  fullDescription:
+    `${valuesDescription} With --opaque, the value of NAME is read from --from-file or standard input, at most 64 KiB, and ` +
+    "containers get it by `oci-node run --secret-env` or `--secret-file`.",
   flags: {
     ...credentialFlags,
     ...identityFlag,
     ...keepFlags,
+    ...opaqueFlags,
+    opaque: { kind: "boolean", default: false, brief: "A value for containers, kept as NAME" },
     name: {
       kind: "parsed",
       parse: String,
@@ -67,10 +72,12 @@ const create = command<KeepFlags & { name?: string }, [string]>({
     },
   },
   positional: words({
-    placeholder: "REGISTRY",
-    brief: "Registry host, or HOST/REPOSITORY[:TAG]: where it is tried",
+    placeholder: "REGISTRY|NAME",
+    brief: "Registry host, or HOST/REPOSITORY[:TAG]: where it is tried; with --opaque the secret's name",
   }),
   async run(flags, text) {
+    if (flags.opaque) return await createOpaque(flags, text);
+    if (flags.fromFile !== undefined) throw notOpaque();
     const target = text.includes("/") ? parseReference(text) : { registry: normalizeRegistry(text) };
     const { registry } = target;
     const repository = "repository" in target ? `${target.repository}:${target.tag ?? "latest"}` : "";
@@ -96,21 +103,56 @@ const create = command<KeepFlags & { name?: string }, [string]>({
   },
 });
 
-const update = command<KeepFlags, [string]>({
+async function createOpaque(
+  flags: KeepFlags & OpaqueFlags & { name?: string },
+  name: string,
+): Promise<number> {
+  refuseCredentialFlags(flags);
+  if (flags.name !== undefined && flags.name !== name)
+    throw new CliError("usage", "--opaque NAME names the secret already: leave --name away");
+  const value = await readOpaqueValue(flags);
+  const { secret } = await createClient(SecretService, connectTransport()).createSecret({ name, value });
+  if (secret === undefined) throw new CliError("failed", "the node made no secret");
+  showOpaque(secret, flags.json);
+  return 0;
+}
+
+function refuseCredentialFlags(flags: KeepFlags): void {
+  const given = [flags.creds, flags.credsFile, flags.credsFrom, flags.identity, flags.expires];
+  if (given.every((flag) => flag === undefined)) return;
+  throw new CliError("usage", "a value for containers has no credentials and no end", {
+    next: "Give it by --from-file FILE or standard input.",
+  });
+}
+
+function notOpaque(): CliError {
+  return new CliError("usage", "--from-file holds the value of an opaque secret", {
+    next: "Credentials come by --creds-file FILE; a value for containers is kept with --opaque.",
+  });
+}
+
+const update = command<KeepFlags & OpaqueFlags, [string]>({
   brief: "Rotate a secret: the very next run uses the new value",
   fullDescription: `The very next run uses the new value, and containers that run go on with it from their next renewal. ${valuesDescription}`,
-  flags: { ...credentialFlags, ...keepFlags },
+  flags: { ...credentialFlags, ...keepFlags, ...opaqueFlags },
   positional: words({ placeholder: "NAME", brief: "Name of the secret" }),
   async run(flags, name) {
     const end = endOf(flags);
     const client = createClient(SecretService, connectTransport());
     const current = await client.getSecret({ name });
-    const credentials = credentialsToWire(
-      await readValues(flags, { registry: current.secret?.registry ?? "" }),
-    );
+    if (current.secret?.type === "opaque") refuseCredentialFlags(flags);
+    else if (flags.fromFile !== undefined) throw notOpaque();
+    const given =
+      current.secret?.type === "opaque"
+        ? { value: await readOpaqueValue(flags) }
+        : {
+            credentials: credentialsToWire(
+              await readValues(flags, { registry: current.secret?.registry ?? "" }),
+            ),
+          };
     const { secret, changed } = await client.updateSecret({
       name,
-      credentials,
+      ...given,
       unchecked: flags.unchecked,
       ...end,
     });
@@ -137,11 +179,11 @@ const list = command<{ json: boolean }>({
       ["NAME", "REGISTRY", "TYPE", "PRINCIPAL", "VERSION", "HEALTH", "IMAGES", "UPDATED"],
       secrets.map((secret) => [
         secret.name,
-        secret.registry,
+        secret.registry || "-",
         secret.type,
-        secret.principal,
+        secret.principal || "-",
         String(secret.version),
-        stateOfHealth(secret.health?.state ?? HealthState.UNKNOWN),
+        secret.type === "opaque" ? "-" : stateOfHealth(secret.health?.state ?? HealthState.UNKNOWN),
         String(secret.imageIds.length),
         `${ago(dateOf(secret.updatedAt))} ago`,
       ]),
@@ -151,7 +193,7 @@ const list = command<{ json: boolean }>({
 });
 
 const remove = command<{ json: boolean; force: boolean }, [string]>({
-  brief: "Remove a secret; refused while images or living containers use it",
+  brief: "Remove a secret; refused while images, endpoints or living containers use it",
   flags: { force: { kind: "boolean", default: false, brief: "Remove it although it is used" } },
   positional: words({ placeholder: "NAME", brief: "Name of the secret" }),
   async run(flags, name) {
@@ -164,5 +206,5 @@ const remove = command<{ json: boolean; force: boolean }, [string]>({
 
 export const secretRoutes = buildRouteMap({
   routes: { ls: list, create, update, inspect: inspectSecret, health, rm: remove },
-  docs: { brief: "Look after registry credentials" },
+  docs: { brief: "Look after registry credentials and values for containers" },
 });

@@ -10,6 +10,8 @@ import {
 } from "../gen/oci_node/v1/health_service_pb.ts";
 import type { CredentialRights } from "../registry/rights.ts";
 import { workspaceOf } from "../rpc/authentication.ts";
+import { SecretError } from "../secret/error.ts";
+import { opaqueType } from "../secret/opaque.ts";
 import { unknownSecret } from "../secret/store.ts";
 import type { HealthState } from "./health.ts";
 import type { HealthStore } from "./health-store.ts";
@@ -31,18 +33,31 @@ export function healthService({ monitor, store, reports }: HealthServiceDependen
       const name = secretName === "" ? undefined : secretName;
       const list = await reports.reports(workspaceOf(context), name);
       if (name !== undefined && list.length === 0) throw unknownSecret(name);
-      return { secrets: list.map(wireHealth) };
+      if (name !== undefined && list[0]?.type === opaqueType) throw notChecked(name);
+      return { secrets: list.filter(({ type }) => type !== opaqueType).map(wireHealth) };
     },
     async checkSecret({ secretName }, context) {
       const workspaceId = workspaceOf(context);
       const secret = await store.secret(workspaceId, secretName);
       if (secret === undefined) throw unknownSecret(secretName);
+      const [known] = await reports.reports(workspaceId, secretName);
+      if (known?.type === opaqueType) throw notChecked(secretName);
       await monitor.check(secret, context.signal);
       const [report] = await reports.reports(workspaceId, secretName);
       if (report === undefined) throw unknownSecret(secretName);
       return { health: wireHealth(report) };
     },
   };
+}
+
+function notChecked(name: string): SecretError {
+  return new SecretError(
+    "bad_value",
+    `the secret ${name} is a value for containers: there is nobody to check it with`,
+    {
+      next: `See what uses it: oci-node secret inspect ${name}.`,
+    },
+  );
 }
 
 const states: Readonly<Record<HealthState, WireState>> = {

@@ -2,6 +2,7 @@ import { and, eq, gt, lt, ne, or, sql } from "drizzle-orm";
 import { type Database, notify, type Queries, type Subscription } from "../db/database.ts";
 import { endedContainerStates, secrets } from "../db/schema.ts";
 import { secretHealth } from "../db/schema-health.ts";
+import { opaqueType } from "../secret/opaque.ts";
 import { type CheckPlace, placeNamed } from "./check.ts";
 import type { SecretHealth } from "./health.ts";
 import type { CheckedSecret } from "./health-after.ts";
@@ -58,7 +59,7 @@ export class HealthStore {
         select id, workspace_id, current_version, 'unknown', ${when(now)},
           ${when(now)} + random() * least(count(*) over (), ${firstChecksWithinMs / 1000}) * interval '1 second'
         from secrets s
-        where not exists (select from secret_health h where h.secret_id = s.id)
+        where s.credential_type <> ${opaqueType} and not exists (select from secret_health h where h.secret_id = s.id)
         on conflict do nothing
         returning secret_id`),
     );

@@ -1,9 +1,10 @@
-import { and, asc, count, eq, inArray, isNotNull, isNull, sql } from "drizzle-orm";
+import { and, asc, count, eq, inArray, isNotNull, isNull, ne, sql } from "drizzle-orm";
 import { type ContainerState, livingStates } from "../container/state.ts";
 import type { Database } from "../db/database.ts";
 import { containers, secrets, workers, workspaces } from "../db/schema.ts";
 import { secretHealth, webhookDeliveries, webhooks } from "../db/schema-health.ts";
 import type { CredentialRights } from "../registry/rights.ts";
+import { opaqueType } from "../secret/opaque.ts";
 import type { HealthState } from "./health.ts";
 
 /** What a scrape tells, as it stands in the database now. Names, never values. */
@@ -85,7 +86,7 @@ export class MetricsStore {
           secretHealth,
           and(eq(secretHealth.secretId, secrets.id), eq(secretHealth.version, secrets.currentVersion)),
         )
-        .where(only)
+        .where(and(only, ne(secrets.credentialType, opaqueType)))
         .orderBy(asc(workspaces.name), asc(secrets.name)),
     );
   }

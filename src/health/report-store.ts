@@ -2,12 +2,18 @@ import { and, asc, eq, sql } from "drizzle-orm";
 import type { Database } from "../db/database.ts";
 import { endedContainerStates, secrets } from "../db/schema.ts";
 import { secretHealth } from "../db/schema-health.ts";
+import { opaqueType } from "../secret/opaque.ts";
+import { opaqueUsers } from "../secret/opaque-users-store.ts";
 import type { SecretHealth } from "./health.ts";
 import { toHealth } from "./health-row-store.ts";
+
+const givenShownMax = 1000;
 
 /** What is known of a secret beside its value: how it fares, and what depends on it. */
 export interface SecretReport {
   readonly secretId: string;
+  /** `opaque`: no registry's; nobody checks it. */
+  readonly type: string;
   readonly name: string;
   readonly registry: string;
   readonly version: number;
@@ -44,18 +50,34 @@ export class ReportStore {
       ),
       this.#users(workspaceId, name),
     ]);
+    const given = await this.#given(workspaceId, rows);
     return rows.map(({ secret, health }) => ({
       secretId: secret.id,
       name: secret.name,
       registry: secret.registry,
+      type: secret.credentialType,
       version: secret.currentVersion,
       repository: secret.repository ?? undefined,
       declaredExpiry: secret.declaredExpiry ?? undefined,
       // Of an older version it says nothing of this one.
       health: health?.version === secret.currentVersion ? toHealth(health, secret) : undefined,
       imageIds: users.get(secret.id)?.images ?? [],
-      containerIds: users.get(secret.id)?.containers ?? [],
+      containerIds: given.get(secret.id) ?? users.get(secret.id)?.containers ?? [],
     }));
+  }
+
+  /** Containers of a value for containers, where it alone is asked about: of many nobody wants to see them. */
+  async #given(
+    workspaceId: string,
+    rows: readonly { readonly secret: typeof secrets.$inferSelect }[],
+  ): Promise<ReadonlyMap<string, readonly string[]>> {
+    const [only, other] = rows;
+    if (only?.secret.credentialType !== opaqueType || other !== undefined) return new Map();
+    const { id, name } = only.secret;
+    const { containerIds } = await this.#database.query((db) =>
+      opaqueUsers(db, workspaceId, name, givenShownMax),
+    );
+    return new Map([[id, containerIds]]);
   }
 
   /** An image uses the secret with which it was built; when that is gone, the one that has its name now. */

@@ -21,6 +21,7 @@ import type { RegistryClient } from "../registry/client.ts";
 import { RegistryError } from "../registry/error.ts";
 import { describeLeft, type PullLimit } from "../registry/pull-limit.ts";
 import type { ResolvedImage } from "../registry/repository.ts";
+import { opaqueType, wrongKind } from "../secret/opaque.ts";
 import type { SecretMetadata, Vault } from "../secret/vault.ts";
 import { type CredentialSecret, createCredentialSecretIfNeeded } from "./credential-secret.ts";
 import type { Image } from "./image.ts";
@@ -175,7 +176,8 @@ async function chooseAccess(dependencies: BuildDependencies, request: BuildReque
     });
   }
   if (secretName !== undefined) {
-    const { value } = await dependencies.vault.read(request.workspaceId, secretName);
+    const { value, type } = await dependencies.vault.read(request.workspaceId, secretName);
+    if (type === opaqueType) throw wrongKind(secretName, type, "");
     const credential = unmarshalCredentials(value);
     if (credential.registry !== registry) {
       throw new CredentialError(

@@ -1,4 +1,5 @@
 import { CredentialError } from "../credential/error.ts";
+import { opaqueType, wrongKind } from "../secret/opaque.ts";
 import type { SecretMetadata, Vault } from "../secret/vault.ts";
 import type { ImageStore } from "./store.ts";
 
@@ -30,6 +31,7 @@ export async function chooseSecret(
 ): Promise<ChosenSecret | undefined> {
   if (secretName !== undefined) {
     const secret = await vault.get(workspaceId, secretName);
+    if (secret.type === opaqueType) throw wrongKind(secretName, secret.type, "");
     if (secret.registry === registry) return { secret, ofRepository: false };
     throw secretMismatch(secretName, secret.registry, registry);
   }

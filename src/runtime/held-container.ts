@@ -11,6 +11,7 @@ import type { RunningContainer } from "./container.ts";
 import { type ExecProcess, notRunning } from "./exec.ts";
 import type { ExecRequest } from "./exec-process.ts";
 import type { Forwarder } from "./forwarder.ts";
+import { givenSecrets } from "./given-secrets.ts";
 import type { HandlerCode } from "./handler-code.ts";
 import type { ImageUser } from "./image-access.ts";
 import type { ImageLease } from "./image-lease.ts";
@@ -219,6 +220,7 @@ export class HeldContainer {
     }
     const program = this.#dependencies.code.begin(request, request.handler, signal);
     try {
+      const secrets = await givenSecrets(this.#dependencies, request);
       const pulled = await pullLazy(this.#dependencies, request, (...event) => this.#tell(...event), signal);
       this.#image = pulled.image;
       this.#lease = pulled.lease;
@@ -234,7 +236,8 @@ export class HeldContainer {
           imageRoot: pulled.image.root,
           imageConfig: pulled.config,
           ...(request.command.length === 0 ? {} : { command: [...request.command] }),
-          env: request.env,
+          env: { ...request.env, ...secrets.variables() },
+          secretFiles: secrets.files(),
           cpuMillis: request.cpuMillis,
           memoryBytes: request.memoryBytes,
           network: request.network,

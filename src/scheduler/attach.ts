@@ -12,6 +12,7 @@ import type { RegistryClient } from "../registry/client.ts";
 import { isRefusal } from "../registry/error.ts";
 import { newForMs } from "../registry/session.ts";
 import { SecretError } from "../secret/error.ts";
+import { opaqueType } from "../secret/opaque.ts";
 import { sealTo } from "../secret/seal.ts";
 import type { Vault } from "../secret/vault.ts";
 import { logger } from "../std/log.ts";
@@ -25,7 +26,7 @@ const sealedLifeMs = 5 * 60_000;
 const newsMs = 30_000;
 
 export interface AttachDependencies {
-  readonly vault: Pick<Vault, "read" | "get">;
+  readonly vault: Pick<Vault, "read" | "get" | "readNamed">;
   readonly registry: Pick<RegistryClient, "mintPull" | "mintedPull">;
   readonly providersOf: ProvidersOf;
   readonly defaultProvider: DefaultProvider;
@@ -268,7 +269,9 @@ async function readByIdOrName(
     return { id: named.secretId, ...(await vault.read(workspaceId, named.secretId)) };
   } catch (error) {
     if (!(error instanceof SecretError) || error.code !== "not_found") throw error;
-    const { id } = await vault.get(workspaceId, named.secretName);
+    const { id, type } = await vault.get(workspaceId, named.secretName);
+    // What has its name now is no credential.
+    if (type === opaqueType) throw error;
     return { id, ...(await vault.read(workspaceId, id)) };
   }
 }

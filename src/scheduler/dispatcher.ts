@@ -11,7 +11,8 @@ import { SecretError } from "../secret/error.ts";
 import { type CodedError, messageOf } from "../std/error.ts";
 import { logger } from "../std/log.ts";
 import { type AttachDependencies, type AttachedCredentials, attachCredentials } from "./attach.ts";
-import { announce, type HandOverFailure, handOver, retract } from "./hand-over-client.ts";
+import { attachSecrets } from "./attach-secrets.ts";
+import { type AttachedAll, announce, type HandOverFailure, handOver, retract } from "./hand-over-client.ts";
 import { place } from "./place.ts";
 import { placedVolumes } from "./placed-volumes.ts";
 import type { SchedulerStore } from "./store.ts";
@@ -179,6 +180,8 @@ export class Dispatcher {
 
   async #handOver(container: Container, image: Image, worker: Worker): Promise<void> {
     let attached: AttachedCredentials;
+    let sealedSecrets: string;
+    const secrets = attachSecrets(this.#dependencies, container, worker);
     // What is at hand is there by then. Else its worker mounts the image while somebody is asked.
     const client = this.#dependencies.workers.to(worker);
     let announced: Promise<void> | undefined;
@@ -189,6 +192,7 @@ export class Dispatcher {
       const { signal } = this.#closing;
       const known = this.#warm.get(bootOf(worker))?.has(image.manifestDigest) === true;
       attached = await attachCredentials(this.#dependencies, container, image, worker, { known, signal });
+      sealedSecrets = await secrets(attached);
     } catch (error) {
       // Else the worker would be told of it while the failure is written down.
       clearTimeout(hint);
@@ -200,7 +204,7 @@ export class Dispatcher {
     } finally {
       clearTimeout(hint);
     }
-    const failure = await this.#send(container, image, worker, attached);
+    const failure = await this.#send(container, image, worker, { ...attached, sealedSecrets });
     if (failure !== undefined) {
       this.#suspects.set(worker.id, Date.now() + suspectMs);
       await this.#putBack(container, `worker ${worker.name} did not take it: ${failure.message}`);
@@ -215,7 +219,7 @@ export class Dispatcher {
     container: Container,
     image: Image,
     worker: Worker,
-    attached: AttachedCredentials,
+    attached: AttachedAll,
   ): Promise<HandOverFailure | undefined> {
     const { containers, store, workers, workspaceNameOf } = this.#dependencies;
     const { credential, absentReason } = attached;

@@ -11,6 +11,12 @@ import type { AttachedCredentials } from "./attach.ts";
 
 const handOverTimeoutMs = 10_000;
 
+/** What is handed over beside the container itself. */
+export interface AttachedAll extends AttachedCredentials {
+  /** Of the secrets that the container is given; empty: none. */
+  readonly sealedSecrets: string;
+}
+
 /** A worker did not take a container, or its answer was lost. */
 export interface HandOverFailure {
   readonly message: string;
@@ -45,7 +51,7 @@ export async function handOver(
   client: ReturnType<WorkerClients["to"]>,
   container: Container,
   image: Image,
-  attached: AttachedCredentials,
+  attached: AttachedAll,
   workspaceName: string,
 ): Promise<HandOverFailure | undefined> {
   const request = {
@@ -72,6 +78,7 @@ export async function handOver(
     network: toWireNetwork(container.network),
     eager: container.eager,
     options: toWireOptions(container.options),
+    sealedSecrets: attached.sealedSecrets,
     ...(container.handler === undefined ? {} : { handler: container.handler }),
     port: container.serving?.port ?? 0,
     startupTimeoutMs: container.serving?.startupTimeoutMs ?? 0,

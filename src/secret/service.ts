@@ -18,6 +18,8 @@ import {
 import { normalizeRegistry, parseReference } from "../reference/reference.ts";
 import { workspaceOf } from "../rpc/authentication.ts";
 import { SecretError } from "./error.ts";
+import { opaqueType } from "./opaque.ts";
+import { createOpaque, updateOpaque } from "./opaque-service.ts";
 import { assertName, type NewSecret, type SecretMetadata, type Vault } from "./vault.ts";
 
 /** A credential that is to be kept. */
@@ -71,6 +73,8 @@ export function secretService(dependencies: SecretServiceDependencies): ServiceI
     wireSecret(secret, (await checks.reports(secret.workspaceId, secret.name)).get(secret.id));
   return {
     async createSecret(request, context) {
+      if (request.value !== undefined)
+        return { secret: await shown(await createOpaque(vault, workspaceOf(context), request)) };
       const registry = normalizeRegistry(request.registry);
       if (request.name !== "") assertName(request.name);
       const repository = placeOf(registry, request.repository);
@@ -106,9 +110,17 @@ export function secretService(dependencies: SecretServiceDependencies): ServiceI
         }),
       };
     },
-    async updateSecret({ name, credentials, expiresAt, unchecked }, context) {
+    async updateSecret({ name, credentials, expiresAt, unchecked, value: opaque }, context) {
       const workspaceId = workspaceOf(context);
       const current = await vault.get(workspaceId, name);
+      if (opaque !== undefined || current.type === opaqueType) {
+        const { secret, changed } = await updateOpaque(vault, current, {
+          credentials,
+          expiresAt,
+          value: opaque,
+        });
+        return { secret: await shown(secret), changed };
+      }
       const declaredExpiry = endOf(expiresAt);
       const { credential, value, principal } = sealable(
         current.registry,

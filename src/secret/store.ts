@@ -4,6 +4,8 @@ import { DbError } from "../db/error.ts";
 import { containers, endedContainerStates, images, secrets, secretVersions } from "../db/schema.ts";
 import { printable } from "../std/printable.ts";
 import { SecretError } from "./error.ts";
+import { opaqueType } from "./opaque.ts";
+import { type OpaqueUsers, opaqueUsers } from "./opaque-users-store.ts";
 import { decideForPrincipal, type HeldSecret, type Keep, type Principal } from "./principal-store.ts";
 import { appendVersion, type SealedVersion, type SecretRow } from "./version-store.ts";
 
@@ -12,6 +14,8 @@ export type NewSecretRow = Omit<
   "createdAt" | "updatedAt" | "currentVersion" | "repository" | "declaredExpiry"
 > &
   Partial<Pick<SecretRow, "repository" | "declaredExpiry">>;
+
+const usersNamedMax = 10;
 
 /** The rows of secrets and their sealed versions; it sees ciphertext only. */
 export class SecretStore {
@@ -130,19 +134,25 @@ export class SecretStore {
     return decideForPrincipal(this.#database, about, decide);
   }
 
-  /** Removes a secret; throws SecretError `not_found`, or `in_use` (naming the images) unless forced. */
+  /** Removes a secret; throws SecretError `not_found`, or `in_use` (naming images, containers, endpoints) unless forced. */
   async remove(workspaceId: string, name: string, force: boolean): Promise<void> {
     await this.#database.transaction(async (tx) => {
       const mine = and(eq(secrets.workspaceId, workspaceId), eq(secrets.name, name));
-      const [row] = await tx.select({ id: secrets.id }).from(secrets).where(mine).for("update");
+      const [row] = await tx
+        .select({ id: secrets.id, type: secrets.credentialType })
+        .from(secrets)
+        .where(mine)
+        .for("update");
       if (row === undefined) throw unknownSecret(name);
-      if (!force) {
+      if (!force && row.type === opaqueType) {
+        assertUnused(name, await opaqueUsers(tx, workspaceId, name, usersNamedMax));
+      } else if (!force) {
         const users = await tx
           .select({ id: images.id, reference: images.reference })
           .from(images)
           .where(and(eq(images.workspaceId, workspaceId), eq(images.credentialSecretId, row.id)))
           .orderBy(asc(images.id))
-          .limit(10);
+          .limit(usersNamedMax);
         const living = await tx
           .select({ id: containers.id })
           .from(containers)
@@ -155,7 +165,7 @@ export class SecretStore {
             ),
           )
           .orderBy(asc(containers.id))
-          .limit(10);
+          .limit(usersNamedMax);
         if (users.length > 0) throw usedSecret(name, users, living);
       }
       await tx.delete(secrets).where(eq(secrets.id, row.id));
@@ -178,6 +188,17 @@ export class SecretStore {
 export function unknownSecret(name: string): SecretError {
   return new SecretError("not_found", `no secret ${printable(name)} in this workspace`, {
     next: "See `oci-node secret ls`.",
+  });
+}
+
+function assertUnused(name: string, { containerIds, endpointNames }: OpaqueUsers): void {
+  const users = [
+    ...(endpointNames.length === 0 ? [] : [`endpoints ${endpointNames.join(", ")}`]),
+    ...(containerIds.length === 0 ? [] : [`containers that have not ended: ${containerIds.join(", ")}`]),
+  ];
+  if (users.length === 0) return;
+  throw new SecretError("in_use", `secret ${name} is used by ${users.join(", and by ")}`, {
+    next: "Remove these first, or force it: what is started with it after that fails.",
   });
 }
 

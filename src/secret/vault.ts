@@ -2,6 +2,7 @@ import { randomBytes, randomUUID, timingSafeEqual } from "node:crypto";
 import { Redacted } from "../std/redacted.ts";
 import { boundTo, decrypt, encrypt, keyBytes, keyIdOf, unwrapKey, wrapKey } from "./envelope.ts";
 import { SecretError } from "./error.ts";
+import { isOpaqueText, opaqueBytesMax, opaqueType, wrongKind } from "./opaque.ts";
 import type { HeldSecret, Keep } from "./principal-store.ts";
 import { type SecretStore, unknownSecret } from "./store.ts";
 import type { SealedVersion, SecretRow } from "./version-store.ts";
@@ -12,8 +13,9 @@ export interface SecretMetadata {
   readonly id: string;
   readonly workspaceId: string;
   readonly name: string;
+  /** Empty: no registry's. */
   readonly registry: string;
-  /** `basic`, `aws`, …: the type of the credential inside. */
+  /** `basic`, `aws`, …: the type of the credential inside; `opaque`: a value for containers. */
   readonly type: string;
   /** Whose credential it is: account, user name or e-mail; `default` for a bare token. */
   readonly principal: string;
@@ -37,6 +39,8 @@ export interface NewSecret {
 export type KeepOutcome = "created" | "rotated" | "unchanged" | "outdated" | "unproved";
 
 const valueBytesMax = 64 * 1024;
+/** What has passed a bound of its own, in base64. */
+const opaqueTextBytesMax = 2 * opaqueBytesMax;
 const uuid = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 
 /**
@@ -137,6 +141,9 @@ export class Vault {
     const bytes = checkedValue(value);
     const written = await this.#withKey(workspaceId, (key) =>
       this.#store.addVersion(workspaceId, name, async (row, current) => {
+        // Another may have its name by now.
+        if ((row.credentialType === opaqueType) !== isOpaqueText(value.expose()))
+          throw wrongKind(name, row.credentialType, row.registry);
         if (current !== undefined && holds(key, row, current, bytes)) return undefined;
         return seal(key, row, row.currentVersion + 1, bytes);
       }),
@@ -151,15 +158,31 @@ export class Vault {
   }
 
   /** The current value, by id or by name, decrypted anew each time. Throws SecretError `not_found`, `undecryptable`. */
-  async read(workspaceId: string, idOrName: string): Promise<{ value: Redacted<string>; version: number }> {
+  async read(
+    workspaceId: string,
+    idOrName: string,
+  ): Promise<{ value: Redacted<string>; version: number; type: string }> {
     const by = uuid.test(idOrName) ? { id: idOrName } : { name: idOrName };
+    const { secret, value } = await this.#read(workspaceId, by, idOrName);
+    return { value, version: secret.version, type: secret.type };
+  }
+
+  /** As {@link read}, by name alone, with what else is known of it. */
+  async readNamed(
+    workspaceId: string,
+    name: string,
+  ): Promise<{ secret: SecretMetadata; value: Redacted<string> }> {
+    return await this.#read(workspaceId, { name }, name);
+  }
+
+  async #read(workspaceId: string, by: { id: string } | { name: string }, shown: string) {
     const current = await this.#store.findCurrent(workspaceId, by);
-    if (current === undefined) throw unknownSecret(idOrName);
+    if (current === undefined) throw unknownSecret(shown);
     const { secret, sealed } = current;
     const bytes = await this.#withKey(workspaceId, (key) => open(key, secret, sealed));
     const value = new Redacted(bytes.toString("utf8"));
     bytes.fill(0);
-    return { value, version: sealed.version };
+    return { secret: { ...toMetadata(secret), version: sealed.version }, value };
   }
 
   /** Ids of the images whose credentials a secret holds. */
@@ -240,7 +263,7 @@ function checkedValue(value: Redacted<string>): Uint8Array {
     throw new SecretError("bad_value", "the value of the secret holds a control character");
   }
   const bytes = Buffer.from(text, "utf8");
-  if (bytes.length <= valueBytesMax) return bytes;
+  if (bytes.length <= (isOpaqueText(text) ? opaqueTextBytesMax : valueBytesMax)) return bytes;
   throw new SecretError("too_large", `the value of the secret has ${bytes.length} bytes; 65536 are allowed`);
 }
 

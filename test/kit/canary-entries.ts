@@ -130,6 +130,19 @@ export const entries: readonly Entry[] = [
     },
   ],
   [
+    "a value for containers, as a variable and as a file",
+    async (world, reference) => {
+      const flags = ["--secret-env", "opaque=MINE", "--secret-file", "opaque"];
+      const script = '[ "$MINE" = "$(cat /run/secrets/opaque)" ] && printf %s "$MINE" | wc -c';
+      for (const verb of ["create", "update"]) {
+        const stdin = world.canaries.password(`an opaque secret (${verb})`);
+        await world.ok(["secret", verb, ...(verb === "create" ? ["--opaque"] : []), "opaque"], { stdin });
+        const said = await world.ok(["run", ...flags, reference, "--", "sh", "-c", script]);
+        if (said.trim() !== "42") throw new Error(`the container says ${said}`);
+      }
+    },
+  ],
+  [
     "bearer and identity tokens",
     async (world) => {
       const { canaries } = world;
