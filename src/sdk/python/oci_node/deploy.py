@@ -9,6 +9,7 @@ from .archive import Archive, pack
 from .context import Context, read_context
 from .endpoint import Deployed, Endpoint, Options
 from .errors import OciNodeError
+from .follow import Follower
 from .image import Image
 from .printable import format_size, printable
 from .progress import Progress
@@ -94,36 +95,48 @@ def start(node: Node, options: Options, spec: Message, force: bool, progress: Pr
     """Has the node serve it, and waits until a container of it answers."""
     answer = node.call("EndpointService/DeployEndpoint", {"name": options.name, "spec": spec, "force": force})
     deployment = answer.get("deployment") or {}
-    id, version = deployment.get("id"), int(deployment.get("version") or 0)
+    id, version = str(deployment.get("id") or ""), int(deployment.get("version") or 0)
     endpoint = answer.get("endpoint") or {}
     changed = deployment.get("state") != "DEPLOYMENT_STATE_ACTIVE"
     if not changed:
         progress.step("endpoint: %s, version %d, is as it was" % (options.name, version))
         return _deployed(node.context, options, endpoint, version, False)
     progress.step("endpoint: %s, version %d, starting" % (options.name, version))
-    for event in node.stream("EndpointService/WatchEndpoint", {"name": options.name}):
+    follower = Follower(node.context, id, progress)
+    try:
+        endpoint = wait(node, options.name, id, version, follower)
+    finally:
+        follower.end()
+    progress.step("endpoint: %s, version %d, answers" % (options.name, version))
+    return _deployed(node.context, options, endpoint, version, True)
+
+
+def wait(node: Node, name: str, id: str, version: int, follower: Follower) -> Message:
+    """The endpoint, once the deployment takes the requests."""
+    for event in node.stream("EndpointService/WatchEndpoint", {"name": name}):
         endpoint = event.get("endpoint") or {}
         active, latest = endpoint.get("active") or {}, endpoint.get("latest") or {}
         if active.get("id") == id:
-            progress.step("endpoint: %s, version %d, answers" % (options.name, version))
-            return _deployed(node.context, options, endpoint, version, True)
-        ours = latest if latest.get("id") == id else {}
-        if ours.get("state") == "DEPLOYMENT_STATE_FAILED":
-            raise _failed(options, version, ours, active)
-        if not ours and int((latest or active).get("version") or 0) > version:
+            return dict(endpoint)
+        if latest.get("id") != id:
             raise OciNodeError(
-                "somebody else has deployed %s meanwhile" % options.name,
+                "%s, version %d, was replaced before it came up" % (name, version),
                 "conflict",
-                "Deploy again, if it is to be yours.",
+                "Somebody else has deployed it. Deploy again, if it is to be yours.",
             )
-    raise OciNodeError("the node ended before %s was up" % options.name, "unavailable", "Try again.")
+        if latest.get("state") == "DEPLOYMENT_STATE_FAILED":
+            raise _failed(name, version, latest, active)
+        follower.see(endpoint.get("containerIds") or [])
+    raise OciNodeError("%s was removed before it was up" % name, "not_found", "Deploy again, if it is to be.")
 
 
-def _failed(options: Options, version: int, deployment: Message, active: Message) -> OciNodeError:
-    reason = printable(str(deployment.get("reason") or "its container ended"), 4000)
+def _failed(name: str, version: int, deployment: Message, active: Message) -> OciNodeError:
+    """With what the container last said, below the reason."""
+    sentence, *output = printable(str(deployment.get("reason") or "its container ended"), 8000).split("\n")
+    reason = "".join([sentence] + ["\n  | %s" % line for line in output if line])
     going_on = " Version %s goes on." % active.get("version") if active else ""
     return OciNodeError(
-        "%s, version %d, did not come up: %s" % (options.name, version, reason),
+        "%s, version %d, did not come up: %s" % (name, version, reason),
         "deployment_failed",
         "Correct what it says and deploy again.%s" % going_on,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+import threading
 import time
 from typing import Dict, Optional, Set, TextIO, Tuple
 
@@ -17,6 +18,7 @@ class Progress:
         self._out = sys.stderr if out is None else out
         self._quiet = quiet
         self._terminal = self._out.isatty()
+        self._lock = threading.Lock()
         self._drawn = False
         self._drawn_at = 0.0
         self._last = ""
@@ -24,13 +26,14 @@ class Progress:
         self._told: Set[str] = set()
 
     def step(self, text: str) -> None:
-        """Something that has begun, or has been done. A text that is the last one's is told once."""
-        if self._quiet or text == self._last:
-            return
-        self._last = text
-        self.clear()
-        self._out.write("%s\n" % printable(text, 500))
-        self._out.flush()
+        """Something that has begun, or has been done; from any thread. A text that is the last one's is told once."""
+        with self._lock:
+            if self._quiet or text == self._last:
+                return
+            self._last = text
+            self.clear()
+            self._out.write("%s\n" % printable(text, 500))
+            self._out.flush()
 
     def part(self, label: str, done: int, total: int) -> None:
         """One of the things that go on side by side; told as a whole on a terminal, once it is done elsewhere."""

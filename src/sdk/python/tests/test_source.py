@@ -15,7 +15,11 @@ HANDLER = HEAD + "@endpoint(image=image)\ndef handler(): return 1\n"
 def cli(cwd: Path, *args: str) -> "subprocess.CompletedProcess[str]":
     env = {"PATH": os.environ["PATH"], "HOME": str(cwd), "XDG_CONFIG_HOME": str(cwd)}
     return subprocess.run(
-        [os.path.join(os.path.dirname(sys.executable), "oci-node-py"), *args], cwd=str(cwd), env=env, capture_output=True, text=True
+        [os.path.join(os.path.dirname(sys.executable), "oci-node-py"), *args],
+        cwd=str(cwd),
+        env=env,
+        capture_output=True,
+        text=True,
     )
 
 
