@@ -12,7 +12,7 @@ import { type StopDependencies, stopContainer } from "./stop.ts";
 import type { ContainerStore } from "./store.ts";
 import { type VolumeStore, volumeInUse } from "./volume-store.ts";
 import { fromWireTime, toWireEvent } from "./wire-service.ts";
-import { type WorkerBoot, type WorkerClients, workerFailure } from "./worker-client.ts";
+import { type WorkerClients, workerFailure } from "./worker-client.ts";
 
 type Housekeeping = Pick<
   ServiceImpl<typeof ContainerService>,
@@ -63,10 +63,7 @@ export function housekeepingMethods(dependencies: HousekeepingDependencies): Hou
       };
     },
     async removeVolume({ name }, context) {
-      const workspaceId = workspaceOf(context);
-      const { workerId } = await volumes.unused(workspaceId, name);
-      await removeFromWorker(dependencies, { workspaceId, name, workerId }, context.signal);
-      await volumes.forget(workspaceId, name);
+      await removeVolume(dependencies, workspaceOf(context), name, context.signal);
       return {};
     },
   };
@@ -93,26 +90,37 @@ export async function removeOutput(
   }
 }
 
-/** What is on the worker goes first: a volume that was forgotten with its content would come back with it. */
-async function removeFromWorker(
-  { workers, findWorker, isGone }: HousekeepingDependencies,
+/**
+ * Removes a volume that no container uses. What is on the worker goes first: a volume that was forgotten with its content
+ * would come back with it.
+ *
+ * @throws ContainerError `volume_not_found`; `volume_in_use`; `worker_away`
+ */
+export async function removeVolume(
   {
-    workspaceId,
-    name,
-    workerId,
-  }: { readonly workspaceId: string; readonly name: string; readonly workerId: string },
+    volumes,
+    workers,
+    findWorker,
+    isGone,
+  }: Pick<HousekeepingDependencies, "volumes" | "workers" | "findWorker" | "isGone">,
+  workspaceId: string,
+  name: string,
   signal: AbortSignal,
 ): Promise<void> {
-  const worker: WorkerBoot | undefined = await findWorker(workerId);
-  if (worker === undefined || (await isGone(workerId))) return;
-  try {
+  const { workerId } = await volumes.unused(workspaceId, name);
+  const worker = (await isGone(workerId)) ? undefined : await findWorker(workerId);
+  if (worker !== undefined) {
+    const timeoutMs = removeVolumeTimeoutMs;
     await workers
       .to(worker)
-      .removeVolume({ workspaceId, name }, { timeoutMs: removeVolumeTimeoutMs, signal });
-  } catch (error) {
-    if (error instanceof ConnectError && error.code === Code.NotFound) return;
-    if (error instanceof ConnectError && error.code === Code.FailedPrecondition)
-      throw volumeInUse({ name, containerIds: [] });
-    throw workerFailure(error, worker, `removing volume ${name}`, signal);
+      .removeVolume({ workspaceId, name }, { timeoutMs, signal })
+      .catch((error: unknown) => {
+        // Seen there by a container that has ended here: its worker is about to say so.
+        const used = error instanceof ConnectError && error.code === Code.FailedPrecondition;
+        throw used
+          ? volumeInUse({ name, containerIds: [] })
+          : workerFailure(error, worker, `removing volume ${name}`, signal);
+      });
   }
+  await volumes.forget(workspaceId, name);
 }

@@ -153,11 +153,12 @@ export const audited: readonly AuditRow[] = [
   }),
   row(container.runContainer, "container.run", {
     strict: false,
-    target: (_, response) => ({ id: response?.container?.id }),
+    target: (request, response) => ({ id: response?.container?.id, name: request.name || undefined }),
     fields: (request, response) => ({
       image: response?.container?.imageId ?? request.image,
       reference: response?.container?.reference,
       network: request.network === Network.HOST ? "host" : undefined,
+      hostPaths: hostPaths(request.options?.volumes ?? []),
     }),
   }),
   row(container.stopContainer, "container.stop", {
@@ -228,11 +229,11 @@ export const audited: readonly AuditRow[] = [
     target: () => ({}),
   }),
   row(container.killContainer, "container.kill", {
-    target: (request) => ({ id: request.id }),
+    target: (request, response) => ({ id: response?.container?.id ?? request.id }),
     fields: ({ signal }) => ({ signal: signal || undefined }),
   }),
   row(container.removeContainer, "container.remove", {
-    target: (request) => ({ id: request.id }),
+    target: (request, response) => ({ id: response?.id ?? request.id }),
     fields: ({ force }) => ({ force: force || undefined }),
   }),
   row(container.execContainer, "container.exec", {
@@ -267,6 +268,12 @@ export const audited: readonly AuditRow[] = [
     fields: ({ address, version }) => ({ address, version }),
   }),
 ];
+
+/** Directories of workers' hosts that a container gets. */
+function hostPaths(mounts: readonly { readonly source: string }[]): string | undefined {
+  const paths = mounts.map(({ source }) => source).filter((source) => source.startsWith("/"));
+  return paths.length === 0 ? undefined : paths.join(", ").slice(0, 500);
+}
 
 const refusalsEveryMs = 3_600_000;
 
