@@ -1,5 +1,6 @@
-// Builds native/out/liboci_node.so, the C half of the lazy mount, from native/src/*.c, and native/out/oci-node-holder.elf,
-// the small program that outlives it, from native/src/holder/*.c:
+// Builds native/out/liboci_node.so, the C half of the lazy mount, from native/src/*.c, and the small programs beside it:
+// native/out/oci-node-holder.elf, which outlives it, from native/src/holder/*.c, and native/out/oci-node-interactive.elf, by
+// which people reach programs in containers, from native/src/interactive/*.c:
 //
 //   node native/build.mjs            (build when something changed)
 //   node native/build.mjs --force
@@ -18,15 +19,15 @@ import {
   statSync,
   writeFileSync,
 } from "node:fs";
-import { dirname, join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
 const native = dirname(fileURLToPath(import.meta.url));
 const sourceDir = join(native, "src");
 const outDir = join(native, "out");
-const holderDir = join(sourceDir, "holder");
+const programDirs = ["holder", "interactive"].map((name) => join(sourceDir, name));
 const output = join(outDir, "liboci_node.so");
-const holderOutput = join(outDir, "oci-node-holder.elf");
+const programOutputs = programDirs.map((dir) => join(outDir, `oci-node-${basename(dir)}.elf`));
 const compiler = process.env.CC ?? "gcc";
 
 const compileFlags = [
@@ -117,17 +118,18 @@ function check(library) {
 }
 
 function isFresh(inputs) {
-  if (!existsSync(output) || !existsSync(holderOutput)) return false;
-  const builtMs = Math.min(statSync(output).mtimeMs, statSync(holderOutput).mtimeMs);
+  const outputs = [output, ...programOutputs];
+  if (!outputs.every((path) => existsSync(path))) return false;
+  const builtMs = Math.min(...outputs.map((path) => statSync(path).mtimeMs));
   return inputs.every((path) => statSync(path).mtimeMs <= builtMs);
 }
 
 /** A static executable: it is started from memory on hosts of any C library, and must weigh next to nothing. */
-function buildHolder(workDir) {
-  const sources = readdirSync(holderDir)
+function buildProgram(sourcesDir, workDir) {
+  const sources = readdirSync(sourcesDir)
     .filter((name) => name.endsWith(".c"))
-    .map((name) => join(holderDir, name));
-  const program = join(workDir, "oci-node-holder.elf");
+    .map((name) => join(sourcesDir, name));
+  const program = join(workDir, `oci-node-${basename(sourcesDir)}.elf`);
   const flags = compileFlags.filter((flag) => !["-fPIC", "-pthread", "-g1"].includes(flag));
   outputOf([
     compiler,
@@ -139,11 +141,11 @@ function buildHolder(workDir) {
     program,
     ...sources,
   ]);
-  renameSync(program, holderOutput);
+  renameSync(program, join(outDir, basename(program)));
 }
 
 async function main() {
-  const files = [sourceDir, holderDir].flatMap((dir) => readdirSync(dir).map((name) => join(dir, name)));
+  const files = [sourceDir, ...programDirs].flatMap((dir) => readdirSync(dir).map((name) => join(dir, name)));
   const sources = files.filter((path) => path.endsWith(".c") && dirname(path) === sourceDir);
   if (!process.argv.includes("--force") && isFresh([fileURLToPath(import.meta.url), sourceDir, ...files]))
     return;
@@ -167,7 +169,7 @@ async function main() {
       ...archives,
     ]);
     check(library);
-    buildHolder(workDir);
+    for (const dir of programDirs) buildProgram(dir, workDir);
     renameSync(library, output);
     const kib = Math.round(readFileSync(output).length / 1024);
     process.stdout.write(`built native/out/liboci_node.so (${kib} KiB, ${Date.now() - started} ms)\n`);

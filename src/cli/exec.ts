@@ -58,8 +58,9 @@ export const exec = command<ExecFlags, string[]>({
     minimum: 2,
   },
   async run(flags, id = "", ...argv) {
-    const session = new Session({ stdin: flags.interactive, terminal: flags.tty, signals: true });
+    let session: Session | undefined;
     try {
+      session = new Session({ stdin: flags.interactive, terminal: flags.tty, signals: true });
       const { exitCode } = await execute(session, {
         id,
         command: argv.filter((word) => word !== undefined),
@@ -71,11 +72,11 @@ export const exec = command<ExecFlags, string[]>({
       });
       return exitCode;
     } catch (thrown) {
-      session.close();
+      session?.close();
       printFailure(thrown, flags.json);
       return exitCodes[describeFailure(thrown).code] ?? notStartedExitCode;
     } finally {
-      session.close();
+      session?.close();
     }
   },
 });

@@ -1,4 +1,5 @@
 import type { TerminalSize } from "../gen/oci_node/v1/container_service_pb.ts";
+import { cleanEnvironment } from "../std/spawn.ts";
 import { CliError } from "./context.ts";
 import { note } from "./output.ts";
 
@@ -99,6 +100,7 @@ export class Session {
   #openTerminal(): void {
     if (this.#options.stdin) {
       process.stdin.setRawMode(true);
+      keepOutput();
       this.#undo.push(() => process.stdin.setRawMode(false));
     }
     const resized = () => this.#send({ case: "resize", value: Session.size() });
@@ -120,4 +122,14 @@ export class Session {
       this.#undo.push(() => process.off(name, forward));
     }
   }
+}
+
+/** As libuv, Bun leaves it to the terminal to make CR LF of LF in raw mode: a program that moves the cursor by LF is lost then. */
+function keepOutput(): void {
+  Bun.spawnSync(["stty", "-opost"], {
+    env: cleanEnvironment,
+    stdin: "inherit",
+    stdout: "ignore",
+    stderr: "ignore",
+  });
 }

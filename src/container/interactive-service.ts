@@ -13,7 +13,7 @@ type Interactive = Pick<
 >;
 
 export interface InteractiveDependencies {
-  readonly workers: Pick<WorkerClients, "to">;
+  readonly workers: Pick<WorkerClients, "to" | "apart">;
   readonly findWorker: (id: string) => Promise<WorkerBoot | undefined>;
   /** A container of a workspace, by whatever names it. @throws ContainerError `not_found` */
   readonly find: (workspaceId: string, text: string) => Promise<Container>;
@@ -55,15 +55,14 @@ export function interactiveMethods(dependencies: InteractiveDependencies): Inter
         );
       const [container, worker] = await running(context, first.value.id);
       const start = { ...first.value, id: container.id };
-      const left = new AbortController();
-      const signal = AbortSignal.any([context.signal, left.signal]);
+      const { client, close } = workers.apart(worker);
       try {
-        const outputs = workers.to(worker).execContainer(handOn(start, inputs), { signal });
+        const outputs = client.execContainer(handOn(start, inputs), { signal: context.signal });
         for await (const { output } of outputs) if (output !== undefined) yield { output };
       } catch (error) {
         throw workerFailure(error, worker, `a program in ${container.id}`, context.signal);
       } finally {
-        left.abort();
+        close();
       }
     },
     // biome-ignore lint/correctness/useYield: not there yet

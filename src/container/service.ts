@@ -84,14 +84,15 @@ export function containerService(
           { next: `See more: oci-node inspect ${container.id}` },
         );
       }
+      const { client, close } = dependencies.workers.apart(worker);
       try {
-        const pieces = dependencies.workers
-          .to(worker)
-          .streamLogs({ containerId: container.id, follow }, { signal: context.signal });
+        const pieces = client.streamLogs({ containerId: container.id, follow }, { signal: context.signal });
         for await (const { stream, at, data } of pieces)
           yield { stream, data, ...(at === undefined ? {} : { at }) };
       } catch (error) {
         throw workerFailure(error, worker, `the output of ${container.id}`, context.signal);
+      } finally {
+        close();
       }
     },
   };

@@ -1,7 +1,7 @@
 import { type Client, Code, ConnectError, createClient } from "@connectrpc/connect";
 import { workerName } from "../cluster/names.ts";
 import { WorkerService } from "../gen/oci_node/v1/worker_service_pb.ts";
-import { renewedTransport } from "../rpc/transport.ts";
+import { closableTransport, renewedTransport } from "../rpc/transport.ts";
 import type { TlsIdentity } from "../std/tls-identity.ts";
 import { ContainerError } from "./error.ts";
 
@@ -39,6 +39,19 @@ export class WorkerClients {
     const client = createClient(WorkerService, transport);
     this.#clients.set(worker.id, { boot, client });
     return client;
+  }
+
+  /**
+   * A connection for one stream alone: what its reader leaves lying counts against the whole connection (RFC 9113, 5.2), and
+   * would hold up all others.
+   */
+  apart(worker: WorkerBoot): { readonly client: WorkerClient; close(): void } {
+    const { transport, close } = closableTransport({
+      url: worker.address,
+      serverName: workerName(worker.id),
+      tls: this.#identity(),
+    });
+    return { client: createClient(WorkerService, transport), close };
   }
 }
 

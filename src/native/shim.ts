@@ -15,6 +15,16 @@ const abiVersion = 3;
 const mfdCloexec = 1;
 let loadedPath: string | undefined;
 
+/** A descriptor of an anonymous file with these bytes, which nobody else can write; it is the caller's to keep. */
+export function inMemory(bytes: Uint8Array): number {
+  const libc = dlopen("libc.so.6", { memfd_create: { args: ["cstring", "u32"], returns: "i32" } });
+  const fd = libc.symbols.memfd_create(Buffer.from("oci-node\0"), mfdCloexec);
+  libc.close();
+  if (fd < 0) throw new NativeError("BAD_LIBRARY", "memfd_create failed", { next: "See `oci-node doctor`." });
+  for (let written = 0; written < bytes.length; ) written += writeSync(fd, bytes, written);
+  return fd;
+}
+
 /** Copies the library into an anonymous file, once per process; the descriptor stays open as long as the process. */
 function openLibrary(): string {
   if (loadedPath !== undefined) return loadedPath;
@@ -27,12 +37,7 @@ function openLibrary(): string {
       next: "Build it: node native/build.mjs",
     });
   }
-  const libc = dlopen("libc.so.6", { memfd_create: { args: ["cstring", "u32"], returns: "i32" } });
-  const fd = libc.symbols.memfd_create(Buffer.from("oci-node\0"), mfdCloexec);
-  libc.close();
-  if (fd < 0) throw new NativeError("BAD_LIBRARY", "memfd_create failed", { next: "See `oci-node doctor`." });
-  for (let written = 0; written < bytes.length; ) written += writeSync(fd, bytes, written);
-  const path = `/proc/self/fd/${fd}`;
+  const path = `/proc/self/fd/${inMemory(bytes)}`;
   const probe = dlopen(path, { oci_abi_version: { args: [], returns: "u32" } });
   if (probe.symbols.oci_abi_version() !== abiVersion) {
     throw new NativeError("BAD_LIBRARY", "the native library is of another version than this program", {

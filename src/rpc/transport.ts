@@ -1,5 +1,9 @@
 import { Code, ConnectError, type Interceptor, type Transport } from "@connectrpc/connect";
-import { createConnectTransport } from "@connectrpc/connect-node";
+import {
+  type ConnectTransportOptions,
+  createConnectTransport,
+  Http2SessionManager,
+} from "@connectrpc/connect-node";
 import type { TlsIdentity } from "../std/tls-identity.ts";
 import { sessionLimits } from "./session-limits.ts";
 
@@ -27,7 +31,9 @@ const connection = {
   idleConnectionTimeoutMs: 60_000,
   pingIntervalMs: 15_000,
   pingTimeoutMs: 10_000,
-} as const;
+  // Programs' output would cost both ends more than the network; and what waits on its way could be any size once unpacked.
+  acceptCompression: [],
+} satisfies Partial<ConnectTransportOptions>;
 const minVersion = "TLSv1.2";
 /** Of one message. A worker may be in foreign hands; what it answers is held in memory whole. */
 const answerBytesMax = 8 * 1024 * 1024;
@@ -42,22 +48,33 @@ export function transportTo({ url, token, ca }: TransportOptions): Transport {
  * How the processes of a cluster reach each other: as {@link transportTo}, with certificates of the cluster's. Throws
  * ConnectError for a URL without TLS: there nobody would have to be who he says he is.
  */
-export function clusterTransport({ url, serverName, tls, token }: ClusterTransportOptions): Transport {
+export function clusterTransport(options: ClusterTransportOptions): Transport {
+  return closableTransport(options).transport;
+}
+
+/** As {@link clusterTransport}, with a connection of its own that can be closed. */
+export function closableTransport({ url, serverName, tls, token }: ClusterTransportOptions): {
+  readonly transport: Transport;
+  close(): void;
+} {
   if (URL.parse(url)?.protocol !== "https:")
     throw new ConnectError("the other end of this call speaks no TLS", Code.Unavailable);
   // Without TLS nobody would be asked who he is: an address that a worker, or a row of an earlier version, gave.
   if (URL.parse(url)?.protocol !== "https:")
     throw new ConnectError(`${url} is not https: nothing was sent there`, Code.Unavailable);
   const shown = "secureContext" in tls ? tls.secureContext() : { ca: tls.authorities };
-  return createConnectTransport({
-    ...connection,
-    // A container that comes after a pause need not wait for a handshake.
-    idleConnectionTimeoutMs: 10 * 60_000,
+  // A container that comes after a pause need not wait for a handshake.
+  const kept = { ...connection, idleConnectionTimeoutMs: 10 * 60_000 };
+  const nodeOptions = { ...shown, servername: serverName, minVersion, ...sessionLimits } as const;
+  const sessionManager = new Http2SessionManager(url, kept, nodeOptions);
+  const transport = createConnectTransport({
+    ...kept,
     readMaxBytes: answerBytesMax,
     baseUrl: url,
-    nodeOptions: { ...shown, servername: serverName, minVersion, ...sessionLimits },
+    sessionManager,
     interceptors: token === undefined ? [] : [bearer(token)],
   });
+  return { transport, close: () => void sessionManager.abort() };
 }
 
 /**

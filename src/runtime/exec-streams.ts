@@ -1,3 +1,4 @@
+import { spawnAtTerminal } from "../native/interactive.ts";
 import { cleanEnvironment } from "../std/spawn.ts";
 import { type OutputPart, OutputQueue } from "./exec-output.ts";
 import type { TerminalSize } from "./exec-process.ts";
@@ -30,19 +31,54 @@ export function spawnWithPipes(argv: readonly string[], cwd: string): ExecStream
     stdout: "pipe",
     stderr: "pipe",
   });
+  const { stdout, stderr } = child;
+  const streams = streamsOf(child, { stdout, stderr });
+  return { ...streams, closeInput: () => streams.endInput(), resize: () => undefined };
+}
+
+/** As control-D, which most programs at a terminal take for the end of their input. */
+const endOfInput = new Uint8Array([0x04]);
+
+/** Spawns with a terminal that is standard input, output and error. */
+export function spawnWithTerminal(argv: readonly string[], cwd: string, wanted: TerminalSize): ExecStreams {
+  const size = sizeOf(wanted);
+  const child = spawnAtTerminal(argv, cwd, size);
+  const streams = streamsOf(child, { stdout: child.stdout });
+  return {
+    ...streams,
+    closeInput: () => void streams.write(endOfInput),
+    resize(wanted) {
+      const { rows, columns } = sizeOf(wanted);
+      child.resize(rows, columns);
+    },
+  };
+}
+
+/** A caller who does not know the size of his terminal. */
+function sizeOf({ rows, columns }: TerminalSize): TerminalSize {
+  return { rows: rows || 24, columns: columns || 80 };
+}
+
+interface Child {
+  readonly pid: number;
+  readonly exited: Promise<number>;
+  readonly stdin: Bun.FileSink;
+  kill(signal: NodeJS.Signals): void;
+}
+
+function streamsOf(child: Child, outputs: Partial<Record<OutputPart["stream"], ReadableStream<Uint8Array>>>) {
   const queue = new OutputQueue();
   const pump = async (stream: OutputPart["stream"], from: ReadableStream<Uint8Array>): Promise<void> => {
     for await (const data of from) await queue.push({ stream, data });
   };
-  void Promise.allSettled([pump("stdout", child.stdout), pump("stderr", child.stderr)]).then(() =>
-    queue.end(),
-  );
+  const pumps = Object.entries(outputs).map(([stream, from]) => pump(stream as OutputPart["stream"], from));
+  void Promise.allSettled(pumps).then(() => queue.end());
   let closed = false;
   return {
     pid: child.pid,
     exited: child.exited,
     output: queue,
-    async write(data) {
+    async write(data: Uint8Array): Promise<void> {
       if (closed) return;
       try {
         await child.stdin.write(data);
@@ -52,11 +88,10 @@ export function spawnWithPipes(argv: readonly string[], cwd: string): ExecStream
         closed = true;
       }
     },
-    closeInput() {
+    endInput(): void {
       closed = true;
       void Promise.resolve(child.stdin.end()).catch(() => undefined);
     },
-    resize: () => undefined,
     drop: () => queue.drop(),
     kill: () => child.kill("SIGKILL"),
   };

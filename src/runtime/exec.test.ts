@@ -142,6 +142,55 @@ test("passes 50 MB through unchanged, and holds a writer up whose reader is slow
   expect(await exec.ended).toEqual({ exitCode: 0 });
 });
 
+test("gives a program a terminal that can be resized, and interrupts it as a terminal does", async () => {
+  const script =
+    "tty; stty size; echo $TERM; trap 'stty size' WINCH; trap 'echo broken' INT; echo go; until [ \"$x\" = word ]; do read -r x; done; echo \"<$x>\"; cat; exit 4";
+  const exec = await container.exec(sh(script, { terminal: true, size: { rows: 30, columns: 100 } }));
+  let step = 0;
+  const seen = await outcome(exec, (text) => {
+    if (step === 0 && text.includes("go\r\n")) {
+      step = 1;
+      exec.resize({ rows: 40, columns: 120 });
+    } else if (step === 1 && text.includes("40 120")) {
+      step = 2;
+      void exec.write(Buffer.from("\x03"));
+    } else if (step === 2 && text.includes("broken")) {
+      step = 3;
+      void exec.write(Buffer.from("word\r"));
+    } else if (step === 3 && text.includes("<word>")) {
+      step = 4;
+      exec.closeInput();
+    }
+  });
+  expect(seen.stdout).toStartWith("/dev/pts/0\r\n30 100\r\nxterm\r\ngo\r\n");
+  expect(seen).toMatchObject({ exitCode: 4, stderr: "" });
+  expect(step).toBe(4);
+});
+
+test("loses nothing of what is written to a terminal, and holds the writer up", async () => {
+  const script =
+    "stty raw; i=0; while [ $i -lt 200 ]; do head -c 65536 /dev/zero; i=$((i+1)); echo $i > /tmp/n; done";
+  const exec = await container.exec(sh(script, { terminal: true, user: "root" }));
+  const count = async () => Number((await run(request(["cat", "/tmp/n"]))).stdout);
+  let bytes = 0;
+  for await (const { data } of exec.output) {
+    if (bytes === 0) for (let last = -1, now = 0; last !== now; now = await count()) last = now;
+    if (bytes === 0) expect(await count()).toBeLessThan(32);
+    bytes += data.length;
+  }
+  expect(bytes).toBe(200 * 65_536);
+  expect(await exec.ended).toEqual({ exitCode: 0 });
+  const hungUp = await container.exec(
+    sh("trap 'exit 9' HUP; echo go; while :; do sleep 0.02; done", {
+      terminal: true,
+    }),
+  );
+  for await (const _ of hungUp.output) break;
+  await hungUp.leave();
+  expect(await hungUp.ended).toMatchObject({ exitCode: 9 });
+  expect(await failure(request(["nope"], { terminal: true }))).toMatchObject({ code: "command_not_found" });
+});
+
 test("goes on when the program reads nothing more", async () => {
   const exec = await container.exec(request(["head", "-c", "1"]));
   const reading = outcome(exec);

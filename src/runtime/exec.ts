@@ -10,7 +10,7 @@ import { DirectoryWatch } from "./directory-watch.ts";
 import { RuntimeError } from "./error.ts";
 import type { OutputPart } from "./exec-output.ts";
 import { checkSize, type ExecRequest, execProcess, type TerminalSize } from "./exec-process.ts";
-import { type ExecStreams, spawnWithPipes } from "./exec-streams.ts";
+import { type ExecStreams, spawnWithPipes, spawnWithTerminal } from "./exec-streams.ts";
 import type { Host } from "./host.ts";
 import type { ContainerPaths } from "./layout.ts";
 import { readPid } from "./monitor.ts";
@@ -73,7 +73,9 @@ export class ExecProcess {
     try {
       // The environment may hold what the user wants kept: nobody else reads it, and no command line has it.
       await writeFileAtomic(files.process, JSON.stringify(spec), 0o600);
-      const streams = spawnWithPipes(argvOf(host, paths.id, files), directory);
+      const argv = argvOf(host, paths.id, files);
+      const { terminal, size } = request;
+      const streams = terminal ? spawnWithTerminal(argv, directory, size) : spawnWithPipes(argv, directory);
       return new ExecProcess(streams, await started(host, paths.id, streams, files));
     } finally {
       await rm(directory, { recursive: true, force: true });

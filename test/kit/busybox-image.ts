@@ -45,6 +45,7 @@ const applets = [
   "wget",
   "stat",
   "date",
+  "stty",
 ];
 
 const settings: ImageSettings = {
