@@ -21,6 +21,7 @@ import type { Runtime } from "./runtime.ts";
 import type { Report } from "./scheduler-client.ts";
 import { bringUp } from "./serving.ts";
 import type { ExitStatus } from "./spec.ts";
+import { specOf } from "./spec-of-request.ts";
 import { StartRecorder } from "./start-recorder.ts";
 
 const log = logger("worker");
@@ -228,26 +229,7 @@ export class HeldContainer {
         this.#recorder = new StartRecorder(pulled.image, this.#dependencies.index.traces, traceKey(request));
       this.#phase("mounted");
       this.#event("mount", "the image is mounted");
-      const spec = await program(
-        {
-          id: this.id,
-          attempt: this.attempt,
-          workspaceId: request.workspaceId,
-          imageRoot: pulled.image.root,
-          imageConfig: pulled.config,
-          ...(request.command.length === 0 ? {} : { command: [...request.command] }),
-          env: { ...request.env, ...secrets.variables() },
-          secretFiles: secrets.files(),
-          cpuMillis: request.cpuMillis,
-          memoryBytes: request.memoryBytes,
-          network: request.network,
-          options: request.options,
-          publish: this.#dependencies.publish?.(request.workspaceName),
-          serving: request.serving,
-          hostPaths: this.#dependencies.hostPaths?.(request.workspaceName),
-        },
-        request.serving?.port,
-      );
+      const spec = await program(specOf(this.#dependencies, request, pulled, secrets), request.serving?.port);
       this.#running = await this.#dependencies.runtime.start(spec, signal);
     } catch (error) {
       await this.#failed(error);
