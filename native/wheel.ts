@@ -16,6 +16,7 @@ export async function buildWheel(outDir = join(root, "dist")): Promise<string> {
   try {
     // Out of the sources' own folder: nothing that lies there beside them gets in, and nothing is left there.
     for (const file of ["pyproject.toml", "README.md"]) await cp(join(source, file), join(scratch, file));
+    await cp(join(root, "LICENSE"), join(scratch, "LICENSE"));
     await cp(join(source, "oci_node"), join(scratch, "oci_node"), {
       recursive: true,
       filter: (path) => !path.endsWith("__pycache__"),

@@ -17,7 +17,7 @@ afterAll(() => installed?.[Symbol.asyncDispose]());
 
 test("the wheel has the package and nothing else, needs httpx alone, and comes out the same each time", async () => {
   const files = await installed.files();
-  const metadata = ["METADATA", "RECORD", "WHEEL", "entry_points.txt"];
+  const metadata = ["METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE"];
   const all = [...(await modules()), ...metadata.map((name) => `oci_node-0.1.0.dist-info/${name}`)];
   expect(files.toSorted()).toEqual(all.toSorted());
   const again = await buildWheel(join(installed.dir, "again"));
