@@ -6,6 +6,7 @@ import tenantsKeysHealthAudit from "../../drizzle/0002_tenants-keys-health-audit
 import webhookDisabled from "../../drizzle/0003_webhook-disabled.sql" with { type: "text" };
 import openDeliveries from "../../drizzle/0004_open-deliveries.sql" with { type: "text" };
 import endpointsContainers from "../../drizzle/0005_endpoints-containers.sql" with { type: "text" };
+import troubleFromContainers from "../../drizzle/0006_trouble-from-containers.sql" with { type: "text" };
 import journal from "../../drizzle/meta/_journal.json" with { type: "json" };
 
 /** Every migration's text by its tag in the journal. A compiled executable has no folder to read: add a line here. */
@@ -16,6 +17,7 @@ const texts: Readonly<Record<string, string>> = {
   "0003_webhook-disabled": webhookDisabled,
   "0004_open-deliveries": openDeliveries,
   "0005_endpoints-containers": endpointsContainers,
+  "0006_trouble-from-containers": troubleFromContainers,
 };
 
 /** The migrations in the journal's order, shaped as drizzle-orm 0.45 makes them from a folder. */

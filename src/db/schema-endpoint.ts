@@ -47,9 +47,6 @@ export const deployments = pgTable(
     spec: jsonb("spec").notNull(),
     public: boolean("is_public").notNull().default(false),
     reason: text("reason"),
-    /** Containers in a row that ended before they answered; and until when no other is started. */
-    failures: integer("failures").notNull().default(0),
-    backoffUntil: at("backoff_until"),
     /** When a request was last waiting or under way, at any gateway. */
     lastUsedAt: at("last_used_at").notNull().defaultNow(),
     createdAt: createdAt(),

@@ -1,7 +1,9 @@
+import { eq, sql } from "drizzle-orm";
 import { defaultOptions } from "../container/options.ts";
 import { ContainerStore } from "../container/store.ts";
 import type { Database } from "../db/database.ts";
 import { insertImage, insertWorkspace } from "../db/rows.test-kit.ts";
+import { containers } from "../db/schema.ts";
 import { SchedulerStore } from "../scheduler/store.ts";
 import { registeringWorker } from "../scheduler/worker-rows.test-kit.ts";
 import { DemandStore } from "./demand-store.ts";
@@ -48,7 +50,10 @@ export class EndpointScene {
   readonly imageId: string;
   readonly workerId: string;
 
+  readonly #database: Database;
+
   private constructor(database: Database, workspaceId: string, imageId: string, workerId: string) {
+    this.#database = database;
     this.containers = new ContainerStore(database);
     this.endpoints = new EndpointStore(database, this.containers);
     this.deployments = new DeploymentStore(database, this.containers);
@@ -108,6 +113,13 @@ export class EndpointScene {
   async ready(containerId: string, at = new Date()): Promise<void> {
     await this.run(containerId);
     await this.containers.observe(containerId, {}, { phases: { ready: at } });
+  }
+
+  /** Makes an ended container one that ended an hour ago. */
+  async age(containerId: string): Promise<void> {
+    const hourAgo = sql`now() - interval '1 hour'`;
+    const set = { createdAt: hourAgo, updatedAt: hourAgo };
+    await this.#database.query((db) => db.update(containers).set(set).where(eq(containers.id, containerId)));
   }
 
   async fail(containerId: string, reason = "its port 8000 did not answer"): Promise<void> {

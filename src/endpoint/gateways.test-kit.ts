@@ -118,7 +118,7 @@ export class TestGateways {
       deployments: new DeploymentStore(database, containers),
       views,
       demands,
-      demandStore,
+      clear: () => demandStore.clearAbandoned(),
       needs,
       limits,
       workers,

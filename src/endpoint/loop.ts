@@ -5,7 +5,6 @@ import { messageOf } from "../std/error.ts";
 import { logger } from "../std/log.ts";
 import { drainContainer, lastWords } from "./container-client.ts";
 import type { DemandBook } from "./demand-book.ts";
-import type { DemandStore } from "./demand-store.ts";
 import type { DeploymentStore } from "./deployment-store.ts";
 import type { EndpointSpec } from "./endpoint.ts";
 import { type Action, planOf } from "./plan.ts";
@@ -29,7 +28,8 @@ export interface LoopDependencies {
   readonly deployments: Pick<DeploymentStore, "decide">;
   readonly views: EndpointViews;
   readonly demands: DemandBook;
-  readonly demandStore: Pick<DemandStore, "clearAbandoned">;
+  /** Clears away what is old; called now and then. */
+  readonly clear: () => Promise<void>;
   readonly needs: Needs;
   readonly limits: EndpointLimits;
   readonly stopping: StopDependencies;
@@ -103,12 +103,12 @@ export class EndpointLoop {
     // A database that is slow must not be asked by ever more of these.
     if (this.#ticking) return;
     this.#ticking = true;
-    const { views, demandStore } = this.#dependencies;
+    const { views, clear } = this.#dependencies;
     try {
       this.#ticks += 1;
       if (this.#ticks % ticksPerFullLook === 0) await views.refreshAll();
       else await views.attend();
-      if (this.#ticks % ticksPerClearing === 0) await demandStore.clearAbandoned();
+      if (this.#ticks % ticksPerClearing === 0) await clear();
     } catch {
       // Said where it happened; the next tick tries again.
     } finally {

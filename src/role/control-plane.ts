@@ -18,6 +18,7 @@ import { Database } from "../db/database.ts";
 import { EmbeddedPostgres } from "../db/embedded.ts";
 import { DemandStore } from "../endpoint/demand-store.ts";
 import { DeploymentStore } from "../endpoint/deployment-store.ts";
+import { RetentionStore } from "../endpoint/retention-store.ts";
 import { EndpointStore } from "../endpoint/store.ts";
 import { AlertStore } from "../health/alert-store.ts";
 import { DeliveryStore } from "../health/delivery-store.ts";
@@ -95,6 +96,7 @@ export interface EndpointStores {
   readonly endpoints: EndpointStore;
   readonly deployments: DeploymentStore;
   readonly demandStore: DemandStore;
+  readonly retention: RetentionStore;
 }
 
 /** How people are told of their secrets. */
@@ -186,6 +188,7 @@ export async function openControlPlane(
         endpoints: new EndpointStore(database, containers),
         deployments: new DeploymentStore(database, containers),
         demandStore: new DemandStore(database),
+        retention: new RetentionStore(database),
       },
       scheduling: new SchedulerStore(database),
       formerWorkers: new FormerWorkerStore(database),

@@ -2,10 +2,12 @@ import { randomUUID } from "node:crypto";
 import type { ConnectRouter } from "@connectrpc/connect";
 import type { Config } from "../config.ts";
 import { ContainerChanges } from "../container/changes.ts";
+import { removeOutput } from "../container/housekeeping-service.ts";
 import type { StopDependencies } from "../container/stop.ts";
 import { DemandBook } from "../endpoint/demand-book.ts";
 import type { Routing } from "../endpoint/endpoint.ts";
 import { EndpointLoop } from "../endpoint/loop.ts";
+import { forgetOld } from "../endpoint/retention.ts";
 import { LiveRouting } from "../endpoint/routing.ts";
 import { Needs } from "../endpoint/scaling.ts";
 import { endpointMethods } from "../endpoint/service.ts";
@@ -24,7 +26,7 @@ export interface Endpoints {
 }
 
 export interface EndpointsOptions {
-  readonly stopping: StopDependencies;
+  readonly stopping: StopDependencies & Parameters<typeof removeOutput>[0];
   /** Where this gateway is called; empty: not known. */
   readonly gatewayUrl: () => string;
 }
@@ -34,7 +36,7 @@ export async function startEndpoints(
   plane: ControlPlane,
   { stopping, gatewayUrl }: EndpointsOptions,
 ): Promise<Endpoints> {
-  const { endpoints, deployments, demandStore } = plane.endpointStores;
+  const { endpoints, deployments, demandStore, retention } = plane.endpointStores;
   const { body_max: bodyBytesMax, containers_max: containersMax, queue_max: queueMax } = config.endpoints;
   const limits = { bodyBytesMax, containersMax, queueMax };
   const views = new EndpointViews(endpoints);
@@ -53,7 +55,14 @@ export async function startEndpoints(
     deployments,
     views,
     demands,
-    demandStore,
+    async clear() {
+      await demandStore.clearAbandoned();
+      await forgetOld({
+        retention,
+        housekeeping: plane.housekeeping,
+        removeOutput: (container) => removeOutput(stopping, container),
+      });
+    },
     needs,
     limits,
     stopping,

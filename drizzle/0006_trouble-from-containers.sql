@@ -1,0 +1,2 @@
+ALTER TABLE "deployments" DROP COLUMN "failures";--> statement-breakpoint
+ALTER TABLE "deployments" DROP COLUMN "backoff_until";
