@@ -12,7 +12,9 @@ function isRange(text: string): boolean {
 /** How the private networks of a worker's containers are made. */
 export const containerNetwork = z.strictObject({
   /** From which each container gets an address. */
-  subnet: ipv4Range.default("10.210.0.0/16"),
+  subnet: ipv4Range
+    .refine((text) => /\/([89]|1\d|2[0-8])$/.test(text), "must be between a /8 and a /28")
+    .default("10.210.0.0/16"),
   /** Folders with CNI plugins: ptp, host-local, portmap. */
   cni_path: z.array(z.string()).nonempty().default(["/opt/cni/bin", "/usr/lib/cni"]),
   /** Name servers of the containers; absent: the host's, where they are not on its loopback. */

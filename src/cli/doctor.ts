@@ -13,6 +13,7 @@ import { version } from "../std/version.ts";
 import { command } from "./action.ts";
 import { checkConfig } from "./doctor-config.ts";
 import { checkKeys } from "./doctor-keys.ts";
+import { checkNetwork } from "./doctor-network.ts";
 import type { Finding } from "./finding.ts";
 import { printJson, printLine } from "./output.ts";
 
@@ -44,6 +45,7 @@ export const doctor = command<{ json: boolean; dataDir?: string; config?: string
       ...mounting(probe),
       ...(await runtime(name)),
       await users(name),
+      ...(await checkNetwork(flags.config)),
       await disk(flags.dataDir ?? "/var/lib/oci-node"),
       restarts(probe),
       ...(await clock()),

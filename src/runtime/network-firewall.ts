@@ -3,9 +3,9 @@ import { messageOf } from "../std/error.ts";
 import type { Logger } from "../std/log.ts";
 import { run } from "../std/spawn.ts";
 import { RuntimeError } from "./error.ts";
+import { findTool } from "./network-programs.ts";
 import { networkRules, type RuleSet } from "./network-rules.ts";
 import type { NetworkNames, NetworkSettings } from "./network-settings.ts";
-import { findProgram } from "./oci-runtime.ts";
 
 const timeoutMs = 30_000;
 /** Others change the same tables: how long a change waits for them. */
@@ -45,16 +45,17 @@ export class NetworkFirewall {
     this.#wanted = wanted;
   }
 
+  /** Whether this host could have the rules. Changes nothing. @throws RuntimeError `network` */
+  async try(nameServers: readonly string[]): Promise<void> {
+    const rules = networkRules(this.#settings, this.#names, nameServers);
+    await restore(this.#change(rules, []), ["--test"]);
+  }
+
   /** Takes all of it away, whoever made it. */
   async remove(): Promise<void> {
     const present = await this.#ownLines();
     if (present.length > 0) await restore(this.#change(undefined, present));
     this.#kept = "";
-  }
-
-  /** Whether any rule of ours is there. */
-  async isThere(): Promise<boolean> {
-    return (await this.#ownLines()).length > 0;
   }
 
   /** The jumps and rules of ours that are there, as `TABLE LINE`. */
@@ -116,21 +117,16 @@ export class NetworkFirewall {
   }
 }
 
-async function restore(input: string): Promise<void> {
-  await iptables(["iptables-restore", "--wait", lockSeconds, "--noflush"], input);
+async function restore(input: string, flags: readonly string[] = []): Promise<void> {
+  await iptables(["iptables-restore", "--wait", lockSeconds, "--noflush", ...flags], input);
 }
 
 async function iptables(argv: readonly [string, ...string[]], stdin?: string): Promise<{ stdout: string }> {
   const [name, ...rest] = argv;
+  const program = findTool(name);
   try {
-    return await run([findProgram(name), ...rest], { timeoutMs, ...(stdin === undefined ? {} : { stdin }) });
+    return await run([program, ...rest], { timeoutMs, ...(stdin === undefined ? {} : { stdin }) });
   } catch (cause) {
-    if (cause instanceof RuntimeError) {
-      throw new RuntimeError("network", "private networks need iptables, which is not installed", {
-        cause,
-        next: "Install Debian's iptables on the worker, or run with --network none.",
-      });
-    }
     throw new RuntimeError("network", `the firewall of containers could not be set: ${messageOf(cause)}`, {
       cause,
       next: "See `oci-node doctor` on the worker, or run with --network none.",

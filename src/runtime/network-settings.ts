@@ -40,14 +40,26 @@ export function networkNames(stateDir: string): NetworkNames {
 
 /** The host's end of the link to the container with this address: its place in the subnet tells it from others. */
 export function linkName(names: NetworkNames, subnet: string, address: string): string {
-  const [, bits = "0"] = subnet.split("/");
-  const place = (numberOf(address) & (2 ** (32 - Number(bits)) - 1)) >>> 0;
+  const [, bits] = parseRange(subnet);
+  const place = numberOf(address) % 2 ** (32 - bits);
   return `${names.linkPrefix}${place.toString(16)}`;
 }
 
 /** Workers on one host that use one subnet share its leases, and so never give an address twice. */
 export function networkName(subnet: string): string {
   return `oci-node-${subnet.replace("/", "-")}`;
+}
+
+/** Whether two IPv4 ranges share an address. */
+export function overlaps(one: string, other: string): boolean {
+  const [[first, bits], [second, otherBits]] = [parseRange(one), parseRange(other)];
+  const size = 2 ** (32 - Math.min(bits, otherBits));
+  return Math.floor(first / size) === Math.floor(second / size);
+}
+
+function parseRange(range: string): [address: number, bits: number] {
+  const [address = "", bits = "32"] = range.split("/");
+  return [numberOf(address), Number(bits)];
 }
 
 function numberOf(address: string): number {

@@ -17,6 +17,7 @@ import {
 } from "./network-cni.ts";
 import { NetworkFirewall } from "./network-firewall.ts";
 import { HostPorts } from "./network-ports.ts";
+import { findTool } from "./network-programs.ts";
 import { readNetworkRecord, writeNetworkRecord } from "./network-record.ts";
 import { type Resolvers, resolvers } from "./network-resolvers.ts";
 import {
@@ -26,13 +27,13 @@ import {
   networkName,
   networkNames,
 } from "./network-settings.ts";
-import { findProgram } from "./oci-runtime.ts";
 
 /** Leases of addresses, by subnet, of all workers of this host; like the links themselves they end with the boot. */
 const leasesDirectory = "/run/oci-node/leases";
 const linkTimeoutMs = 30_000;
-/** How often the rules are looked at, at most. */
+/** How often the rules are looked at: at most, for containers that start; at least, while any runs. */
 const rulesAgeMaxMs = 10_000;
+const rulesCheckMs = 30_000;
 
 /** What a container was given. */
 export interface Attachment {
@@ -66,6 +67,8 @@ export class PrivateNetworks {
   readonly #attached = new Set<string>();
   #readying: Promise<Resolvers> | undefined;
   #readySince = 0;
+  #toldNameless = false;
+  #watch: ReturnType<typeof setInterval> | undefined;
 
   constructor(options: {
     readonly settings: NetworkSettings;
@@ -84,7 +87,7 @@ export class PrivateNetworks {
   /** Looks for what {@link attach} needs, before anything is made. @throws RuntimeError `network` */
   checkPrograms(): void {
     for (const plugin of networkPlugins) findPlugin(plugin, this.#settings.cniPath);
-    ipProgram();
+    for (const name of ["ip", "iptables", "iptables-save", "iptables-restore"]) findTool(name);
   }
 
   /**
@@ -111,7 +114,7 @@ export class PrivateNetworks {
     const { containerId } = request;
     const { subnet } = this.#settings;
     const found = await this.ready();
-    this.#attached.add(containerId);
+    this.#keep(containerId);
     const ports = await this.#ports.take(containerId, request.ports, request.publish);
     await writeNetworkRecord(record, { version: 1, subnet, ports });
     const call = this.#call(containerId, `/proc/${request.pid}/ns/net`);
@@ -125,7 +128,7 @@ export class PrivateNetworks {
 
   /** Holds what a container of the process before this one has. */
   async adopt(containerId: string, ports: readonly PublishedPort[]): Promise<void> {
-    this.#attached.add(containerId);
+    this.#keep(containerId);
     for (const { hostAddress, hostPort, protocol } of await this.#ports.retake(containerId, ports)) {
       // The mapping comes before any socket, so the container goes on to be reached.
       this.#logger.warning("a program of the host took a port that a container has", {
@@ -133,12 +136,7 @@ export class PrivateNetworks {
         port: `${hostAddress}:${hostPort}/${protocol}`,
       });
     }
-    await this.ready().catch((error: unknown) =>
-      this.#logger.error("the firewall rules of an adopted container could not be seen to", {
-        container: containerId,
-        error: messageOf(error),
-      }),
-    );
+    await this.#lookAfter();
   }
 
   /** Takes away what {@link attach} made, however far it came and whoever made it; the container's processes have ended. */
@@ -157,6 +155,7 @@ export class PrivateNetworks {
 
   /** Lets go of this process's part; the rules go too when no container needs them. */
   async close(): Promise<void> {
+    clearInterval(this.#watch);
     this.#ports.close();
     await this.#readying?.catch(() => undefined);
     this.#readying = undefined;
@@ -165,8 +164,31 @@ export class PrivateNetworks {
     await rm(this.#marker, { force: true });
   }
 
+  /** As long as there are containers, their rules are looked at: whoever reloads a firewall may take them away. */
+  #keep(containerId: string): void {
+    this.#attached.add(containerId);
+    this.#watch ??= setInterval(() => {
+      if (this.#attached.size > 0) void this.#lookAfter();
+    }, rulesCheckMs);
+    this.#watch.unref();
+  }
+
+  async #lookAfter(): Promise<void> {
+    await this.ready().catch((error: unknown) =>
+      this.#logger.error("the firewall rules of containers could not be seen to", {
+        error: messageOf(error),
+      }),
+    );
+  }
+
   async #makeReady(): Promise<Resolvers> {
     const found = await resolvers(this.#settings.dns);
+    if (found.servers.length === 0 && !this.#toldNameless) {
+      this.#toldNameless = true;
+      this.#logger.warning("containers resolve no names: the host's name servers are on its loopback", {
+        next: "Set worker.network.dns.",
+      });
+    }
     await writeFile(this.#marker, "");
     await this.#firewall.ensure(found.servers);
     return found;
@@ -208,7 +230,7 @@ export class PrivateNetworks {
       // The route went with the link's state.
       `route replace ${address}/32 dev ${name} scope host`,
     ];
-    await run([ipProgram(), "-batch", "-"], {
+    await run([findTool("ip"), "-batch", "-"], {
       stdin: `${steps.join("\n")}\n`,
       timeoutMs: linkTimeoutMs,
     }).catch((cause: unknown) => {
@@ -245,22 +267,11 @@ function addressOf(result: CniResult): string {
 }
 
 async function removeLink(name: string): Promise<void> {
-  const { exitCode, stderr } = await tryRun([ipProgram(), "link", "delete", "dev", name], {
+  const { exitCode, stderr } = await tryRun([findTool("ip"), "link", "delete", "dev", name], {
     timeoutMs: linkTimeoutMs,
   });
   if (exitCode === 0 || /cannot find device|no such device/i.test(stderr)) return;
   throw new RuntimeError("cleanup_failed", `the link ${name} could not be removed: ${stderr.trim()}`);
-}
-
-function ipProgram(): string {
-  try {
-    return findProgram("ip");
-  } catch (cause) {
-    throw new RuntimeError("network", "private networks need the program ip, which is not installed", {
-      cause,
-      next: "Install Debian's iproute2 on the worker, or run with --network none.",
-    });
-  }
 }
 
 /** Of the interface with the default route (/proc/net/route): larger packets would not get through. */
