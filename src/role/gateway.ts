@@ -35,6 +35,7 @@ import { keyService } from "../secret/key-service.ts";
 import { secretService } from "../secret/service.ts";
 import type { SecretMetadata } from "../secret/vault.ts";
 import type { ControlPlane } from "./control-plane.ts";
+import { createFront, type LocalWorker } from "./endpoint-front.ts";
 import { startEndpoints } from "./endpoints.ts";
 import { listenSettings } from "./listening.ts";
 import { MetricsEndpoint } from "./metrics-endpoint.ts";
@@ -51,11 +52,16 @@ export interface Gateway {
   close(): Promise<void>;
 }
 
-/** @param keepLayers whether builds keep the layers' contents in the worker's cache, which is on this host */
+export interface GatewayOptions {
+  /** Whether builds keep the layers' contents in the worker's cache, which is on this host. */
+  readonly keepLayers: boolean;
+  readonly localWorker: () => LocalWorker | undefined;
+}
+
 export async function startGateway(
   config: Config,
   plane: ControlPlane,
-  keepLayers: boolean,
+  { keepLayers, localWorker }: GatewayOptions,
 ): Promise<Gateway> {
   const { images, containers, scheduling, tokens, vault, workerClients, secretHealth } = plane;
   const changes = new ContainerChanges();
@@ -76,6 +82,7 @@ export async function startGateway(
     stopping,
     gatewayUrl: () => config.gateway.url ?? server.url,
   });
+  const { front, ...requests } = createFront(plane, endpoints.routing, localWorker);
   const buildDependencies = {
     registry: plane.registry,
     providersOf: plane.providersOf,
@@ -100,6 +107,7 @@ export async function startGateway(
       authenticate((token) => tokens.verify(token)),
       auditFirst(plane.audit),
     ],
+    first: (request, response) => front.answer(request, response),
     fallback: (request, response) => answerPlainHttp(plane.issuer, metrics, request, response),
     routes: (router) => {
       router.service(
@@ -152,6 +160,7 @@ export async function startGateway(
   return {
     server,
     async close() {
+      requests.close();
       await server.close();
       await endpoints.close();
       await keeper?.close();

@@ -12,6 +12,7 @@ import { type BootstrapTokens, bootstrapTokens } from "./bootstrap-tokens.ts";
 import type { ControlPlane } from "./control-plane.ts";
 import type { Succeed } from "./former-worker.ts";
 import type { RoleName } from "./role-name.ts";
+import type { WorkerRole } from "./worker.ts";
 import { openWorkerStores } from "./worker-stores.ts";
 
 const log = logger("node");
@@ -70,6 +71,7 @@ export async function startNode(
     let url: string | undefined;
     let tokens: BootstrapTokens | undefined;
     let schedulerServer: Server | undefined;
+    let worker: WorkerRole | undefined;
     if (roles.has("gateway") || roles.has("scheduler")) {
       const { openControlPlane } = await import("./control-plane.ts");
       plane = await openControlPlane(config, options.signal, {
@@ -83,7 +85,10 @@ export async function startNode(
     }
     if (plane !== undefined && roles.has("gateway")) {
       const { startGateway } = await import("./gateway.ts");
-      const gateway = await startGateway(config, plane, config.worker.cache_on_build ?? roles.has("worker"));
+      const gateway = await startGateway(config, plane, {
+        keepLayers: config.worker.cache_on_build ?? roles.has("worker"),
+        localWorker: () => worker,
+      });
       closers.push(gateway);
       url = gateway.server.url;
       tokens = await bootstrapTokens(config, plane);
@@ -99,7 +104,7 @@ export async function startNode(
     options.signal.throwIfAborted();
     if (stores !== undefined) {
       const { startWorker } = await import("./worker.ts");
-      const worker = await startWorker(config, stores, {
+      worker = await startWorker(config, stores, {
         schedulerUrl: schedulerServer?.url ?? requireSchedulerUrl(config),
         token: () => readJoinToken(config),
         signal: options.signal,

@@ -288,7 +288,8 @@ export class HeldContainer {
     if (status.exitCode !== 0 && (await isFull(this.#dependencies.stateDir))) {
       return { reason: `the disk of its writable layer has no space left (${this.#dependencies.stateDir})` };
     }
-    return this.#unready === undefined ? {} : { reason: this.#unready };
+    if (this.#unready === undefined || this.#stopping !== undefined) return {};
+    return { reason: this.#unready };
   }
 
   /** A part of the image could not be fetched: the reader got EIO, the container's events say why. */

@@ -46,7 +46,7 @@ export function workerService(
       return {};
     },
     async drainContainer({ containerId, timeoutMs }) {
-      worker.drain(containerId, timeoutMs);
+      await worker.forwarder.drain(containerId, timeoutMs);
       return {};
     },
     async removeVolume({ workspaceId, name }) {

@@ -128,16 +128,6 @@ export class Worker {
     this.#keep(HeldContainer.start(this.#dependencies, request));
   }
 
-  /**
-   * Gives a container no request any more, and stops it when those that it has are done, at the latest after `timeoutMs`. Returns at
-   * once. Safe to repeat.
-   */
-  drain(containerId: string, timeoutMs: number): void {
-    const held = this.#held.get(containerId);
-    if (held === undefined) return;
-    void this.forwarder.drain(containerId, timeoutMs).then(() => held.stop(shutdownStopTimeoutMs));
-  }
-
   /** Removes a volume, with what is in it. @throws RuntimeError `volume` while a container uses it */
   async removeVolume(volume: VolumeName): Promise<void> {
     await this.#dependencies.runtime.removeVolume(volume);

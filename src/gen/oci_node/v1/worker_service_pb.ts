@@ -781,7 +781,7 @@ export const WorkerService: GenService<{
     output: typeof WorkerServiceRemoveContainerResponseSchema;
   },
   /**
-   * Takes no requests for the container any more, and stops it when those that it has are done.
+   * Takes no requests for the container any more; answers when those that it has are done, or the time is over.
    *
    * @generated from rpc oci_node.v1.WorkerService.DrainContainer
    */
