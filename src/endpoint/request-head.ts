@@ -17,7 +17,7 @@ export interface Address {
 
 export const endpointPrefix = "/endpoint/";
 const addressed =
-  /^\/endpoint\/([a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)(?:\.([A-Za-z0-9][A-Za-z0-9._-]{0,127}))?(?=[/?]|$)/;
+  /^\/endpoint\/([a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)(?:\.([a-z0-9][a-z0-9._-]{0,62}))?(?=[/?]|$)/;
 
 /** Takes a path apart; nothing of the rest is changed. `undefined`: it names no endpoint. */
 export function parseAddress(url: string): Address | undefined {

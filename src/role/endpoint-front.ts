@@ -11,11 +11,18 @@ export interface LocalWorker {
 }
 
 /** What answers `/endpoint/NAME` at a gateway. */
+export interface Front {
+  readonly front: EndpointFront;
+  /** What it counted of a workspace, or of all: Prometheus' text. */
+  metrics(workspaceId: string | undefined): Promise<string>;
+  close(): void;
+}
+
 export function createFront(
-  { tokens, identity }: Pick<ControlPlane, "tokens" | "identity">,
+  { tokens, identity, workspaces }: Pick<ControlPlane, "tokens" | "identity" | "workspaces">,
   routing: Routing,
   localWorker: () => LocalWorker | undefined,
-): { readonly front: EndpointFront; close(): void } {
+): Front {
   const clients = new ForwardClients(
     () => identity.current,
     () => {
@@ -30,6 +37,13 @@ export function createFront(
   });
   return {
     front,
+    async metrics(workspaceId) {
+      const all = (await workspaces.list()).filter(
+        ({ id }) => workspaceId === undefined || id === workspaceId,
+      );
+      const names = new Map(all.map(({ id, name }) => [id, name]));
+      return front.metrics.expose(names, (deploymentId) => front.dispatcher.demand(deploymentId));
+    },
     close() {
       front.close();
       clients.close();

@@ -96,7 +96,7 @@ export async function startGateway(
     limits: config.indexLimits,
     onProved: (secret: SecretMetadata) => secretHealth.monitor.proved(secret),
   };
-  const metrics = new MetricsEndpoint(plane.metrics, (token) => tokens.verify(token));
+  const metrics = new MetricsEndpoint(plane.metrics, (token) => tokens.verify(token), requests.metrics);
   const server = await serve({
     ...listenSettings("gateway", config.gateway, gatewayPort),
     verify: (token) => tokens.verify(token),

@@ -16,11 +16,18 @@ const everything = "*";
 export class MetricsEndpoint {
   readonly #store: MetricsStore;
   readonly #verify: VerifyToken;
+  readonly #more: (workspaceId: string | undefined) => Promise<string>;
   readonly #scrapes = new SingleFlight<Exposition>();
 
-  constructor(store: MetricsStore, verify: VerifyToken) {
+  /** @param more what is counted in this process, in the same format; of all workspaces where none is named */
+  constructor(
+    store: MetricsStore,
+    verify: VerifyToken,
+    more: (workspaceId: string | undefined) => Promise<string>,
+  ) {
     this.#store = store;
     this.#verify = verify;
+    this.#more = more;
   }
 
   /** @returns false when the request is for something else */
@@ -47,9 +54,10 @@ export class MetricsEndpoint {
     if (role !== "admin" && workspaceId === undefined)
       return plain(response, 403, `a token with the role ${role} may not read metrics\n`, {});
     const scope = role === "admin" ? undefined : workspaceId;
-    const { contentType, text } = await this.#scrapes.run(scope ?? everything, async () =>
-      renderMetrics(await this.#store.read(scope)),
-    );
+    const { contentType, text } = await this.#scrapes.run(scope ?? everything, async () => {
+      const rendered = await renderMetrics(await this.#store.read(scope));
+      return { ...rendered, text: rendered.text + (await this.#more(scope)) };
+    });
     response.writeHead(200, { "content-type": contentType, "cache-control": "no-store" });
     response.end(request.method === "HEAD" ? undefined : text);
   }

@@ -18,6 +18,17 @@ test("samples are read with their labels and values", () => {
   });
 });
 
+test("a histogram's samples are its buckets, their sum and their count", () => {
+  const about = "# HELP a_b what it is\n# TYPE a_b histogram\n";
+  const families = parseExposition(`${about}a_b_bucket{le="+Inf"} 2\na_b_sum 3\na_b_count 2\n`);
+  expect(families.get("a_b")?.samples.map(({ labels, value }) => [labels[""], value])).toEqual([
+    ["bucket", 2],
+    ["sum", 3],
+    ["count", 2],
+  ]);
+  expect(() => parseExposition(`${about}a_b 1\n`)).toThrow();
+});
+
 test.each([
   ["no end of the last line", `${head}a_b 1`],
   ["a sample without a family", "a_b 1\n"],

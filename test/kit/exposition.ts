@@ -1,7 +1,10 @@
+type Type = "counter" | "gauge" | "histogram";
+
 /** A metric as Prometheus would take it. */
 export interface Family {
-  readonly type: "counter" | "gauge";
+  readonly type: Type;
   readonly help: string;
+  /** Of a histogram, with the ends of their names as a label that no metric can have: `""`. */
   readonly samples: readonly { readonly labels: Readonly<Record<string, string>>; readonly value: number }[];
 }
 
@@ -18,10 +21,7 @@ const number = /^[+-]?(\d+(\.\d+)?([eE][+-]?\d+)?|Inf)$|^NaN$/;
  * counter that is not named so, a last line without its end.
  */
 export function parseExposition(text: string): ReadonlyMap<string, Family> {
-  const families = new Map<
-    string,
-    { type: "counter" | "gauge"; help: string; samples: Family["samples"][number][] }
-  >();
+  const families = new Map<string, { type: Type; help: string; samples: Family["samples"][number][] }>();
   const helps = new Map<string, string>();
   const series = new Set<string>();
   let current: string | undefined;
@@ -41,23 +41,32 @@ export function parseExposition(text: string): ReadonlyMap<string, Family> {
         continue;
       }
       if (families.has(name)) refuse("a second TYPE");
-      if (rest !== "counter" && rest !== "gauge") return refuse("a type that is not used here");
+      if (rest !== "counter" && rest !== "gauge" && rest !== "histogram")
+        return refuse("a type that is not used here");
       const help = helps.get(name) ?? refuse("a TYPE without HELP before it");
       if (rest === "counter" && !name.endsWith("_total")) refuse("a counter that is not named so");
       families.set(name, { type: rest, help, samples: [] });
       current = name;
       continue;
     }
-    const [, name = "", inside = "", value = ""] = sample.exec(line) ?? refuse("not a sample");
+    const [, whole = "", inside = "", value = ""] = sample.exec(line) ?? refuse("not a sample");
+    const [name, end] = families.get(current ?? "")?.type === "histogram" ? ofHistogram(whole) : [whole];
     if (name !== current) refuse("a sample outside of its family");
     if (!number.test(value)) refuse("not a number");
     const labels = parseLabels(inside) ?? refuse("labels that are none");
+    if (end !== undefined) labels[""] = end;
     const key = JSON.stringify([name, Object.entries(labels).sort()]);
     if (series.has(key)) refuse("a series that is there already");
     series.add(key);
     families.get(name)?.samples.push({ labels, value: Number(value.replace("Inf", "Infinity")) });
   }
   return families;
+}
+
+/** `a_b_bucket` → `a_b`, `bucket`. */
+function ofHistogram(name: string): [string, string] {
+  const [, family = "", end = ""] = /^(.*)_(bucket|sum|count)$/.exec(name) ?? [];
+  return [family, end];
 }
 
 function parseLabels(text: string): Record<string, string> | undefined {
