@@ -45,7 +45,7 @@ export class FrontMetrics {
    *
    * @param names of workspaces, by id; others are left out
    */
-  expose(names: ReadonlyMap<string, string>, demandOf: (deploymentId: string) => Demand): string {
+  text(names: ReadonlyMap<string, string>, demandOf: (deploymentId: string) => Demand): string {
     const rows = [...this.#counts.values()].flatMap((counts) => {
       const workspace = names.get(counts.workspaceId);
       if (workspace === undefined) return [];

@@ -42,7 +42,7 @@ export function createFront(
         ({ id }) => workspaceId === undefined || id === workspaceId,
       );
       const names = new Map(all.map(({ id, name }) => [id, name]));
-      return front.metrics.expose(names, (deploymentId) => front.dispatcher.demand(deploymentId));
+      return front.metrics.text(names, (deploymentId) => front.dispatcher.demand(deploymentId));
     },
     close() {
       front.close();
