@@ -1,5 +1,7 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "bun:test";
 import { startTestPostgres, type TestPostgres } from "../db/postgres.test-kit.ts";
+import { ImageStore } from "../image/store.ts";
+import { removeWorkspace } from "../secret/workspace-removal-store.ts";
 import { EndpointScene } from "./endpoint.test-kit.ts";
 import { activeOf } from "./view.ts";
 
@@ -80,5 +82,51 @@ describe("a deployment", () => {
     });
     expect(deployments[1]).toMatchObject({ id: activeDeploymentId, state: "active" });
     expect((await scene.containers.find(old))?.drainingAt).toBeUndefined();
+  });
+});
+
+describe("an endpoint", () => {
+  test("keeps its image, and the code of its function, from being removed", async () => {
+    await scene.deploy("a");
+    const [id = ""] = await scene.living("a");
+    await scene.ready(id);
+    await scene.decide("a");
+    await scene.containers.transition(id, {}, "stopped");
+    const images = new ImageStore(postgres.database);
+    await expect(images.remove(scene.workspaceId, scene.imageId)).rejects.toMatchObject({
+      code: "in_use",
+      message: `image ${scene.imageId} is deployed as a`,
+    });
+    const handler = { codeSha256: "a".repeat(64), name: "app:handler" };
+    await expect(scene.deploy("b", { handler, command: [] })).rejects.toMatchObject({ code: "code_missing" });
+    expect(await scene.endpoints.find("b", scene)).toBeUndefined();
+    await expect(scene.deploy("b", { imageId: "img-none" })).rejects.toMatchObject({
+      code: "image_not_found",
+    });
+  });
+
+  test("that is being removed gets no containers and no deployments, and all go with their workspace", async () => {
+    await scene.deploy("a", { containersMin: 2 });
+    await scene.deploy("b");
+    const [first = ""] = await scene.living("a");
+    await scene.ready(first);
+    expect(await scene.decide("a")).toEqual(["create"]);
+    await scene.endpoints.deleteAll(scene.workspaceId);
+    expect([await scene.decide("a"), await scene.decide("b")]).toEqual([["drain"], ["drain"]]);
+    await expect(scene.deploy("a")).rejects.toMatchObject({ code: "conflict" });
+    for (const { id } of await scene.containers.list(scene.workspaceId))
+      await scene.containers.transition(id, {}, "stopped");
+    await removeWorkspace(postgres.database, `w-${scene.workspaceId}`);
+    expect(await scene.endpoints.viewsOf(scene.workspaceId)).toEqual([]);
+  });
+
+  test("of one workspace is not another's, though it has the same name", async () => {
+    const other = await EndpointScene.make(postgres.database);
+    const [own, foreign] = [await scene.deploy("a"), await other.deploy("a")];
+    expect(own.endpointId).not.toBe(foreign.endpointId);
+    expect((await scene.endpoints.viewsOf(scene.workspaceId)).map(({ id }) => id)).toEqual([own.endpointId]);
+    expect(await other.endpoints.find("a", scene)).toBe(own.endpointId);
+    await other.endpoints.delete(other.workspaceId, "a");
+    expect((await scene.view("a")).deletingAt).toBeUndefined();
   });
 });
