@@ -2,7 +2,7 @@ import { buildApplication, buildRouteMap, type CommandContext } from "@stricli/c
 import { version } from "../std/version.ts";
 import { alertRoutes } from "./alert.ts";
 import { audit } from "./audit.ts";
-import { inspect, logs, ps, stop } from "./container.ts";
+import { inspect, ps, stop } from "./container.ts";
 import { credentialRoutes } from "./credential.ts";
 import { dev } from "./dev.ts";
 import { doctor } from "./doctor.ts";
@@ -14,6 +14,7 @@ import { imageRoutes } from "./image.ts";
 import { index } from "./index-image.ts";
 import { keyRoutes } from "./key.ts";
 import { kill } from "./kill.ts";
+import { logs } from "./logs.ts";
 import { mount, umount } from "./mount.ts";
 import { rm, wait } from "./remove.ts";
 import { run } from "./run.ts";

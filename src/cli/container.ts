@@ -1,5 +1,5 @@
 import { createClient } from "@connectrpc/connect";
-import { ContainerService, LogStream } from "../gen/oci_node/v1/container_service_pb.ts";
+import { ContainerService } from "../gen/oci_node/v1/container_service_pb.ts";
 import { command, words } from "./action.ts";
 import { portText } from "./container-shape.ts";
 import { parseSeconds } from "./container-words.ts";
@@ -34,27 +34,6 @@ export const ps = command<{ json: boolean; all: boolean }>({
         ago(dateOf(container.createdAt)),
       ]),
     );
-    return 0;
-  },
-});
-
-export const logs = command<{ json: boolean; follow: boolean }, [string]>({
-  brief: "Show a container's output from its beginning",
-  flags: { follow: { kind: "boolean", default: false, brief: "Go on until the container has ended" } },
-  aliases: { f: "follow" },
-  positional: containerWord,
-  async run(flags, id) {
-    const client = createClient(ContainerService, connectTransport());
-    for await (const piece of client.streamLogs({ id, follow: flags.follow })) {
-      const stderr = piece.stream === LogStream.STDERR;
-      if (flags.json) {
-        const text = new TextDecoder().decode(piece.data);
-        printLine(JSON.stringify({ stream: stderr ? "stderr" : "stdout", time: dateOf(piece.at), text }));
-        continue;
-      }
-      const out = stderr ? process.stderr : process.stdout;
-      if (!out.write(piece.data)) await new Promise((resolve) => out.once("drain", resolve));
-    }
     return 0;
   },
 });

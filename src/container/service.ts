@@ -66,7 +66,7 @@ export function containerService(
         if (isEnded(container.state)) return;
       }
     },
-    async *streamLogs({ id, follow }, context) {
+    async *streamLogs({ id, follow, since, tail }, context) {
       const found = await find(workspaceOf(context), id);
       const container = follow ? await whenStarted(dependencies, found, context.signal) : found;
       const worker = await workerOf(dependencies, container);
@@ -86,7 +86,11 @@ export function containerService(
       }
       const { client, close } = dependencies.workers.apart(worker);
       try {
-        const pieces = client.streamLogs({ containerId: container.id, follow }, { signal: context.signal });
+        const wanted = { follow, ...(since && { since }), ...(tail !== undefined && { tail }) };
+        const pieces = client.streamLogs(
+          { containerId: container.id, ...wanted },
+          { signal: context.signal },
+        );
         for await (const { stream, at, data } of pieces)
           yield { stream, data, ...(at === undefined ? {} : { at }) };
       } catch (error) {

@@ -4,6 +4,7 @@ import { errnoOf } from "../std/error.ts";
 import type { DirectoryWatch } from "./directory-watch.ts";
 import type { ContainerPaths } from "./layout.ts";
 import { LogParser } from "./log-format.ts";
+import { findStart, type LogPart, type LogStart } from "./log-start.ts";
 import type { LogChunk } from "./spec.ts";
 
 const readSizeBytes = 64 * 1024;
@@ -13,6 +14,8 @@ export interface FollowOptions {
   /** Resolves when nothing will be written any more; absent: do not wait for more than is there. */
   readonly ended?: Promise<unknown>;
   readonly signal?: AbortSignal;
+  /** Absent: all that is kept. */
+  readonly part?: LogPart;
 }
 
 type Chunks = AsyncGenerator<LogChunk, void, undefined>;
@@ -23,6 +26,15 @@ type Chunks = AsyncGenerator<LogChunk, void, undefined>;
  * rotates twice before a reader looks makes the reader skip what was between.
  */
 export async function* readLog(paths: ContainerPaths, options: FollowOptions): Chunks {
+  const { part } = options;
+  const start = part === undefined ? new Map<number, number>() : await findStart(paths, part);
+  const since = part?.since;
+  for await (const chunk of readFrom(paths, options, start)) {
+    if (since === undefined || chunk.time >= since) yield chunk;
+  }
+}
+
+async function* readFrom(paths: ContainerPaths, options: FollowOptions, start: LogStart): Chunks {
   const waiter = new Waiter(basename(paths.log), options);
   let before: Generation | undefined;
   let present: Generation | undefined;
@@ -32,7 +44,7 @@ export async function* readLog(paths: ContainerPaths, options: FollowOptions): C
       const last = waiter.ended;
       if (present !== undefined) yield* present.chunks(waiter);
       if (waiter.aborted) return;
-      const successors = await findSuccessors(paths, present, before);
+      const successors = await findSuccessors(paths, start, present, before);
       if (successors.length === 0) {
         if (last) return;
         await waiter.changed();
@@ -58,17 +70,19 @@ class Generation {
   /** Not given to another file as long as this one is open. */
   readonly inode: number;
   readonly #parser = new LogParser();
-  #position = 0;
+  #position: number;
 
-  constructor(file: FileHandle, inode: number) {
+  private constructor(file: FileHandle, inode: number, position: number) {
     this.file = file;
     this.inode = inode;
+    this.#position = position;
   }
 
-  static async open(path: string): Promise<Generation | undefined> {
+  static async open(path: string, start: LogStart): Promise<Generation | undefined> {
     try {
       const file = await open(path, "r");
-      return new Generation(file, (await file.stat()).ino);
+      const { ino } = await file.stat();
+      return new Generation(file, ino, start.get(ino) ?? 0);
     } catch (error) {
       if (errnoOf(error) === "ENOENT") return undefined;
       throw error;
@@ -93,16 +107,17 @@ class Generation {
 /** The files that came after the present one, oldest first; none while it still is the log. */
 async function findSuccessors(
   paths: ContainerPaths,
+  start: LogStart,
   present: Generation | undefined,
   before: Generation | undefined,
 ): Promise<Generation[]> {
-  const log = await Generation.open(paths.log);
+  const log = await Generation.open(paths.log, start);
   if (log === undefined) return [];
   if (log.inode === present?.inode) {
     await log.file.close();
     return [];
   }
-  const previous = await Generation.open(paths.previousLog);
+  const previous = await Generation.open(paths.previousLog, start);
   if (previous === undefined) return [log];
   if (![log.inode, present?.inode, before?.inode].includes(previous.inode)) return [previous, log];
   await previous.file.close();

@@ -12,6 +12,7 @@ import { defaultCgroupParent, type Host } from "./host.ts";
 import { containerPaths, statePaths } from "./layout.ts";
 import { removeLogFiles } from "./log-holder.ts";
 import { readLog } from "./log-reader.ts";
+import type { LogPart } from "./log-start.ts";
 import { PrivateNetworks } from "./network.ts";
 import { defaultNetworkSettings, type NetworkSettings } from "./network-settings.ts";
 import { findProgram, OciRuntime, type RuntimeName } from "./oci-runtime.ts";
@@ -131,7 +132,7 @@ export class Runtime {
    */
   async *logs(
     id: string,
-    options: { readonly follow?: boolean; readonly signal?: AbortSignal } = {},
+    options: { readonly follow?: boolean; readonly signal?: AbortSignal; readonly part?: LogPart } = {},
   ): AsyncGenerator<LogChunk, void, undefined> {
     const ended =
       this.#containers.get(id)?.exited ?? this.#starting.get(id)?.then((container) => container.exited);
@@ -143,6 +144,7 @@ export class Runtime {
       watch: this.#host.logWatch,
       ...(options.follow && ended !== undefined ? { ended } : {}),
       ...(options.signal === undefined ? {} : { signal: options.signal }),
+      ...(options.part === undefined ? {} : { part: options.part }),
     });
   }
 

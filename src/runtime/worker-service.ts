@@ -1,4 +1,4 @@
-import { timestampFromDate } from "@bufbuild/protobuf/wkt";
+import { timestampDate, timestampFromDate } from "@bufbuild/protobuf/wkt";
 import type { ServiceImpl } from "@connectrpc/connect";
 import { fromWireImageCredential } from "../container/credential-wire-service.ts";
 import { fromWireOptions } from "../container/options-wire-service.ts";
@@ -31,8 +31,12 @@ export function workerService(
       await worker.find(containerId)?.stop(timeoutMs);
       return {};
     },
-    async *streamLogs({ containerId, follow }, context) {
-      for await (const { stream, time, data } of worker.logs(containerId, follow, context.signal)) {
+    async *streamLogs({ containerId, follow, since, tail }, context) {
+      const part = {
+        ...(since === undefined ? {} : { since: timestampDate(since) }),
+        ...(tail === undefined ? {} : { tail: Math.max(0, tail) }),
+      };
+      for await (const { stream, time, data } of worker.logs(containerId, follow, part, context.signal)) {
         yield {
           stream: stream === "stderr" ? LogStream.STDERR : LogStream.STDOUT,
           at: timestampFromDate(time),

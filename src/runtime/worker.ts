@@ -14,6 +14,7 @@ import {
 } from "./held-container.ts";
 import type { ImageUser } from "./image-access.ts";
 import { beginMounting, type MountRequest } from "./image-mounting.ts";
+import type { LogPart } from "./log-start.ts";
 import { OutputReview } from "./output-review.ts";
 import { PreparedMounts } from "./prepared-mounts.ts";
 import type { SchedulerClient } from "./scheduler-client.ts";
@@ -156,8 +157,8 @@ export class Worker {
     await this.#dependencies.runtime.removeLog(id);
   }
 
-  logs(id: string, follow: boolean, signal: AbortSignal): AsyncIterable<LogChunk> {
-    return this.#dependencies.runtime.logs(id, { follow, signal });
+  logs(id: string, follow: boolean, part: LogPart, signal: AbortSignal): AsyncIterable<LogChunk> {
+    return this.#dependencies.runtime.logs(id, { follow, part, signal });
   }
 
   /**
