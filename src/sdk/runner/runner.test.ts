@@ -125,6 +125,33 @@ def handler(): inner()
     }
   });
 
+  test("a handler that never returns is told with where it is, and makes room for another container", async () => {
+    await using runner = await Runner.start(
+      `
+import time
+def forever():
+    while True: time.sleep(0.01)
+def handler(request):
+    print("begun", flush=True)
+    if request.path == "/forever": forever()
+`,
+      { OCI_NODE_TIMEOUT_MS: "100", OCI_NODE_CONCURRENCY: "2" },
+    );
+    const hangUp = new AbortController();
+    const id = { "x-request-id": "r-7" };
+    const stuck = fetch(`${runner.url}/forever`, { signal: hangUp.signal, headers: id }).catch(
+      () => "hung up",
+    );
+    await runner.says(/begun/);
+    // Somebody waits: it goes on, and others are answered.
+    expect(await (await fetch(runner.url)).json()).toBe(null);
+    hangUp.abort();
+    expect([await stuck, await runner.ended()]).toEqual(["hung up", 124]);
+    expect(runner.output).toMatch(
+      /not returned after 0\.1 s, and nobody waits any more \(request r-7\)\n {2}File ".*app\.py", line 7, in handler\n[\s\S]*line 4, in forever\n/,
+    );
+  });
+
   test("a start that fails says what failed: the import, the name, the variable", async () => {
     const cases: [Record<string, string>, Record<string, string>, RegExp][] = [
       [

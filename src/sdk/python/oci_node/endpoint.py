@@ -81,7 +81,8 @@ class Options:
         return {
             "image": image,
             "handler": {"codeSha256": code_sha256, "name": handler, "concurrency": self.concurrency},
-            "env": self.env,
+            # The runner ends a container whose handler never returns, once the gateway has given it up.
+            "env": {**self.env, "OCI_NODE_TIMEOUT_MS": str(self.timeout_ms)} if self.timeout_ms else self.env,
             "cpuMillis": self.cpu_millis,
             "memoryBytes": str(self.memory_bytes),
             "options": {"secrets": self.secrets},

@@ -34,7 +34,7 @@ def test_what_the_node_is_told() -> None:
     assert f.options.spec("img", "ab", "app:f") == {
         "image": "img",
         "handler": {"codeSha256": "ab", "name": "app:f", "concurrency": 4},
-        "env": {"A": "b"},
+        "env": {"A": "b", "OCI_NODE_TIMEOUT_MS": "1500"},
         "cpuMillis": 1000,
         "memoryBytes": str(512 * 1024 * 1024),
         "options": {"secrets": [{"secretName": "API_KEY", "variable": "API_KEY"}]},

@@ -15,6 +15,7 @@ from .answer import send_failure, send_refusal, send_result
 from .call import Target
 from .loop import wait_for
 from .process import end_process
+from .watchdog import Watchdog
 from .wire import BadRequest, Gone, Reply, Wire
 
 #: Connections beside those that have a request: pooled ones, a worker that looks whether the port answers.
@@ -52,10 +53,11 @@ class Peer:
 class Server:
     """Listens from its making; `start` takes connections. port: 0 is any free one."""
 
-    def __init__(self, function, host, port, concurrency):
+    def __init__(self, function, host, port, concurrency, timeout_seconds):
         self.target = Target(function)
         self.slots = threading.BoundedSemaphore(concurrency)
         self.room = threading.BoundedSemaphore(concurrency + SPARE_CONNECTIONS)
+        self.watchdog = Watchdog(timeout_seconds, concurrency)
         self.changed = threading.Condition()
         self.peers = set()
         self.stopping = False
@@ -140,10 +142,12 @@ class Server:
             if peer.is_gone():
                 self.slots.release()
                 return False
+        self.watchdog.begin(peer, request)
         try:
             # What a handler keeps for its request is not there for the next.
             contextvars.copy_context().run(self._handle, request, reply, peer)
         finally:
+            self.watchdog.end(peer)
             self.slots.release()
         with self.changed:
             peer.busy = False

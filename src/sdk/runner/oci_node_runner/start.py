@@ -34,6 +34,7 @@ def main():
             os.environ.get("OCI_NODE_HOST") or "0.0.0.0",
             number_of("OCI_NODE_PORT", 8000),
             number_of("OCI_NODE_CONCURRENCY", 1) or 1,
+            (number_of("OCI_NODE_TIMEOUT_MS", 60000) or 60000) / 1000,
         )
     except StartError as error:
         sys.stderr.write("oci-node: %s\n" % error)
