@@ -1,4 +1,5 @@
 import { coldStart } from "./cold-start.ts";
+import { endpointStart } from "./endpoint-start.ts";
 import type { Benchmark } from "./figure.ts";
 import { growth } from "./growth.ts";
 import { handover } from "./handover.ts";
@@ -16,6 +17,7 @@ import { workerMemory } from "./worker-memory.ts";
 export const benchmarks: readonly Benchmark[] = [
   coldStart,
   startLatency,
+  endpointStart,
   transfer,
   noIndex,
   readAll,
