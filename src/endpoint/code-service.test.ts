@@ -33,12 +33,8 @@ beforeAll(async () => {
   postgres = await startTestPostgres();
   codes = new CodeStore(postgres.database);
   uploadsDir = await mkdtemp(join(tmpdir(), "oci-node-uploads-"));
-  const verify = async (token: string): Promise<Caller | undefined> => ({
-    tokenId: token,
-    name: "test",
-    workspaceId: token,
-    role: "owner",
-  });
+  const verify = async (token: string): Promise<Caller | undefined> =>
+    token === "stranger" ? undefined : { tokenId: token, name: "test", workspaceId: token, role: "owner" };
   server = await serve({
     host: "127.0.0.1",
     port: 0,
@@ -153,6 +149,13 @@ describe("an upload", () => {
     const [status, , end] = await byHand([{ sha256, data: "AA==" }]);
     expect(status).toBe(200);
     expect(end).toMatchObject({ error: { code: "invalid_argument" } });
+  });
+
+  test("of a stranger is refused, and nothing of it is kept", async () => {
+    const archive = archiveOf(2 * mebi, 8);
+    for (const client of [over2("stranger"), over1("stranger")])
+      expect((await failure(client.uploadCode(requests(archive))))[0]).toBe(Code.Unauthenticated);
+    expect((await over2().getCode({ sha256: sha256Of(archive) })).present).toBe(false);
   });
 
   test("that is too large is refused before it has all come", async () => {

@@ -67,6 +67,46 @@ describe("a password that the registry changed", () => {
   });
 });
 
+describe("a value for containers", () => {
+  const show = ["--", "sh", "-c", "echo $DB; cat /run/secrets/db"];
+  const run = (...flags: string[]) => world.node.cli(["run", ...flags, image.id, ...show]);
+
+  test("is given to the next run as it is then; without it nothing is run, and no credential stands in", async () => {
+    const { node } = world;
+    await node.ok(["secret", "create", "--opaque", "db"], { stdin: "first value" });
+    const asBoth = ["--secret-env", "db=DB", "--secret-file", "db"];
+    expect((await run(...asBoth)).stdout).toBe("first value\nfirst value");
+    expect(await node.ok(["secret", "update", "db"], { stdin: "second value" })).toBe("db: version 2");
+    expect((await run(...asBoth)).stdout).toBe("second value\nsecond value");
+    expect(await secretOf("db")).toMatchObject({ type: "opaque", version: 2, registry: "", health: null });
+
+    const lost = await run("--secret-env", "lost=DB");
+    expect([lost.code, lost.stdout, lost.stderr]).toEqual([
+      125,
+      "",
+      expect.stringContaining("secret lost is gone"),
+    ]);
+    await node.ok(["secret", "create", world.registry.host, "--name", "reg", "--unchecked"], {
+      stdin: "USERNAME=other\nPASSWORD=another password\n",
+    });
+    const credential = await run("--secret-env", "reg=DB");
+    expect([credential.code, credential.stdout]).toEqual([125, ""]);
+    expect(credential.stderr).toContain("is a credential of");
+    refusal(await node.cli(["image", "build", image.reference, "--secret", "db"]));
+    expect((await node.cli(["secret", "health", "db"])).stderr).toContain("nobody to check it with");
+    expect(await node.ok(["secret", "health"])).not.toContain("db");
+
+    const living = await node.ok(["run", "-d", "--secret-env", "db=DB", image.id, "--", "sleep", "1000"]);
+    const refused = await node.cli(["secret", "rm", "db"]);
+    expect([refused.code, refused.stderr]).toEqual([1, expect.stringContaining(living)]);
+    expect((await node.json<{ containers: string[] }>(["secret", "inspect", "db"])).containers).toEqual([
+      living,
+    ]);
+    await node.ok(["stop", "--timeout", "1", living]);
+    for (const name of ["db", "reg"]) await node.ok(["secret", "rm", name]);
+  });
+});
+
 describe("secrets", () => {
   test("come by standard input, and two accounts of one registry do not overwrite each other", async () => {
     await world.registry.setAccounts([second, { username: "other", password: "another password" }]);

@@ -1,3 +1,5 @@
+import { codeAttacks } from "./security-table-code.ts";
+
 /** An attack, what stands against it, and the tests that fail without that, as `FILE: TITLE`. */
 export interface Attack {
   readonly attack: string;
@@ -391,4 +393,5 @@ export const attacks: readonly Attack[] = [
       ],
     ],
   },
+  ...codeAttacks,
 ];
