@@ -11,6 +11,7 @@ import type { TlsIdentity } from "../std/tls-identity.ts";
 import type { VerifyToken } from "./authentication.ts";
 import { connectionValues } from "./caller-address.ts";
 import { type Gate, gateByEither, gateByToken } from "./gate.ts";
+import { IdleConnections } from "./idle-connections.ts";
 import { KnownSenders, strangersBytesMax } from "./known-senders.ts";
 import { withPeer } from "./peer.ts";
 import { expecting, requestText } from "./request-json.ts";
@@ -55,6 +56,8 @@ export interface ServeOptions {
   readonly first?: (request: http.IncomingMessage, response: http.ServerResponse) => boolean;
   /** Answers what is not an RPC, such as `/healthz`. */
   readonly fallback?: (request: http.IncomingMessage, response: http.ServerResponse) => void;
+  /** How long an HTTP/1.1 connection may be without a request, or with half of its head; absent: a minute. */
+  readonly idleMs?: number;
 }
 
 export interface Server {
@@ -70,6 +73,7 @@ export interface Server {
 const http2Preface = "PRI";
 const minVersion = "TLSv1.2";
 const bodyBytesMax = 4 * 1024 * 1024;
+const idleMsDefault = 60_000;
 
 /**
  * Serves Connect and gRPC, over HTTP/1.1 and HTTP/2, on one port.
@@ -105,18 +109,23 @@ export async function serve(options: ServeOptions): Promise<Server> {
     if (typeof mayBeLarge === "boolean") answer(mayBeLarge);
     else void mayBeLarge.then(answer);
   };
-  const { first = () => false } = options;
+  const { first = () => false, idleMs = idleMsDefault } = options;
+  const idle = new IdleConnections(idleMs);
   const handler = (request: never, response: never): void => {
+    idle.began(request, response);
     if (!first(request, response)) rpc(request, response);
   };
   const asked = (request: never, response: never): void => {
+    idle.began(request, response);
     if (first(request, response)) return;
     (response as http.ServerResponse).writeContinue();
     rpc(request, response);
   };
   const sockets = new Set<net.Socket>();
   const listener =
-    options.tls === undefined ? cleartext(handler, asked) : encrypted(handler, asked, options.tls);
+    options.tls === undefined
+      ? cleartext(handler, asked, idle)
+      : encrypted(handler, asked, idle, options.tls);
   listener.on("connection", (socket: net.Socket) => {
     sockets.add(socket);
     socket.once("close", () => sockets.delete(socket));
@@ -133,6 +142,7 @@ export async function serve(options: ServeOptions): Promise<Server> {
     },
     close: () =>
       new Promise((resolve) => {
+        idle.close();
         listener.close(() => resolve());
         for (const socket of sockets) socket.destroy();
       }),
@@ -160,7 +170,12 @@ const cleartextCodes: ReadonlySet<string> = new Set(["ERR_SSL_WRONG_VERSION_NUMB
 
 type Handler = (request: never, response: never) => void;
 
-function encrypted(handler: Handler, asked: Handler, tls: OperatorTls | MutualTls): net.Server {
+function encrypted(
+  handler: Handler,
+  asked: Handler,
+  idle: IdleConnections,
+  tls: OperatorTls | MutualTls,
+): net.Server {
   const shown =
     "identity" in tls
       ? {
@@ -174,6 +189,9 @@ function encrypted(handler: Handler, asked: Handler, tls: OperatorTls | MutualTl
     handler as never,
   );
   server.on("checkContinue", asked as never);
+  server.on("secureConnection", (socket) => {
+    if (socket.alpnProtocol !== "h2") idle.opened(socket);
+  });
   // Of one connection; the others go on.
   server.on("sessionError", () => undefined);
   server.on("tlsClientError", (error, socket) => {
@@ -183,16 +201,18 @@ function encrypted(handler: Handler, asked: Handler, tls: OperatorTls | MutualTl
   return server as unknown as net.Server;
 }
 
-function cleartext(handler: Handler, asked: Handler): net.Server {
+function cleartext(handler: Handler, asked: Handler, idle: IdleConnections): net.Server {
   const h1 = http.createServer(handler as never);
   const h2 = http2.createServer({ ...sessionLimits }, handler as never);
   for (const server of [h1, h2]) server.on("checkContinue", asked as never);
   return net.createServer((socket) => {
     socket.on("error", () => socket.destroy());
+    idle.opened(socket);
     socket.once("data", (first: Buffer) => {
       socket.pause();
       socket.unshift(first);
       const isHttp2 = first.subarray(0, 3).toString("latin1") === http2Preface;
+      if (isHttp2) idle.leave(socket);
       (isHttp2 ? h2 : h1).emit("connection", socket);
       socket.resume();
     });
