@@ -1,9 +1,6 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Http2ServerResponse } from "node:http2";
 
-/** Of HTTP/2 (RFC 9113, 7). */
-const internalError = 2;
-
 /** An answer of HTTP/1.1, or of HTTP/2 with node:http2's compatible interface. */
 export type AnyResponse = ServerResponse | Http2ServerResponse;
 
@@ -44,8 +41,8 @@ export function passAnswer(answer: IncomingMessage, response: AnyResponse, heade
 /** Ends an answer so that its receiver sees that it is not whole. */
 export function breakOff(response: AnyResponse): void {
   if (response.destroyed || response.writableEnded) return;
-  // Bun 1.4.5 ends an HTTP/2 stream well that is destroyed.
-  if ("stream" in response) response.stream.close(internalError);
+  // Bun 1.4.5 ends an HTTP/2 stream well that is closed, whatever the code, or destroyed without an error.
+  if ("stream" in response) response.stream.destroy(new Error("the answer broke off"));
   else response.destroy();
 }
 
