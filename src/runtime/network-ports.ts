@@ -21,7 +21,8 @@ export class HostPorts {
   readonly #held = new Map<string, Held[]>();
 
   /**
-   * Takes the ports for a container, all or none, and says which: `hostPort` 0 becomes a free one.
+   * Takes the ports for a container, all or none, and says which: `hostPort` 0 becomes a free one. A container that has some
+   * already, because its program is started again, keeps them.
    * @param ranges what the container may have; absent: every port
    * @throws RuntimeError `port_taken`, `network`
    */
@@ -30,6 +31,8 @@ export class HostPorts {
     ports: readonly PublishedPort[],
     ranges?: readonly PortRange[],
   ): Promise<PublishedPort[]> {
+    const kept = this.#held.get(id);
+    if (kept !== undefined) return kept.map(({ port }) => port);
     const held: Held[] = [];
     // Known at once, so that what a failed start leaves is released with the rest.
     this.#held.set(id, held);
@@ -45,7 +48,7 @@ export class HostPorts {
     for (const port of ports) {
       const got = await bind(port).catch(() => undefined);
       if (got === undefined) lost.push(port);
-      else held.push(got);
+      held.push(got ?? { port, release: () => undefined });
     }
     return lost;
   }

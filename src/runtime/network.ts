@@ -141,6 +141,13 @@ export class PrivateNetworks {
 
   /** Takes away what {@link attach} made, however far it came and whoever made it; the container's processes have ended. */
   async detach(containerId: string, record: string): Promise<void> {
+    await this.disconnect(containerId, record);
+    this.#ports.release(containerId);
+    this.#attached.delete(containerId);
+  }
+
+  /** As {@link detach}, but for the host's ports: a container whose program is started again is attached again with them. */
+  async disconnect(containerId: string, record: string): Promise<void> {
     const made = await readNetworkRecord(record);
     if (made !== undefined) {
       // Its end inside goes with it; the kernel would be at that some time after the last process has gone.
@@ -149,8 +156,7 @@ export class PrivateNetworks {
       if (made.ports.length > 0) await removeNetwork(portMap(made.subnet, made.ports), call);
       await removeNetwork(await this.#link(made.subnet), call);
     }
-    this.#ports.release(containerId);
-    this.#attached.delete(containerId);
+    await rm(record, { force: true });
   }
 
   /** Lets go of this process's part; the rules go too when no container needs them. */

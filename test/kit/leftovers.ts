@@ -1,8 +1,9 @@
 import { readdir, readFile, readlink } from "node:fs/promises";
+import { networkLeftovers, sweepNetwork } from "./network-leftovers.ts";
 
 /**
  * Everything on this machine that still has to do with a folder (a node's data, a test's scratch): mounts, loop devices,
- * processes, and the cgroups of the containers named. A line each; empty when all is gone.
+ * processes, links and firewall rules, and the cgroups, addresses and ports of the containers named. A line each; empty when all is gone.
  */
 export async function leftovers(dir: string, containerIds: readonly string[] = []): Promise<string[]> {
   const found = await Promise.all([
@@ -11,6 +12,7 @@ export async function leftovers(dir: string, containerIds: readonly string[] = [
     processes(dir),
     cgroups(containerIds),
     namespaces(containerIds),
+    networkLeftovers(dir, containerIds),
   ]);
   return found.flat();
 }
@@ -68,6 +70,7 @@ export async function sweep(dir: string): Promise<void> {
   }
   for (const point of await mountPoints(dir)) Bun.spawnSync(["umount", "-l", point]);
   for (const line of await loopDevices(dir)) Bun.spawnSync(["losetup", "-d", `/dev/${line.split(" ")[2]}`]);
+  await sweepNetwork(dir);
 }
 
 export async function cgroups(containerIds: readonly string[]): Promise<string[]> {

@@ -1,0 +1,38 @@
+import { readdir, readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { PrivateNetworks } from "../../src/runtime/network.ts";
+import { NetworkFirewall } from "../../src/runtime/network-firewall.ts";
+import { defaultNetworkSettings, networkNames } from "../../src/runtime/network-settings.ts";
+import { logger } from "../../src/std/log.ts";
+
+const leases = "/run/oci-node/leases";
+
+/** Where a node keeps its containers, if the folder is its data's: by that its links and chains are named. */
+const stateOf = (dir: string): string => join(dir, "worker", "containers");
+
+/** What a node, or its containers, left in the host's network: links, chains, mapped ports, leases of addresses. */
+export async function networkLeftovers(dir: string, containerIds: readonly string[]): Promise<string[]> {
+  const { linkPrefix, chainPrefix } = networkNames(stateOf(dir));
+  const links = (await readdir("/sys/class/net")).filter((name) => name.startsWith(linkPrefix));
+  const rules = Bun.spawnSync(["iptables-save"]).stdout.toString().split("\n");
+  const own = rules.filter((rule) => [chainPrefix, ...containerIds].some((word) => rule.includes(word)));
+  const held = [];
+  for (const network of containerIds.length === 0 ? [] : await readdir(leases).catch(() => [])) {
+    for (const address of await readdir(join(leases, network))) {
+      const holder = await readFile(join(leases, network, address), "utf8").catch(() => "");
+      if (containerIds.some((id) => holder.startsWith(id))) held.push(`lease ${address} ${holder.trim()}`);
+    }
+  }
+  return [...links.map((link) => `link ${link}`), ...own.map((rule) => `rule ${rule}`), ...held];
+}
+
+/** For a node that was killed: what its containers had in the host's network, and its chains. */
+export async function sweepNetwork(dir: string): Promise<void> {
+  const stateDir = stateOf(dir);
+  const homes = join(stateDir, "containers");
+  const settings = defaultNetworkSettings;
+  const networks = new PrivateNetworks({ settings, stateDir, marker: "", logger: logger("test") });
+  for (const id of await readdir(homes).catch(() => []))
+    await networks.detach(id, join(homes, id, "network.json"));
+  await new NetworkFirewall(settings, networkNames(stateDir), logger("test")).remove();
+}
