@@ -159,18 +159,17 @@ describe("an upload", () => {
   });
 
   test("that is too large is refused before it has all come", async () => {
-    let sent = 0;
-    async function* endless() {
-      const sha256 = "a".repeat(64);
-      for (;;) {
-        sent += 1;
-        yield { sha256, data: Buffer.alloc(codePieceBytes) };
+    for (const client of [over2(), over1()]) {
+      let sent = 0;
+      async function* endless() {
+        const sha256 = "a".repeat(64);
+        for (; sent < 500; sent += 1) yield { sha256, data: Buffer.alloc(codePieceBytes) };
       }
+      const [code, why, message] = await failure(client.uploadCode(endless()));
+      expect([code, why]).toEqual([Code.InvalidArgument, "code_too_large"]);
+      expect(message).toContain("larger than 4.0 MiB");
+      expect(sent).toBeLessThan(100);
     }
-    const [code, why, message] = await failure(over2().uploadCode(endless()));
-    expect([code, why]).toEqual([Code.InvalidArgument, "code_too_large"]);
-    expect(message).toContain("larger than 4.0 MiB");
-    expect(sent).toBeLessThan(50);
   });
 
   test("that is damaged, hostile, in parts too long, or nothing, leaves nothing and says why", async () => {

@@ -28,6 +28,7 @@ const counts: Readonly<Record<string, number>> = {
   registry: 3000,
   "image-root": 150,
   "credential-source": 1000,
+  code: 150,
 };
 
 test.each(targets.map(({ name }) => name))("%s keeps its promises", async (target) => {

@@ -1,4 +1,5 @@
 import { chunkTarget } from "./chunk-target.ts";
+import { codeTarget } from "./code-target.ts";
 import { credentialTarget } from "./credential-target.ts";
 import { erofsTarget } from "./erofs-target.ts";
 import { imageJsonTarget, registryTarget, traceTarget } from "./json-target.ts";
@@ -23,4 +24,5 @@ export const targets: readonly Target[] = [
   registryTarget,
   rootTarget,
   credentialTarget,
+  codeTarget,
 ];
