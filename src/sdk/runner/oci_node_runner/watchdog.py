@@ -13,7 +13,7 @@ from .process import end_now
 
 #: As timeout(1) has it.
 EXIT_CODE = 124
-LOOK_SECONDS = 1.0
+LOOK_SECONDS = 0.2
 
 
 class Watchdog:
