@@ -1,6 +1,7 @@
 import { type Client, Code, ConnectError } from "@connectrpc/connect";
 import type { Container, ContainerService } from "../gen/oci_node/v1/container_service_pb.ts";
 import { CliError } from "./context.ts";
+import { hasEnded } from "./shape.ts";
 
 export type Containers = Client<typeof ContainerService>;
 
@@ -15,7 +16,8 @@ export async function watchUntil(
   try {
     for await (const { container } of containers.watchContainer({ id }, { signal: done.signal })) {
       last = container;
-      if (container !== undefined && reached(container)) return container;
+      // The stream of one that has ended ends by itself: left in that moment, it may keep its connection, and this process.
+      if (container !== undefined && reached(container) && !hasEnded(container)) return container;
     }
   } catch (thrown) {
     throw ConnectError.from(thrown).code === Code.Canceled

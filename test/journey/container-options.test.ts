@@ -32,7 +32,7 @@ beforeAll(async () => {
 afterAll(async () => {
   await world.stop();
   await rm(dir, { recursive: true, force: true });
-}, 60_000);
+});
 
 const node = () => world.node;
 const inspect = (container: string) => node().json<Container>(["inspect", container]);
@@ -43,9 +43,11 @@ async function refusal(args: readonly string[]): Promise<string> {
   return `${code}: ${stderr.replace(/^oci-node: /, "")}`;
 }
 
+const secretValue = "s3cret-of-the-database";
 const script = `
 echo "$(id -u):$(id -g) in $(pwd) $A $B $C\${MISSING-}"
 touch /not-here 2>/dev/null || echo read-only
+echo "$DB_PASSWORD; $(cat /run/secrets/db) $(stat -c '%a %u' /run/secrets/db)"
 echo kept > /scratch/file && stat -c %a /scratch && cat /scratch/file
 exec busybox httpd -f -p 8080 -h /scratch
 `;
@@ -56,7 +58,9 @@ test("runs as its flags say, is reached at the port that it was given, and tells
   const flags = ["--name", "web", "--env-file", envFile, "-e", "B=from-flag", "-p", "8080", "--user", "app"];
   const more = ["--workdir", "/made/here", "--read-only", "--tmpfs", "/scratch:size=1Mi,mode=1777"];
   const limits = ["--pids-limit", "50", "--memory", "64Mi", "--cpu", "0.5", "--stop-timeout", "1"];
-  const program = ["--entrypoint", "sh", image, "--", "-c", script];
+  await node().ok(["secret", "create", "db", "--opaque"], { stdin: secretValue });
+  const secrets = ["--secret-env", "db=DB_PASSWORD", "--secret-file", "db"];
+  const program = [...secrets, "--entrypoint", "sh", image, "--", "-c", script];
   const args = ["run", "-d", ...flags, ...more, ...limits, "--restart", "on-failure:2", ...program];
   const id = await node().ok(args, { env: { C: "the caller's" } });
   await world.reaches(id, "running");
@@ -76,10 +80,14 @@ test("runs as its flags say, is reached at the port that it was given, and tells
       tmpfs: [{ path: "/scratch", sizeBytes: 1024 ** 2, mode: "1777" }],
       pidsLimit: 50,
       restart: "on-failure:2",
+      secrets: [
+        { secret: "db", variable: "DB_PASSWORD", path: null },
+        { secret: "db", variable: null, path: "/run/secrets/db" },
+      ],
       stopTimeoutMs: 1_000,
     },
   });
-  expect(JSON.stringify(web)).not.toContain("from-f");
+  for (const hidden of ["from-f", secretValue]) expect(JSON.stringify(web)).not.toContain(hidden);
   const [port] = web.ports;
   expect(port).toMatchObject({ hostAddress: "127.0.0.1", containerPort: 8080, protocol: "tcp" });
   expect(port?.hostPort).toBeWithin(20_000, 40_001);
@@ -87,12 +95,12 @@ test("runs as its flags say, is reached at the port that it was given, and tells
   const url = `http://127.0.0.1:${port?.hostPort}/file`;
   expect(await fetchSoon(url)).toBe("kept\n");
   expect(await node().ok(["logs", "web"])).toBe(
-    "1000:1000 in /made/here from-file from-flag the caller's\nread-only\n1777\nkept",
+    `1000:1000 in /made/here from-file from-flag the caller's\nread-only\n${secretValue}; ${secretValue} 400 1000\n1777\nkept`,
   );
   const table = await node().ok(["ps"]);
   expect(table).toContain(`127.0.0.1:${port?.hostPort}->8080`);
   expect(table).toMatch(new RegExp(`^${id} +web `, "m"));
-}, 60_000);
+});
 
 test("a name is taken until its container is removed, which ends it only when forced", async () => {
   const taken = await refusal(["run", "-d", "--name", "web", image]);
@@ -124,7 +132,7 @@ test("a name is taken until its container is removed, which ends it only when fo
   const again = await node().ok(["run", "-d", "--name", "web", image, "--", "sleep", "600"]);
   expect(await node().ok(["rm", "-f", "web", "web"]).catch(String)).toContain("no container web");
   expect(await refusal(["inspect", again])).toContain("no container");
-}, 60_000);
+});
 
 test("--rm leaves nothing of a container but its exit code", async () => {
   const before = await node().containerIds();
@@ -140,7 +148,7 @@ test("--rm leaves nothing of a container but its exit code", async () => {
   ]);
   expect([code, stdout]).toEqual([3, "leaving with 3\n"]);
   expect(await node().containerIds()).toEqual(before);
-}, 60_000);
+});
 
 test("what cannot be, or is not allowed, is told before anything is made", async () => {
   const before = await node().containerIds();
@@ -154,11 +162,12 @@ test("what cannot be, or is not allowed, is told before anything is made", async
   expect(await run("-v", "data:relative")).toContain("is not absolute");
   expect(await run("--tmpfs", "/")).toContain("root of the container");
   expect(await run("--tmpfs", "/a", "-v", "data:/a")).toContain('both "/a"');
+  expect(await refusal(["run", "--rm", "--secret-env", "NONE", image])).toMatch(/^125: .*secret NONE/s);
   expect(await run("--secret-env", "no-variable")).toContain("write SECRET=VARIABLE");
   expect(await run("--env-file", join(dir, "none.env"))).toStartWith("2: ");
   expect(await run("--rm")).toStartWith("2: --rm is for a container in the foreground");
   expect(await node().containerIds()).toEqual(before);
-}, 60_000);
+});
 
 test("a volume keeps what containers write, until it is removed; a directory of the host is read where that is allowed", async () => {
   const sh = async (flags: readonly string[], words: string) =>
@@ -181,7 +190,7 @@ test("a volume keeps what containers write, until it is removed; a directory of 
   expect(await node().json<object[]>(["volume", "ls"])).toEqual([]);
   expect(await refusal(["volume", "rm", "notes"])).toStartWith("1: no volume notes in this workspace");
   expect(await sh(["-v", "notes:/notes"], "ls -A /notes")).toBe("");
-}, 60_000);
+});
 
 /** Asks until something answers: the program listens a moment after it runs. */
 async function fetchSoon(url: string): Promise<string> {
