@@ -102,7 +102,7 @@ test("without secrets nothing is sealed or written down; one that is missing fai
   const lost = handOver(await queue([{ secretName: "lost", variable: "A" }]));
   await expect(lost).rejects.toMatchObject({
     code: "not_found",
-    message: "the container's secret lost is gone",
+    message: "the workspace has no secret lost, which the container is to be given",
   });
   expect(noted).toEqual([]);
 });

@@ -116,7 +116,9 @@ describe("a value for containers", () => {
   test("is not kept when it is empty, too large, beside a credential or under no name", async () => {
     expect(await refusal(keep("a", ""))).toBe("bad_value: the value of the secret is empty");
     expect(await refusal(keep("a", Buffer.alloc(65_537)))).toContain("too_large: ");
-    expect(await refusal(keep("", "x"))).toContain("bad_name: ");
+    for (const name of ["", "a b", "../a", "-a", "a=b", randomUUID(), "n".repeat(256)])
+      expect(await refusal(keep(name, "x"))).toContain("bad_name: ");
+    expect((await keep("API_KEY", "x")).name).toBe("API_KEY");
     const value = Buffer.from("x");
     for (const beside of [
       { registry: "ghcr.io" },
@@ -148,7 +150,7 @@ describe("a value for containers", () => {
   test("that is missing, another workspace's, or nothing that a variable can hold, is no silent absence", async () => {
     const given = [{ secretName: "gone", variable: "A" }];
     expect(await refusal(readContainerSecrets(vault, workspaceId, given))).toBe(
-      "not_found: the container's secret gone is gone",
+      "not_found: the workspace has no secret gone, which the container is to be given",
     );
     const mine = workspaceId;
     workspaceId = (await workspaces.ensure(`w-${randomUUID()}`)).id;

@@ -1,4 +1,5 @@
 import { inspect } from "node:util";
+import { printable } from "../std/printable.ts";
 import { Redacted } from "../std/redacted.ts";
 import { SecretError } from "./error.ts";
 import { opaqueBytes, opaqueType, wrongKind } from "./opaque.ts";
@@ -119,17 +120,20 @@ async function open(bootKey: BootKey, sealed: string, context: SealContext): Pro
 }
 
 async function readOne(vault: Pick<Vault, "readNamed">, workspaceId: string, name: string) {
+  const shown = printable(name);
   try {
     return await vault.readNamed(workspaceId, name);
   } catch (error) {
     if (!(error instanceof SecretError)) throw error;
     if (error.code === "not_found")
-      throw new SecretError("not_found", `the container's secret ${name} is gone`, {
-        next: `Make it again: oci-node secret create --opaque ${name}.`,
-      });
+      throw new SecretError(
+        "not_found",
+        `the workspace has no secret ${shown}, which the container is to be given`,
+        { next: `Make it: oci-node secret create --opaque ${shown}.` },
+      );
     if (error.code === "undecryptable")
-      throw new SecretError("undecryptable", `the container's secret ${name} cannot be decrypted`, {
-        next: `Give it its value again: oci-node secret update ${name}.`,
+      throw new SecretError("undecryptable", `the container's secret ${shown} cannot be decrypted`, {
+        next: `Give it its value again: oci-node secret update ${shown}.`,
       });
     throw error;
   }

@@ -3,6 +3,7 @@ import { SecretError } from "./error.ts";
 
 /** The type of secrets that hold no credential of a registry, but a value for containers. */
 export const opaqueType = "opaque";
+const uuid = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
 /** Bytes of one value. */
 export const opaqueBytesMax = 64 * 1024;
 /** Before the value in base64: what a vault keeps is text, and a credential is a JSON object. */
@@ -18,6 +19,14 @@ export function opaqueValue(bytes: Uint8Array): Redacted<string> {
       { next: "Put what is larger into a volume, or into the image if it is no secret." },
     );
   return new Redacted(`${prefix}${Buffer.from(bytes).toString("base64")}`);
+}
+
+/** As a variable may be called as well: people name such secrets by their variables. @throws SecretError `bad_name` */
+export function assertOpaqueName(name: string): void {
+  if (/^[A-Za-z0-9_][A-Za-z0-9._-]{0,254}$/.test(name) && !uuid.test(name)) return;
+  throw new SecretError("bad_name", "the name of a secret is not one", {
+    next: "Use up to 255 of letters, digits, `.`, `_` and `-`, beginning with none of `.` and `-`; a UUID is no name.",
+  });
 }
 
 /** Whether a vault's text is such a value. */

@@ -2,7 +2,7 @@ import { randomBytes, randomUUID, timingSafeEqual } from "node:crypto";
 import { Redacted } from "../std/redacted.ts";
 import { boundTo, decrypt, encrypt, keyBytes, keyIdOf, unwrapKey, wrapKey } from "./envelope.ts";
 import { SecretError } from "./error.ts";
-import { isOpaqueText, opaqueBytesMax, opaqueType, wrongKind } from "./opaque.ts";
+import { assertOpaqueName, isOpaqueText, opaqueBytesMax, opaqueType, wrongKind } from "./opaque.ts";
 import type { HeldSecret, Keep } from "./principal-store.ts";
 import { type SecretStore, unknownSecret } from "./store.ts";
 import type { SealedVersion, SecretRow } from "./version-store.ts";
@@ -27,7 +27,7 @@ export interface SecretMetadata {
 
 export interface NewSecret {
   readonly workspaceId: string;
-  /** 1 to 255 of `a–z 0–9 . _ -`, beginning with a letter or digit, and not shaped like a UUID. */
+  /** 1 to 255 of `a–z 0–9 . _ -`, beginning with a letter or digit, and not shaped like a UUID; of an opaque one `A–Z`, too. */
   readonly name: string;
   readonly value: Redacted<string>;
   readonly registry?: string | undefined;
@@ -58,7 +58,8 @@ export class Vault {
 
   /** Throws SecretError `exists`, `bad_name`, `bad_value`, `too_large`. */
   async create(secret: NewSecret): Promise<SecretMetadata> {
-    assertName(secret.name);
+    if (secret.type === opaqueType) assertOpaqueName(secret.name);
+    else assertName(secret.name);
     const { workspaceId, name, registry = "", type = "", principal = "default" } = secret;
     const value = checkedValue(secret.value);
     const id = randomUUID();

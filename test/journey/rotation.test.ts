@@ -84,7 +84,7 @@ describe("a value for containers", () => {
     expect([lost.code, lost.stdout, lost.stderr]).toEqual([
       125,
       "",
-      expect.stringContaining("secret lost is gone"),
+      expect.stringContaining("has no secret lost"),
     ]);
     await node.ok(["secret", "create", world.registry.host, "--name", "reg", "--unchecked"], {
       stdin: "USERNAME=other\nPASSWORD=another password\n",
