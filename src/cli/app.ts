@@ -1,6 +1,7 @@
 import { buildApplication, buildRouteMap, type CommandContext } from "@stricli/core";
 import { version } from "../std/version.ts";
 import { alertRoutes } from "./alert.ts";
+import { attach } from "./attach.ts";
 import { audit } from "./audit.ts";
 import { inspect, ps, stop } from "./container.ts";
 import { credentialRoutes } from "./credential.ts";
@@ -33,6 +34,7 @@ export const commands = buildRouteMap<string, CommandContext>({
     ps,
     logs,
     exec,
+    attach,
     stop,
     kill,
     wait,

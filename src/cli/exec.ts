@@ -19,39 +19,37 @@ interface ExecFlags {
 const exitCodes: Readonly<Record<string, number>> = { permission: 126, command_not_found: 127 };
 const notStartedExitCode = 125;
 
+export const execFlags = {
+  interactive: { kind: "boolean", default: false, brief: "Pass standard input on" },
+  tty: { kind: "boolean", default: false, brief: "Give the program a terminal" },
+  env: {
+    kind: "parsed",
+    parse: parseVariable,
+    optional: true,
+    variadic: true,
+    brief: "Environment variable; without a value, the caller's",
+    placeholder: "K=V",
+  },
+  workdir: { kind: "parsed", parse: String, optional: true, brief: "Working directory", placeholder: "DIR" },
+  user: {
+    kind: "parsed",
+    parse: String,
+    optional: true,
+    brief: "User, by name or number, with :GROUP if wanted",
+    placeholder: "USER",
+  },
+} as const;
+
+export const execAliases = { i: "interactive", t: "tty", e: "env", w: "workdir", u: "user" } as const;
+
 export const exec = command<ExecFlags, string[]>({
   brief: "Run a program in a running container",
   fullDescription:
     "Output and exit code are the program's: 125 when the container does not run, 126 when the program may not be executed, " +
     "127 when it is not there. Signals go to the program; with -t, what is typed does. It ends when this command does. " +
     "Options come before ID: what follows ID is the program and its arguments.",
-  flags: {
-    interactive: { kind: "boolean", default: false, brief: "Pass standard input on" },
-    tty: { kind: "boolean", default: false, brief: "Give the program a terminal" },
-    env: {
-      kind: "parsed",
-      parse: parseVariable,
-      optional: true,
-      variadic: true,
-      brief: "Environment variable; without a value, the caller's",
-      placeholder: "K=V",
-    },
-    workdir: {
-      kind: "parsed",
-      parse: String,
-      optional: true,
-      brief: "Working directory",
-      placeholder: "DIR",
-    },
-    user: {
-      kind: "parsed",
-      parse: String,
-      optional: true,
-      brief: "User, by name or number, with :GROUP if wanted",
-      placeholder: "USER",
-    },
-  },
-  aliases: { i: "interactive", t: "tty", e: "env", w: "workdir", u: "user" },
+  flags: execFlags,
+  aliases: execAliases,
   positional: {
     kind: "array",
     parameter: { parse: String, placeholder: "ID CMD…", brief: "Container, then the program" },
@@ -60,7 +58,9 @@ export const exec = command<ExecFlags, string[]>({
   async run(flags, id = "", ...argv) {
     let session: Session | undefined;
     try {
-      session = new Session({ stdin: flags.interactive, terminal: flags.tty, signals: true });
+      const ways = { stdin: flags.interactive, terminal: flags.tty, signals: true };
+      Session.assertTerminal(ways);
+      session = new Session(ways);
       const { exitCode } = await execute(session, {
         id,
         command: argv.filter((word) => word !== undefined),

@@ -10,6 +10,7 @@ export const groups: readonly (readonly [title: string, names: readonly string[]
       "ps",
       "logs",
       "exec",
+      "attach",
       "stop",
       "kill",
       "wait",

@@ -6,6 +6,7 @@ import {
   LogStream,
 } from "../gen/oci_node/v1/container_service_pb.ts";
 import { command } from "./action.ts";
+import { assertTerminal, join, sessionOf } from "./attach.ts";
 import { buildFlags } from "./build.ts";
 import {
   containerRequest,
@@ -15,9 +16,11 @@ import {
 } from "./container-flags.ts";
 import { CliError, connectTransport } from "./context.ts";
 import { type CredentialFlags, credentialFlags, identityFlag } from "./credentials.ts";
+import { exitCodeOf } from "./exit-code.ts";
 import { printFailure } from "./failure.ts";
 import { note, printJson, printLine } from "./output.ts";
 import { notStartedExitCode } from "./remove.ts";
+import type { Session } from "./session.ts";
 import { containerShape, hasEnded } from "./shape.ts";
 import { type Containers, watchUntil } from "./watch-container.ts";
 import { withImage } from "./with-image.ts";
@@ -33,30 +36,34 @@ interface RunFlags extends CredentialFlags, SoleContainerFlags {
 /** 128 and SIGINT, as shells say it. */
 const interruptedExitCode = 130;
 
+export const runFlags = {
+  ...credentialFlags,
+  ...identityFlag,
+  secret: buildFlags.secret,
+  eager: { kind: "boolean", default: false, brief: "Fetch the whole image before the start" },
+  detach: { kind: "boolean", default: false, brief: "Print the container's id and return" },
+  rm: { kind: "boolean", default: false, brief: "Remove the container when it has ended" },
+  ...soleContainerFlags,
+} as const;
+
+export const runAliases = { d: "detach", ...soleContainerAliases } as const;
+
 export const run = command<RunFlags, string[]>({
   brief: "Run a container of an image",
   fullDescription:
-    "In the foreground the output and the exit code are the container's; Ctrl-C stops it, a second one kills it, a third leaves it. What follows -- replaces the " +
-    "image's command. A container that could not be made or started gives exit code 125. A reference that was never built is " +
+    "In the foreground the output and the exit code are the container's; Ctrl-C stops it, a second one kills it, a third leaves it. What follows IMAGE replaces the " +
+    "image's command. With -i standard input is the container's; with -t also the terminal is, to which Ctrl-C then goes. A container that could not be made or started gives exit code 125. A reference that was never built is " +
     "built first, and with credentials any reference is, as by `image build`.\n\nEXAMPLES\n" +
-    "  oci-node run --rm ghcr.io/acme/tools:1 -- make report\n" +
+    "  oci-node run --rm ghcr.io/acme/tools:1 make report\n" +
     "  oci-node run -d --name web -p 8080:80 -v site:/srv:ro --restart on-failure:5 IMAGE\n" +
-    "  oci-node run --rm -it --read-only --tmpfs /tmp --memory 512Mi --secret-env db=DB_PASSWORD IMAGE -- sh",
-  flags: {
-    ...credentialFlags,
-    ...identityFlag,
-    secret: buildFlags.secret,
-    eager: { kind: "boolean", default: false, brief: "Fetch the whole image before the start" },
-    detach: { kind: "boolean", default: false, brief: "Print the container's id and return" },
-    rm: { kind: "boolean", default: false, brief: "Remove the container when it has ended" },
-    ...soleContainerFlags,
-  },
-  aliases: { d: "detach", ...soleContainerAliases },
+    "  oci-node run --rm -it --read-only --tmpfs /tmp --memory 512Mi --secret-env db=DB_PASSWORD IMAGE sh",
+  flags: runFlags,
+  aliases: runAliases,
   positional: {
     kind: "array",
     parameter: {
       parse: String,
-      placeholder: "IMAGE [-- CMD…]",
+      placeholder: "IMAGE [CMD…]",
       brief: "Image id or reference, then the command",
     },
     minimum: 1,
@@ -70,6 +77,7 @@ export const run = command<RunFlags, string[]>({
           next: "Leave --detach away, or remove the container yourself: `oci-node rm`.",
         });
       }
+      if (!flags.detach) assertTerminal(flags);
       container = await queue(containers, flags, image ?? "", argv);
     } catch (thrown) {
       // Not 1, which could be the container's own.
@@ -81,7 +89,8 @@ export const run = command<RunFlags, string[]>({
       else printLine(container.id);
       return 0;
     }
-    const code = await attach(containers, container.id, flags.json);
+    const session = flags.interactive || flags.tty ? sessionOf(flags) : undefined;
+    const code = await attach(containers, container.id, flags.json, session).finally(() => session?.close());
     if (flags.rm) {
       await containers
         .removeContainer({ id: container.id })
@@ -113,12 +122,18 @@ async function queue(
 }
 
 /** Shows a container's output until it has ended, and returns its exit code. */
-async function attach(containers: Containers, id: string, json: boolean): Promise<number> {
+async function attach(
+  containers: Containers,
+  id: string,
+  json: boolean,
+  session: Session | undefined,
+): Promise<number> {
   const stopping = stopOnInterrupt(containers, id);
   try {
-    const logs = followLogs(containers, id, json);
+    const output = followOutput(containers, id, json, session);
     const ended = await watchUntil(containers, id, hasEnded);
-    await logs;
+    await output;
+    session?.close();
     if (json) printJson(containerShape(ended));
     return exitCodeOf(ended);
   } finally {
@@ -126,16 +141,12 @@ async function attach(containers: Containers, id: string, json: boolean): Promis
   }
 }
 
-function exitCodeOf(container: Container): number {
-  if (container.startedAt === undefined || container.exitCode === undefined) {
-    note(`oci-node: container ${container.id}: ${container.reason || "it ended before it was started"}`);
-    return notStartedExitCode;
-  }
-  if (container.reason !== "") note(`oci-node: container ${container.id}: ${container.reason}`);
-  return container.exitCode;
-}
-
-async function followLogs(containers: Containers, id: string, json: boolean): Promise<void> {
+async function followOutput(
+  containers: Containers,
+  id: string,
+  json: boolean,
+  session: Session | undefined,
+): Promise<void> {
   let told = "";
   const started = await watchUntil(containers, id, (container) => {
     if (container.state === ContainerState.PENDING && !json) {
@@ -148,6 +159,7 @@ async function followLogs(containers: Containers, id: string, json: boolean): Pr
   });
   if (started.startedAt === undefined) return;
   try {
+    if (session !== undefined && (await join(containers, session, { id, fromBeginning: true }))) return;
     for await (const piece of containers.streamLogs({ id, follow: true })) {
       if (json) continue;
       const out = piece.stream === LogStream.STDERR ? process.stderr : process.stdout;

@@ -37,13 +37,16 @@ export class Session {
   #over = false;
   #wake: () => void = () => undefined;
 
-  /** @throws CliError `usage` for a terminal that is none */
   constructor(options: SessionOptions) {
     this.#options = options;
-    if (options.terminal && options.stdin && process.stdin.isTTY !== true)
-      throw new CliError("usage", "standard input is no terminal", { next: "Leave -t away." });
     if (options.terminal) this.#openTerminal();
     else if (options.signals) this.#forwardSignals();
+  }
+
+  /** @throws CliError `usage` for a terminal that is none */
+  static assertTerminal({ stdin, terminal }: Pick<SessionOptions, "stdin" | "terminal">): void {
+    if (terminal && stdin && process.stdin.isTTY !== true)
+      throw new CliError("usage", "standard input is no terminal", { next: "Leave -t away." });
   }
 
   /** Of the terminal here. */

@@ -1,5 +1,5 @@
-import { Code, ConnectError, type HandlerContext, type ServiceImpl } from "@connectrpc/connect";
-import type { ContainerService, ExecContainerRequest } from "../gen/oci_node/v1/container_service_pb.ts";
+import type { HandlerContext, ServiceImpl } from "@connectrpc/connect";
+import type { ContainerService } from "../gen/oci_node/v1/container_service_pb.ts";
 import { workspaceOf } from "../rpc/authentication.ts";
 import { signalNumber } from "../std/signals.ts";
 import type { Container } from "./container.ts";
@@ -65,17 +65,31 @@ export function interactiveMethods(dependencies: InteractiveDependencies): Inter
         close();
       }
     },
-    // biome-ignore lint/correctness/useYield: not there yet
-    async *attachContainer() {
-      throw new ConnectError("not there yet", Code.Unimplemented);
+    async *attachContainer(requests, context) {
+      const inputs = requests[Symbol.asyncIterator]();
+      const first = (await inputs.next()).value?.input?.message;
+      if (first?.case !== "start")
+        throw new ContainerError("bad_spec", "the first message does not name a container");
+      const [container, worker] = await running(context, first.value.id);
+      const { client, close } = workers.apart(worker);
+      try {
+        const handed = handOn({ ...first.value, id: container.id }, inputs);
+        for await (const { output } of client.attachContainer(handed, { signal: context.signal }))
+          if (output !== undefined) yield { output };
+      } catch (error) {
+        throw workerFailure(error, worker, `attaching to ${container.id}`, context.signal);
+      } finally {
+        close();
+      }
     },
   };
 }
 
-type ExecStart = Extract<NonNullable<ExecContainerRequest["input"]>["message"], { case: "start" }>["value"];
-
 /** What the caller sends, with the container's whole id in place of what he calls it by. */
-async function* handOn(start: ExecStart, inputs: AsyncIterator<ExecContainerRequest>) {
+async function* handOn<Start, Input>(
+  start: Start,
+  inputs: AsyncIterator<{ readonly input?: Input | undefined }>,
+) {
   yield { input: { message: { case: "start" as const, value: start } } };
   for (let next = await inputs.next(); next.done !== true; next = await inputs.next()) {
     const { input } = next.value;

@@ -16,6 +16,30 @@ function program(): number {
   return descriptor;
 }
 
+/**
+ * Starts the program that keeps a container's standard input open, and resolves with its process once it listens: it goes on
+ * without us, as long as the container's monitor lives. See native/src/interactive/stdin.c.
+ *
+ * @param cwd the folder of the monitor's socket, `attach`
+ * @returns undefined where there is no monitor any more
+ */
+export async function startStdinKeeper(
+  cwd: string,
+  socket: string,
+  end: string,
+): Promise<number | undefined> {
+  const child = Bun.spawn([self, "stdin", socket, end], {
+    cwd,
+    env: { ...cleanEnvironment },
+    stdio: ["ignore", "pipe", "ignore", "ignore", program()],
+  });
+  child.unref();
+  const reader = (child.stdout as ReadableStream<Uint8Array>).getReader();
+  const { done } = await reader.read();
+  await reader.cancel();
+  return done ? undefined : child.pid;
+}
+
 interface Child {
   readonly pid: number;
   readonly exited: Promise<number>;

@@ -2,6 +2,7 @@ import type { ContainerServing, PublishedPort } from "../container/options.ts";
 import { messageOf } from "../std/error.ts";
 import { signalName } from "../std/signals.ts";
 import { sleep } from "../std/wait.ts";
+import { type AttachKind, Attachment } from "./attach.ts";
 import { RuntimeError } from "./error.ts";
 import { ExecProcess, notRunning } from "./exec.ts";
 import type { ExecRequest } from "./exec-process.ts";
@@ -39,6 +40,7 @@ export class RunningContainer {
   readonly #paths: ContainerPaths;
   readonly #stopSignal: number;
   readonly #init: ProcessIdentity | undefined;
+  readonly #kind: AttachKind;
   readonly #onCleaned: () => void;
   #cleaning: Promise<void> | undefined;
 
@@ -53,6 +55,7 @@ export class RunningContainer {
     this.#paths = paths;
     this.#stopSignal = state.stopSignal;
     this.#init = sameBoot ? state.init : undefined;
+    this.#kind = state;
     this.#onCleaned = onCleaned;
     this.id = state.id;
     this.attempt = state.attempt;
@@ -103,6 +106,12 @@ export class RunningContainer {
   async exec(request: ExecRequest): Promise<ExecProcess> {
     if (!this.alive()) throw notRunning(this.id);
     return await ExecProcess.start(this.#host, this.#paths, request);
+  }
+
+  /** Joins its standard input and its terminal, as far as it has them. @throws RuntimeError `not_running` */
+  attach(): Attachment {
+    if (!this.alive()) throw notRunning(this.id);
+    return new Attachment(this.#host, this.#paths, this.#kind);
   }
 
   /** What it uses now; zeros after it has ended. */

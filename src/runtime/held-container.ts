@@ -7,6 +7,7 @@ import type { LazyImage } from "../mount/lazy-image.ts";
 import { CodedError, messageOf } from "../std/error.ts";
 import { logger } from "../std/log.ts";
 import { sleep } from "../std/wait.ts";
+import type { Attachment } from "./attach.ts";
 import type { RunningContainer } from "./container.ts";
 import { type ExecProcess, notRunning } from "./exec.ts";
 import type { ExecRequest } from "./exec-process.ts";
@@ -193,6 +194,11 @@ export class HeldContainer {
   /** Runs a program beside its own. @throws RuntimeError */
   async exec(request: ExecRequest): Promise<ExecProcess> {
     return await this.#runs().exec(request);
+  }
+
+  /** Joins its standard input and terminal. @throws RuntimeError `not_running` */
+  attach(): Attachment {
+    return this.#runs().attach();
   }
 
   #runs(): RunningContainer {

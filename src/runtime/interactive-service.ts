@@ -1,7 +1,8 @@
-import { Code, ConnectError, type ServiceImpl } from "@connectrpc/connect";
-import type { ExecInput, ExecStart } from "../gen/oci_node/v1/container_service_pb.ts";
+import type { ServiceImpl } from "@connectrpc/connect";
+import type { AttachInput, ExecInput, ExecStart } from "../gen/oci_node/v1/container_service_pb.ts";
 import type { WorkerService } from "../gen/oci_node/v1/worker_service_pb.ts";
 import { signalNumber } from "../std/signals.ts";
+import type { Attachment } from "./attach.ts";
 import { RuntimeError } from "./error.ts";
 import { type ExecProcess, notRunning } from "./exec.ts";
 import type { ExecRequest } from "./exec-process.ts";
@@ -17,7 +18,6 @@ const stdinBytesMax = 256 * 1024;
 
 /** What people do with a running container: programs in it, its standard input, signals. */
 export function interactiveMethods(worker: Worker): Interactive {
-  const absent = () => new ConnectError("not there yet", Code.Unimplemented);
   const held = (id: string): HeldContainer => {
     const found = worker.find(id);
     if (found === undefined) throw notRunning(id);
@@ -52,11 +52,45 @@ export function interactiveMethods(worker: Worker): Interactive {
         await exec.leave();
       }
     },
-    // biome-ignore lint/correctness/useYield: not there yet
-    async *attachContainer() {
-      throw absent();
+    async *attachContainer(requests, context) {
+      const inputs = requests[Symbol.asyncIterator]();
+      const first = (await inputs.next()).value?.input?.message;
+      if (first?.case !== "start") throw badInput("the first message does not name a container");
+      const { id, size, fromBeginning } = first.value;
+      const attachment = held(id).attach();
+      const gone = new AbortController();
+      const signal = AbortSignal.any([context.signal, gone.signal]);
+      const part = fromBeginning ? {} : { tail: 0 };
+      let failure: unknown;
+      try {
+        if (size !== undefined) await attachment.resize(size);
+        takeAttached(inputs, attachment).catch((error: unknown) => {
+          failure = error;
+          gone.abort();
+        });
+        for await (const { stream, data } of worker.logs(id, true, part, signal))
+          yield { output: { message: { case: stream, value: data as Uint8Array<ArrayBuffer> } } };
+        if (failure !== undefined) throw failure;
+      } finally {
+        gone.abort();
+        await attachment.close();
+      }
     },
   };
+}
+
+/** Gives a container what the caller sends it, until no more comes. */
+async function takeAttached(
+  inputs: AsyncIterator<{ readonly input?: AttachInput | undefined }>,
+  attachment: Attachment,
+): Promise<void> {
+  for (let next = await inputs.next(); next.done !== true; next = await inputs.next()) {
+    const message = next.value.input?.message;
+    if (message?.case === "stdin") await attachment.write(checkedStdin(message.value));
+    else if (message?.case === "stdinClosed") await attachment.closeInput();
+    else if (message?.case === "resize") await attachment.resize(message.value);
+    else if (message?.case === "start") throw badInput("there is a second message that names a container");
+  }
 }
 
 /** Gives a program what the caller sends it, until no more comes. */
@@ -66,15 +100,18 @@ async function take(
 ): Promise<void> {
   for (let next = await inputs.next(); next.done !== true; next = await inputs.next()) {
     const message = next.value.input?.message;
-    if (message?.case === "stdin") {
-      if (message.value.length > stdinBytesMax)
-        throw badInput(`a message has more than ${stdinBytesMax} bytes of standard input`);
-      await exec.write(message.value);
-    } else if (message?.case === "stdinClosed") exec.closeInput();
+    if (message?.case === "stdin") await exec.write(checkedStdin(message.value));
+    else if (message?.case === "stdinClosed") exec.closeInput();
     else if (message?.case === "resize") exec.resize(message.value);
     else if (message?.case === "signal") exec.signal(signalOf(message.value));
     else if (message?.case === "start") throw badInput("there is a second message that says what to run");
   }
+}
+
+function checkedStdin(data: Uint8Array): Uint8Array {
+  if (data.length > stdinBytesMax)
+    throw badInput(`a message has more than ${stdinBytesMax} bytes of standard input`);
+  return data;
 }
 
 function fromWireExec(start: ExecStart): ExecRequest {

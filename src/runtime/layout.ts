@@ -53,6 +53,11 @@ export interface ContainerPaths {
   readonly exitFile: string;
   /** What the programs need that are run in it beside its own: a directory each. */
   readonly execs: string;
+  /** Under the bundle: made by the monitor, takes the terminal's size. */
+  readonly control: string;
+  /** Where one can speak to its standard input, while somebody does; and the word that nothing more comes. */
+  readonly stdinSocket: string;
+  readonly stdinEnd: string;
   readonly log: string;
   /** The log before its last rotation. */
   readonly previousLog: string;
@@ -97,6 +102,9 @@ export function containerPaths(state: StatePaths, id: string): ContainerPaths {
     formerMerged: join(home, "root"),
     exitFile: join(state.exits, id),
     execs: join(state.execs, id),
+    control: join(home, "ctl"),
+    stdinSocket: join(state.execs, id, "stdin"),
+    stdinEnd: join(state.execs, id, "stdin.end"),
     log,
     previousLog: `${log}.1`,
     heldLog: `${log}.held`,

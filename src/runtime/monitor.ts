@@ -18,6 +18,10 @@ export interface MonitorOptions {
   readonly exitsDirectory: string;
   /** A log that would grow beyond it begins anew. */
   readonly logSizeMaxBytes: number;
+  /** The container's standard input, output and error are a terminal of the monitor's. */
+  readonly terminal: boolean;
+  /** The monitor hands on what it is told at its socket (`attach` in the bundle); otherwise there is nothing to read. */
+  readonly stdin: boolean;
 }
 
 export interface Monitored {
@@ -90,6 +94,9 @@ function monitorArguments(paths: ContainerPaths, options: MonitorOptions): strin
       "--no-sync-log",
     ],
     ...["--log-level", "error", "--full-attach"],
+    // A terminal's end of input is a character: it outlives who types.
+    ...(options.terminal ? ["--terminal", "--leave-stdin-open"] : []),
+    ...(options.stdin ? ["--stdin"] : []),
     ...runtimeArguments.map((argument) => `--runtime-arg=${argument}`),
   ];
 }

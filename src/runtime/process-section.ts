@@ -38,6 +38,7 @@ export function containerEnv(spec: ContainerSpec, user: ContainerUser, hostname:
     ["PATH", defaultPath],
     ["HOSTNAME", hostname],
     ["HOME", user.home],
+    ...(spec.options.terminal ? [["TERM", "xterm"] as const] : []),
   ]);
   for (const entry of spec.imageConfig.config.Env) {
     const at = entry.indexOf("=");
@@ -76,7 +77,7 @@ export function processSection(
   // A user other than root has them after an exec only if a file gives them: the bounding set alone counts.
   const held = user.uid === 0 ? defaultCapabilities : [];
   return {
-    terminal: false,
+    terminal: spec.options.terminal,
     user: { uid: user.uid, gid: user.gid, additionalGids: user.additionalGids, umask },
     args: containerArgv(spec.imageConfig, spec.command, spec.options.entrypoint),
     env: containerEnv(spec, user, hostname),

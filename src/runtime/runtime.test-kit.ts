@@ -12,7 +12,7 @@ import { Runtime, type RuntimeOptions } from "./runtime.ts";
 import type { ContainerSpec, ExitStatus, LogChunk } from "./spec.ts";
 
 const applets =
-  "sh sleep echo cat ls id env head dd tail ip hostname yes touch stat true mount wget pwd printf kill ps stty tty";
+  "sh sleep echo cat ls id env head dd tail ip hostname yes touch stat true mount wget pwd printf kill ps stty tty sha256sum";
 
 /** What came of a container. */
 export interface Ending {

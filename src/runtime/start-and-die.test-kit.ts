@@ -72,6 +72,8 @@ async function startHalf(recorded: boolean): Promise<void> {
     workspaceId,
     imageRoot,
     stopSignal: 15,
+    terminal: false,
+    stdin: false,
     startedAt,
     ports: [],
     volumes: [],

@@ -72,7 +72,7 @@ export function startSteps(
       },
       undo: async () => undefined,
     },
-    { name: "create", do: () => create(host, paths, draft), undo: undo.create },
+    { name: "create", do: () => create(host, spec, paths, draft), undo: undo.create },
     {
       name: "network",
       do: async () => {
@@ -158,12 +158,14 @@ async function prepareMounts(
   draft.mounts = containerMounts(spec, trees, secrets);
 }
 
-async function create(host: Host, paths: ContainerPaths, draft: Draft): Promise<void> {
+async function create(host: Host, spec: ContainerSpec, paths: ContainerPaths, draft: Draft): Promise<void> {
   draft.monitored = await createUnderMonitor(paths, {
     program: host.monitorProgram,
     runtime: host.oci,
     exitsDirectory: host.paths.exits,
     logSizeMaxBytes: host.logSizeMaxBytes,
+    terminal: spec.options.terminal,
+    stdin: spec.options.stdin,
   });
   if (draft.root?.ids !== undefined)
     await giveOutput(draft.monitored.init.pid, hostOwner(draft.root.ids, draft.user!));
@@ -185,6 +187,8 @@ async function start(host: Host, spec: ContainerSpec, paths: ContainerPaths, dra
     ...(draft.root?.idBase === undefined ? {} : { idBase: draft.root.idBase }),
     volumes: volumeNames(spec.options),
     stopSignal: stopSignal(spec),
+    terminal: spec.options.terminal,
+    stdin: spec.options.stdin,
     phase: "created",
     bootId: await bootId(),
     init,

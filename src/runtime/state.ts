@@ -16,6 +16,10 @@ const stateSchema = z.object({
   /** Names of its workspace's volumes that it uses. */
   volumes: z.array(z.string()).readonly().default([]),
   stopSignal: z.number().int(),
+  /** Standard input, output and error are a terminal. */
+  terminal: z.boolean().default(false),
+  /** Standard input can be attached to. */
+  stdin: z.boolean().default(false),
   /** `created`: the process was not yet told to run when this was written. */
   phase: z.enum(["created", "running"]),
   bootId: z.string(),

@@ -140,3 +140,45 @@ test("a shell at a terminal: its size and changes of it, Ctrl-C, the end of inpu
     stderr: "oci-node: standard input is no terminal\n  Leave -t away.\n",
   });
 }, 60_000);
+
+test("run -it is at its container's terminal from its first byte on; another may attach to it", async () => {
+  const script = 'echo first; while read -r x; do echo "<$x>"; [ "$x" = bye ] && exit 6; stty size; done';
+  const here = await AtTerminal.start(["run", "-it", "--rm", "--name", "talk", image.id, "sh", "-c", script]);
+  await here.shows("first\r\n");
+  here.type("one\r");
+  await here.shows("<one>\r\n33 90\r\n");
+  const there = await AtTerminal.start(["attach", "talk"]);
+  there.type("two\r");
+  await here.shows("<two>");
+  there.type("bye\r");
+  expect(await Promise.all([here.child.exited, there.child.exited])).toEqual([6, 6]);
+  for (const { terminal } of [here, there]) terminal.close();
+  expect((await world.node.cli(["inspect", "talk"])).code).toBe(1);
+  const piped = await world.node.cli(["run", "-i", "--rm", image.id, "sh", "-c", "cat; exit 3"], {
+    stdin: "a\nb",
+  });
+  expect(piped).toMatchObject({ code: 3, stdout: "a\nb" });
+  const none = await world.node.cli(["run", "--rm", image.id, "cat"], { stdin: "not read" });
+  expect(none).toMatchObject({ code: 0, stdout: "" });
+}, 60_000);
+
+test("signals a container, and shows its last lines with their times", async () => {
+  const script = "trap 'echo hup' HUP; for i in 1 2 3; do echo line $i; done; while :; do sleep 0.05; done";
+  const loud = await world.node.ok(["run", "-d", image.id, "sh", "-c", script]);
+  await world.reaches(loud, "running");
+  const following = world.node.start(["logs", "-f", "-n", "1", "--timestamps", loud]);
+  await following.waitFor(/^\S+Z line 3$/m);
+  expect(await world.node.ok(["kill", "-s", "HUP", loud])).toBe(loud);
+  await following.waitFor(/^\S+Z hup$/m);
+  expect(await world.node.ok(["logs", "--tail", "2", loud])).toBe("line 3\nhup");
+  expect(await world.node.ok(["logs", "--since", "2100-01-01", loud])).toBe("");
+  await world.node.ok(["kill", loud]);
+  expect(await following.child.exited).toBe(0);
+  await world.reaches(loud, "exited");
+  expect(await world.node.json(["inspect", loud])).toMatchObject({
+    exitCode: 137,
+    signal: "SIGKILL",
+    oomKilled: false,
+  });
+  expect(await world.node.cli(["kill", loud])).toMatchObject({ code: 1 });
+}, 60_000);

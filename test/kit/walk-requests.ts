@@ -59,7 +59,7 @@ const credentials = { USERNAME: "nobody", PASSWORD: "no-password-at-all" };
 const images = ({ imageId, reference, pinned }: Things) => [imageId, reference, pinned];
 const builtAs = ({ imageId, reference }: Things) => [imageId, reference];
 const enteredEnded: Walk = ({ ended }) => [
-  { body: { input: { start: { id: ended, command: ["true"] } } }, own: "failed_precondition" },
+  { body: { input: { start: { id: ended } } }, own: "failed_precondition" },
 ];
 const endpointNamed: Walk = ({ endpoint }) => [{ body: { name: endpoint } }];
 const endedOnly: Walk = ({ ended }) => [{ body: { id: ended } }];
@@ -118,7 +118,7 @@ export const walkRequests: WalkTable = {
     // It lives.
     removeContainer: ({ running }) => [{ body: { id: running }, own: "failed_precondition" }],
     execContainer: enteredEnded,
-    attachContainer: nothing,
+    attachContainer: enteredEnded,
     streamEvents: ({ ended }) => [{ body: { id: ended } }, { body: {}, ...same }],
     listVolumes: nothing,
     // Its container lives.

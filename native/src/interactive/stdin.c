@@ -2,7 +2,7 @@
  * Leads to the standard input of a container, which its monitor (conmon) holds: the socket `attach` in this working
  * directory. conmon ends the container's input as soon as one of those who are connected leaves; so this process stays
  * connected, as long as the container lives, and whoever has something to say comes and goes at SOCKET. One who leaves when
- * there is a file END ends the input. `ready` on standard output says that it listens.
+ * there is a file END ends the input: what is said later is heard by nobody. `ready` on standard output says that it listens.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -88,7 +88,8 @@ int keep_stdin(const char *socket_path, const char *end_path) {
       if (got > 0) goto gone;
       close(fds[i].fd);
       fds[i] = fds[--count];
-      if (access(end_path, F_OK) == 0) goto gone;
+      /* conmon takes a packet of nothing for the end; one who just leaves may be gone before it has looked. */
+      if (access(end_path, F_OK) == 0 && send(monitor, bytes, 0, MSG_NOSIGNAL) < 0) goto gone;
     }
     if (fds[1].fd < 0 || (fds[1].revents & POLLIN) == 0) continue;
     int speaker = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
