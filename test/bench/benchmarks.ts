@@ -1,6 +1,7 @@
 import { coldStart } from "./cold-start.ts";
 import { endpointStart } from "./endpoint-start.ts";
 import type { Benchmark } from "./figure.ts";
+import { gateway } from "./gateway.ts";
 import { growth } from "./growth.ts";
 import { handover } from "./handover.ts";
 import { indexTime } from "./index-time.ts";
@@ -28,4 +29,5 @@ export const benchmarks: readonly Benchmark[] = [
   loopLag,
   workerMemory,
   handover,
+  gateway,
 ];
