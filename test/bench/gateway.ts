@@ -2,23 +2,11 @@ import { join } from "node:path";
 import { httpImage } from "../kit/http-image.ts";
 import { type Load, RunningLoad } from "../kit/load.ts";
 import type { TestNode } from "../kit/node.ts";
-import { pipImage } from "../kit/pip-image.ts";
 import { type Benchmark, type Figure, figure, median, samples } from "./figure.ts";
 import type { Stage } from "./stage.ts";
 
 const loadMs = 1_500;
 const manyConnections = 16;
-
-/** A server that needs no more than Python's own library: what is measured is how it gets there. */
-const pythonServer = `from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    def do_GET(self):
-        self.send_response(200)
-        self.send_header("Content-Length", "6")
-        self.end_headers()
-        self.wfile.write(b"hello\\n")
-ThreadingHTTPServer(("", 8000), Handler).serve_forever()`;
 
 /**
  * What an endpoint's gateway takes of a request: the same container's server is asked through the gateway of a `dev` node and at its
@@ -27,10 +15,9 @@ ThreadingHTTPServer(("", 8000), Handler).serve_forever()`;
  */
 export const gateway: Benchmark = {
   name: "gateway",
-  about:
-    "requests through the gateway against those to the container itself, and the first one from no container",
+  about: "requests through the gateway against those to the container itself",
   async run({ stage, rounds, tell }) {
-    return [...(await overhead(stage, rounds(7), tell)), ...(await fromZero(stage, rounds(7), tell))];
+    return await overhead(stage, rounds(7), tell);
   },
 };
 
@@ -106,69 +93,6 @@ function overheadFigures(
       from: [directRates],
     }),
   ];
-}
-
-async function fromZero(stage: Stage, rounds: number, tell: (text: string) => void): Promise<Figure[]> {
-  const reference = await stage.pushed(await pipImage(tell), "bench/pip:1");
-  const first = await stage.node();
-  try {
-    const image = await stage.build(first, reference);
-    const flags = ["--keep-warm", "1", "--max", "1"];
-    await first.ok(["endpoint", "deploy", "cold", image, ...flags, "--", "python3", "-c", pythonServer]);
-    await firstByteMs(first);
-    await nothingOf(first, "cold");
-  } finally {
-    await first.stopProcess();
-    await first.discard();
-  }
-  const cold: number[] = [];
-  const known: number[] = [];
-  for (let round = 0; round < rounds; round++) {
-    await stage.forget({ traces: false });
-    const node = await stage.node();
-    try {
-      cold.push(await firstByteMs(node));
-      await nothingOf(node, "cold");
-      known.push(await firstByteMs(node));
-      await nothingOf(node, "cold");
-    } finally {
-      await node.stopProcess();
-      await node.discard();
-    }
-    tell(
-      `from zero ${cold.at(-1)?.toFixed(0)} ms, with the image's bytes here ${known.at(-1)?.toFixed(0)} ms`,
-    );
-  }
-  return [
-    figure("gateway/from-zero", median(cold), "ms", 1000, {
-      from: [cold],
-      detail: { milliseconds: samples(cold) },
-    }),
-    figure("gateway/from-zero-image-here", median(known), "ms", undefined, {
-      from: [known],
-      detail: { milliseconds: samples(known) },
-    }),
-  ];
-}
-
-async function firstByteMs(node: TestNode): Promise<number> {
-  const headers = { authorization: `Bearer ${await tokenOf(node)}` };
-  const started = performance.now();
-  const response = await fetch(`${node.url}/endpoint/cold`, { headers });
-  const body = response.body?.getReader();
-  await body?.read();
-  const took = performance.now() - started;
-  await body?.cancel();
-  if (response.status !== 200) throw new Error(`the endpoint answered ${response.status}`);
-  return took;
-}
-
-/** Waits until an endpoint has no container. */
-async function nothingOf(node: TestNode, name: string): Promise<void> {
-  for (;;) {
-    const { containers } = await node.json<{ containers: string[] }>(["endpoint", "inspect", name]);
-    if (containers.length === 0) return;
-  }
 }
 
 async function containerOf(node: TestNode, name: string): Promise<{ address: string }> {
