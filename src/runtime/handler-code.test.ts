@@ -86,7 +86,7 @@ test("a function of uploaded code runs in the image's own Python, whatever the i
     "env: PYTHONDONTWRITEBYTECODE=1",
     "env: PYTHONPATH=lib",
     "env: PYTHONUNBUFFERED=1",
-    "program: /opt/py/bin/python3 /oci-node/runner",
+    "program: /opt/py/bin/python3 /oci-node/runner/__main__.py",
     "runner: read-only",
     "runner: there",
     "tool: tool 755",

@@ -27,7 +27,8 @@ export async function withHandler(
   const python = await findPython(spec.imageRoot, searchPath(spec));
   return {
     ...spec,
-    command: [python, files.runner.target],
+    // By its file: that it is a folder with one in it takes Python several milliseconds to find out.
+    command: [python, `${files.runner.target}/__main__.py`],
     env: { ...spec.env, ...variables(spec, handler, port) },
     options: {
       ...spec.options,

@@ -7,11 +7,12 @@ import messages from "./oci_node_runner/messages.py" with { type: "text" };
 import process from "./oci_node_runner/process.py" with { type: "text" };
 import server from "./oci_node_runner/server.py" with { type: "text" };
 import start from "./oci_node_runner/start.py" with { type: "text" };
+import target from "./oci_node_runner/target.py" with { type: "text" };
 import watchdog from "./oci_node_runner/watchdog.py" with { type: "text" };
 import wire from "./oci_node_runner/wire.py" with { type: "text" };
 import stub from "./stub/oci_node/__init__.py" with { type: "text" };
 
-/** Where containers have the runner's folder; `PYTHON /oci-node/runner` starts it. */
+/** Where containers have the runner's folder; `PYTHON /oci-node/runner/__main__.py` starts it. */
 export const runnerPath = "/oci-node/runner";
 
 /**
@@ -32,6 +33,7 @@ export const runnerFiles: Readonly<Record<string, string>> = {
   "oci_node_runner/process.py": process,
   "oci_node_runner/server.py": server,
   "oci_node_runner/start.py": start,
+  "oci_node_runner/target.py": target,
   "oci_node_runner/watchdog.py": watchdog,
   "oci_node_runner/wire.py": wire,
   "stub/oci_node/__init__.py": stub,

@@ -33,7 +33,7 @@ export class Runner {
     };
     for (const [path, text] of Object.entries(runnerFiles)) await write(`runner/${path}`, text);
     for (const [path, text] of Object.entries(files)) await write(`code/${path}`, text);
-    const child = Bun.spawn([python, join(dir, "runner")], {
+    const child = Bun.spawn([python, join(dir, "runner/__main__.py")], {
       cwd: join(dir, "code"),
       env: {
         ...cleanEnvironment,

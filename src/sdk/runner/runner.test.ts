@@ -1,4 +1,5 @@
 import { describe, expect, test } from "bun:test";
+import { run } from "../../std/spawn.ts";
 import { Connection, Runner } from "./runner.test-kit.ts";
 
 const json = { "content-type": "application/json" };
@@ -52,6 +53,15 @@ def handler(name, times=1, *more):
     ]);
   });
 
+  test("what fits a function is what Python itself says", async () => {
+    // Every combination of kinds of parameters with every combination of arguments, against the call.
+    const { stdout } = await run(["python3", "-c", againstCalls], {
+      cwd: import.meta.dir,
+      env: { PYTHONDONTWRITEBYTECODE: "1" },
+    });
+    expect(stdout).toBe("7680 calls, wrong: []\n");
+  });
+
   test("a handler of a request is given it as it came, and answers as it likes", async () => {
     await using runner = await Runner.start(`
 from oci_node import Request, Response, request_id
@@ -93,6 +103,28 @@ def handler(request):
     expect([head.status, head.headers.get("content-length"), await head.text()]).toEqual([200, "7", ""]);
   });
 });
+
+const againstCalls = `
+import itertools
+from oci_node_runner.target import Target
+calls, wrong = 0, []
+kinds = itertools.product(["", "p, /, ", "p=1, /, "], ["", "a, ", "a=1, "], ["", "*rest, ", "*, "], ["", "k, ", "k=1, "], ["", "**more"])
+for first, second, star, third, last in kinds:
+    text = "def f(%s): pass" % (first + second + star + third + last).rstrip(", ")
+    scope = {}
+    try: exec(text, scope)
+    except SyntaxError: continue
+    f, names = scope["f"], ["p", "a", "k", "x"]
+    for count in range(4):
+        for given in itertools.product([False, True], repeat=4):
+            args, kwargs = tuple(range(count)), {n: 1 for n, g in zip(names, given) if g}
+            try: f(*args, **kwargs); fits = True
+            except TypeError: fits = False
+            calls += 1
+            if (Target(f).check(args, kwargs) is None) != fits or Target(f)._fits(args, kwargs) != fits:
+                wrong.append((text, args, kwargs, fits))
+print("%d calls, wrong: %s" % (calls, wrong[:5]))
+`;
 
 /** As Python's `json.dumps` writes it. */
 function pythonJson(value: object): string {

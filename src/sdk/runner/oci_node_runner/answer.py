@@ -1,14 +1,12 @@
 """From what a handler returns, or raises, to the answer."""
 
-import inspect
 import json
 import os
 import re
 import sys
-import traceback
+from types import GeneratorType
 
 from .call import CALL_TYPE
-from .loop import iterate
 from .wire import TOKEN, Gone
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -79,6 +77,8 @@ def describe(error):
     while frames is not None and os.path.dirname(frames.tb_frame.f_code.co_filename) == HERE:
         frames = frames.tb_next
     try:
+        import traceback
+
         return "".join(traceback.format_exception(type(error), error, frames))
     except Exception:
         return "%s (its traceback cannot be shown)\n" % type(error).__name__
@@ -86,7 +86,7 @@ def describe(error):
 
 def is_stream(value):
     return (
-        inspect.isgenerator(value)
+        isinstance(value, GeneratorType)
         or hasattr(value, "__anext__")
         or (hasattr(value, "__next__") and not isinstance(value, (str, bytes)))
     )
@@ -94,7 +94,11 @@ def is_stream(value):
 
 def send_stream(stream, request, reply, peer, status, fields):
     """A generator, piece by piece as it gives them."""
-    items = iterate(stream, peer) if hasattr(stream, "__anext__") else stream
+    items = stream
+    if hasattr(stream, "__anext__"):
+        from .loop import iterate
+
+        items = iterate(stream, peer)
     try:
         # Before anything is sent: an exception until then is an answer of its own.
         item = next(items, END)

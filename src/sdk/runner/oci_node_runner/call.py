@@ -1,8 +1,6 @@
 """From a request to the arguments of a handler."""
 
-import inspect
 import json
-from urllib.parse import parse_qs
 
 from .wire import BadRequest
 
@@ -11,45 +9,28 @@ CALL_TYPE = "application/vnd.oci-node.call+json"
 FORM_TYPE = "application/x-www-form-urlencoded"
 
 
-class Target:
-    """A handler and how it is called."""
+def arguments_of(target, request):
+    """Positional and named arguments. Raises BadRequest, which says what the handler wants."""
+    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if content_type == CALL_TYPE:
+        args, kwargs = call_of(request.body)
+    elif target.takes_request:
+        return (request,), {}
+    else:
+        args, kwargs = (), named(request, content_type)
+    wrong = target.check(args, kwargs)
+    if wrong is not None:
+        raise BadRequest(400, wrong)
+    return args, kwargs
 
-    def __init__(self, function):
-        self.function = function
-        try:
-            self.signature = inspect.signature(function)
-        except (TypeError, ValueError):
-            self.signature = None
-        parameters = list(self.signature.parameters.values()) if self.signature else []
-        self.takes_request = len(parameters) == 1 and (
-            parameters[0].name == "request"
-            and parameters[0].kind in (parameters[0].POSITIONAL_ONLY, parameters[0].POSITIONAL_OR_KEYWORD)
-        )
 
-    def arguments(self, request):
-        """Positional and named arguments. Raises BadRequest, which says what the handler wants."""
-        content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if content_type == CALL_TYPE:
-            args, kwargs = self._call(request)
-        elif self.takes_request:
-            return (request,), {}
-        else:
-            args, kwargs = (), named(request, content_type)
-        if self.signature is not None:
-            try:
-                self.signature.bind(*args, **kwargs)
-            except TypeError as error:
-                name = getattr(self.function, "__name__", "the handler")
-                raise BadRequest(400, "%s%s: %s" % (name, self.signature, error)) from None
-        return args, kwargs
-
-    def _call(self, request):
-        call = parse_json(request.body)
-        args = call.get("args", []) if isinstance(call, dict) else None
-        kwargs = call.get("kwargs", {}) if isinstance(call, dict) else None
-        if not isinstance(args, list) or not isinstance(kwargs, dict):
-            raise BadRequest(400, 'a call is {"args": […], "kwargs": {…}}')
-        return args, kwargs
+def call_of(body):
+    call = parse_json(body)
+    args = call.get("args", []) if isinstance(call, dict) else None
+    kwargs = call.get("kwargs", {}) if isinstance(call, dict) else None
+    if not isinstance(args, list) or not isinstance(kwargs, dict):
+        raise BadRequest(400, 'a call is {"args": […], "kwargs": {…}}')
+    return args, kwargs
 
 
 def named(request, content_type):
@@ -80,6 +61,8 @@ def named(request, content_type):
 
 def form(text):
     """A name that is there more than once has a list."""
+    from urllib.parse import parse_qs
+
     try:
         values = parse_qs(text, keep_blank_values=True, max_num_fields=1000)
     except ValueError:

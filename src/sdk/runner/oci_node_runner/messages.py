@@ -6,13 +6,22 @@ The same text stands in the package `oci_node` and in the runner: it needs Pytho
 from __future__ import annotations
 
 import json
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple, Union
-from urllib.parse import parse_qsl
+
+# What only types need is not imported where handlers run: a start is a matter of milliseconds.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple, Union
+
+    _Fields = Mapping[str, str]
+else:
+    from collections.abc import Mapping
+
+    _Fields = Mapping
 
 __all__ = ["Headers", "Request", "Response"]
 
 
-class Headers(Mapping[str, str]):
+class Headers(_Fields):
     """Header fields by name, upper and lower case alike; fields of one name are joined by a comma."""
 
     __slots__ = ("_fields",)
@@ -65,6 +74,8 @@ class Request:
     @property
     def query(self) -> Dict[str, str]:
         """Of a name that stands there more than once, the last value."""
+        from urllib.parse import parse_qsl
+
         return dict(parse_qsl(self.query_string, keep_blank_values=True))
 
     def text(self) -> str:

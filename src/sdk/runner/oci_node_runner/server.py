@@ -5,16 +5,15 @@ nothing that a thread would have to be handed over to, which is what a call cost
 """
 
 import contextvars
-import inspect
 import socket
 import sys
 import threading
 import time
 
 from .answer import send_failure, send_refusal, send_result
-from .call import Target
-from .loop import wait_for
+from .call import arguments_of
 from .process import end_process
+from .target import Target
 from .watchdog import Watchdog
 from .wire import BadRequest, Gone, Reply, Wire
 
@@ -156,12 +155,14 @@ class Server:
     def _handle(self, request, reply, peer):
         request_id.set(request.id)
         try:
-            args, kwargs = self.target.arguments(request)
+            args, kwargs = arguments_of(self.target, request)
         except BadRequest as refused:
             return send_refusal(refused, reply)
         try:
             result = self.target.function(*args, **kwargs)
-            if inspect.isawaitable(result):
+            if hasattr(type(result), "__await__"):
+                from .loop import wait_for
+
                 result = wait_for(result, peer)
             send_result(result, request, reply, peer)
         except Gone:

@@ -7,7 +7,6 @@ handler would keep its place for ever. So the program ends once nothing else is 
 import sys
 import threading
 import time
-import traceback
 
 from .process import end_now
 
@@ -49,6 +48,8 @@ class Watchdog:
         stuck = [(peer, work) for peer, work in in_work if work[0] < over and peer.is_gone()]
         if not stuck or (len(stuck) < len(in_work) and len(stuck) < self.concurrency):
             return
+        import traceback
+
         frames = sys._current_frames()
         for peer, (_, thread, request) in stuck:
             if peer not in self.in_work:
