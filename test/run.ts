@@ -1,6 +1,5 @@
 /**
- * `npm test`: the checks of the whole repository, then every test file in a process of its own, two at a time; files that
- * mount or run containers one after another. Closes with `N passed, M failed, K skipped`; exit code 1 when one failed.
+ * `npm test`: the checks of the whole repository, then every test file in a process of its own, two at a time. Closes with `N passed, M failed, K skipped`; exit code 1 when one failed.
  *
  *   npm test                      all
  *   npm test -- src/index tidy    only test files with one of these in their path
@@ -13,11 +12,12 @@ import { checks, runCheck } from "./checks.ts";
 import { readReport } from "./junit.ts";
 
 const root = join(import.meta.dir, "..");
-/** These share what a machine has only once: loop devices, cgroups, much memory. */
-const serial = /^(src\/(mount|native|runtime|role)|test\/(journey|kit))\//;
-/** Of these journeys' nodes hardly anything is run: they stand beside one that mounts. */
-const light =
-  /^test\/journey\/(bad-input|credential-helper|gateway-tls|key|loose-modes|refusal|registries|security|side-doors|tls-versions)/;
+/**
+ * Those of the product's parts that mount and run containers, one after another; and beside them, one after another, those of
+ * the whole product. Two of one kind wait for one another: they share what a machine has only once, much memory above all.
+ */
+const ofParts = /^src\/(mount|native|runtime|role)\//;
+const ofTheWhole = /^(test\/(journey|kit)|src\/sdk)\//;
 const testTimeoutMs = 120_000;
 const fileTimeoutMs = 600_000;
 
@@ -64,15 +64,15 @@ function testFiles(filters: readonly string[]): string[] {
     .sort();
 }
 
-/** Two at a time, but of the serial ones only one: the first lane takes those, the second the others, then both the rest. */
+/** Two at a time: the first lane takes those of the parts, the second those of the whole, then both the rest. */
 async function inTwoLanes(files: readonly string[], work: (file: string) => Promise<void>): Promise<void> {
-  const isAlone = (file: string) => serial.test(file) && !light.test(file);
-  const alone = files.filter(isAlone);
-  const others = files.filter((file) => !isAlone(file));
+  const parts = files.filter((file) => ofParts.test(file));
+  const whole = files.filter((file) => ofTheWhole.test(file));
+  const rest = files.filter((file) => !ofParts.test(file) && !ofTheWhole.test(file));
   const drain = async (queue: string[]): Promise<void> => {
     for (let file = queue.shift(); file !== undefined; file = queue.shift()) await work(file);
   };
-  await Promise.all([drain(alone).then(() => drain(others)), drain(others)]);
+  await Promise.all([drain(parts), drain(whole)].map((lane) => lane.then(() => drain(rest))));
 }
 
 async function checked(check: (typeof checks)[number]): Promise<Outcome> {
