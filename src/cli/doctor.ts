@@ -6,6 +6,7 @@ import { probeTransport, type TransportProbe } from "../mount/probe.ts";
 import type { RuntimeName } from "../runtime/oci-runtime.ts";
 import { probeRuntime } from "../runtime/probe.ts";
 import { userNamespaceProblem } from "../runtime/user-namespace.ts";
+import { layerProblem } from "../runtime/writable-layer.ts";
 import { messageOf } from "../std/error.ts";
 import { formatSize } from "../std/size.ts";
 import { SpawnError, tryRun } from "../std/spawn.ts";
@@ -46,6 +47,7 @@ export const doctor = command<{ json: boolean; dataDir?: string; config?: string
       ...(await runtime(name)),
       await users(name),
       ...(await checkNetwork(flags.config)),
+      await layers(),
       await disk(flags.dataDir ?? "/var/lib/oci-node"),
       restarts(probe),
       ...(await clock()),
@@ -138,6 +140,15 @@ async function users(name: RuntimeName): Promise<Finding> {
   } finally {
     await rm(directory, { recursive: true, force: true });
   }
+}
+
+/** Whether what containers write can be limited: tried for real. */
+async function layers(): Promise<Finding> {
+  const problem = await layerProblem(tmpdir());
+  const check = "layers";
+  if (problem === undefined) return { check, state: "ok", found: "what containers write can be limited" };
+  const found = `containers can fill the disk: ${problem}`;
+  return { check, state: "limited", found, next: "apt-get install e2fsprogs, and load loop devices." };
 }
 
 async function runtime(name: RuntimeName): Promise<Finding[]> {

@@ -8,6 +8,7 @@ const { symbols } = loadShim({
   oci_umount: { args: ["buffer", "u32", "u32"], returns: "i32" },
   oci_fuse_abort: { args: ["u32", "u32"], returns: "i32" },
   oci_loop_attach: { args: ["buffer", "bool", "bool", "u32", "u32"], returns: "i32" },
+  oci_shutdown: { args: ["buffer", "u32"], returns: "i32" },
   oci_loop_detach: { args: ["buffer", "u32"], returns: "i32" },
   oci_read_inside: { args: ["buffer", "buffer", "buffer", "u32", "u32"], returns: "i32" },
 });
@@ -147,6 +148,33 @@ export async function fuseAbort(minor: number): Promise<void> {
   const result = await runJob((job) => symbols.oci_fuse_abort(minor, job));
   if (result < 0 && errnoName(result) !== "ENOENT")
     checked(result, `FUSE connection ${minor} could not be cut`);
+}
+
+/**
+ * Mounts the ext4 in a file, over a loop device, to be thrown away with all that is in it: nothing is written for its sake alone.
+ */
+export async function scratchMount(file: string, target: string): Promise<void> {
+  const { device } = await loopAttach(file, { directIo: true, readOnly: false });
+  try {
+    const options = ["noinit_itable", "nobarrier", "nodiscard"];
+    await mountNew(
+      "ext4",
+      [["string", "source", device], ...options.map((option) => ["flag", option] as const)],
+      mountAttribute.noDev,
+      target,
+    );
+  } finally {
+    // In use, it goes away by itself when the file system does.
+    await loopDetach(device);
+  }
+}
+
+/** Has a file system (ext4, xfs) forget what it has not written yet. It cannot be used any more but to be unmounted. */
+export async function shutdownFileSystem(path: string): Promise<void> {
+  checked(
+    await runJob((job) => symbols.oci_shutdown(cText(path), job)),
+    `the file system at ${path} could not be shut down`,
+  );
 }
 
 export interface LoopOptions {

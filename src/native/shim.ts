@@ -10,7 +10,7 @@ import { messageOf } from "../std/error.ts";
 import { NativeError } from "./error.ts";
 
 /** Must equal `oci_abi_version()` in native/src/version.c. */
-const abiVersion = 3;
+const abiVersion = 4;
 
 const mfdCloexec = 1;
 let loadedPath: string | undefined;

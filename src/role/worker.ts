@@ -83,7 +83,6 @@ export async function startWorker(
     registry: createRegistryClient(config),
     index,
     grants: new AccessGrants(),
-    stateDir: config.stateDir,
     backgroundFetch: config.worker.background_fetch,
     traces: config.worker.traces,
     code: await HandlerCode.open({
@@ -101,6 +100,7 @@ export async function startWorker(
       stateDir: join(config.stateDir, "containers"),
       runtime: config.worker.runtime,
       network: networkSettings(config.worker.network),
+      storageLimitBytes: config.worker.storage_limit,
       userNamespaces: config.worker.user_namespaces,
       logger: logger("runtime"),
     }),

@@ -13,6 +13,7 @@ import { isAlive, type ProcessIdentity } from "./process-identity.ts";
 import type { ExitStatus, ResourceUsage } from "./spec.ts";
 import { removeContainer } from "./start-steps.ts";
 import type { ContainerState } from "./state.ts";
+import { fullLayer } from "./writable-layer.ts";
 
 const sigkill = 9;
 const killTimeoutMs = 20_000;
@@ -117,6 +118,11 @@ export class RunningContainer {
   /** What it uses now; zeros after it has ended. */
   usage(): Promise<ResourceUsage> {
     return this.#host.cgroups.usage(cgroupOf(this.#host, this.id));
+  }
+
+  /** What it may have had no room for, as a sentence; `undefined` where it had room. Between its end and {@link cleanup}. */
+  full(exitCode: number): Promise<string | undefined> {
+    return fullLayer(this.#paths, exitCode);
   }
 
   /** Ends it if it runs and removes all of it but its log. Safe to repeat; a repeat continues one that failed. */

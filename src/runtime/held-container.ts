@@ -1,4 +1,3 @@
-import { statfs } from "node:fs/promises";
 import type { ContainerNetwork, ImageTransfer, NewContainerEvent } from "../container/container.ts";
 import type { ContainerOptions, ContainerServing, Handler } from "../container/options.ts";
 import type { PortRange } from "../container/policy.ts";
@@ -26,7 +25,6 @@ import { specOf } from "./spec-of-request.ts";
 import { StartRecorder } from "./start-recorder.ts";
 
 const log = logger("worker");
-const fullBelowBytes = 1024 * 1024;
 /** How long the stop signal waits for the report that it is about to come. */
 const tellStoppingMs = 500;
 
@@ -51,8 +49,6 @@ export interface HoldDependencies extends PullDependencies {
   readonly code: HandlerCode;
   /** Has the containers that serve HTTP. */
   readonly forwarder: Forwarder;
-  /** Where writable layers are. */
-  readonly stateDir: string;
   /** Where the operator lets a workspace publish ports, by its name; absent: anywhere. */
   readonly publish?: (workspaceName: string) => readonly PortRange[];
   /** Which directories of this host a workspace may have as volumes, by its name; absent: none. */
@@ -291,9 +287,8 @@ export class HeldContainer {
     if (status.reason !== undefined) return { reason: status.reason };
     if (status.oomKilled) return { reason: "it used more memory than its limit" };
     if (status.exitCode !== 0 && this.#imageFailure !== undefined) return { reason: this.#imageFailure };
-    if (status.exitCode !== 0 && (await isFull(this.#dependencies.stateDir))) {
-      return { reason: `the disk of its writable layer has no space left (${this.#dependencies.stateDir})` };
-    }
+    const full = await this.#running?.full(status.exitCode);
+    if (full !== undefined) return { reason: full };
     if (this.#unready === undefined || this.#stopping !== undefined) return {};
     return { reason: this.#unready };
   }
@@ -377,10 +372,4 @@ function userOf(running: RunningContainer, manifestDigest: string): ImageUser {
 export function describe(error: unknown): string {
   if (!(error instanceof CodedError)) return "the worker failed unexpectedly";
   return error.next === undefined ? error.message : `${error.message}. ${error.next}`;
-}
-
-/** Whether next to nothing can be written on a folder's disk. */
-async function isFull(directory: string): Promise<boolean> {
-  const { bavail, bsize } = await statfs(directory);
-  return bavail * bsize < fullBelowBytes;
 }

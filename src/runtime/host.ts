@@ -24,6 +24,10 @@ export interface Host {
   readonly logger: Logger;
   readonly ids: IdRanges;
   readonly volumes: Volumes;
+  /** Of each container's writable layer; 0: none. */
+  readonly storageLimitBytes: number;
+  /** Makes the file systems of limited layers. */
+  readonly mkfsProgram: string;
   /** Why containers get no user namespaces of their own; absent: they do. */
   readonly noUserNamespaces?: string | undefined;
 }

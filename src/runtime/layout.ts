@@ -42,6 +42,10 @@ export interface ContainerPaths {
   readonly secrets: string;
   /** Where the image's tree is attached with the container's owners until the overlay is mounted. */
   readonly lower: string;
+  /** Holds the writable layer as a file system, where it is limited. */
+  readonly layerFile: string;
+  /** The folder of {@link upper} and {@link work}; a mount where it is limited. */
+  readonly layer: string;
   readonly upper: string;
   readonly work: string;
   /** The folder of {@link merged}. */
@@ -95,8 +99,10 @@ export function containerPaths(state: StatePaths, id: string): ContainerPaths {
     trees: join(home, "trees"),
     secrets: join(home, "secrets"),
     lower: join(home, "lower"),
-    upper: join(home, "upper"),
-    work: join(home, "work"),
+    layerFile: join(home, "layer.ext4"),
+    layer: join(home, "layer"),
+    upper: join(home, "layer/upper"),
+    work: join(home, "layer/work"),
     mergedHome: join(state.roots, id),
     merged: join(state.roots, id, "root"),
     formerMerged: join(home, "root"),

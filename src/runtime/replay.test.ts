@@ -73,7 +73,6 @@ async function boot(workerId: string, bootNonce: string): Promise<Boot> {
     index: await IndexStore.open(join(room.dir, "index")),
     code: await noCode(room.dir),
     grants: new AccessGrants(),
-    stateDir: room.dir,
     backgroundFetch: false,
     traces: false,
     runtime,

@@ -9,6 +9,7 @@ import type { ContainerPaths } from "./layout.ts";
 import { mountOverlay, unmountOverlay } from "./overlay.ts";
 import type { ContainerSpec } from "./spec.ts";
 import { hostId, idExtents } from "./user-namespace.ts";
+import { makeLayer, removeLayer } from "./writable-layer.ts";
 
 /** A container's root that is mounted. */
 export interface RootFileSystem {
@@ -16,6 +17,8 @@ export interface RootFileSystem {
   readonly idBase?: number;
   /** The maps of its user namespace. */
   readonly ids?: readonly IdExtent[];
+  /** Of the writable layer; 0: none. */
+  readonly limitBytes: number;
 }
 
 /**
@@ -31,11 +34,12 @@ export async function mountRoot(
   const own = host.noUserNamespaces === undefined && spec.network !== "host";
   const mapped = own ? await attachLower(host, spec, paths) : undefined;
   await openWay(host, paths, mapped?.ids);
+  const limitBytes = await makeLayer(host, paths, spec.options.storageBytes);
   const lower = mapped === undefined ? spec.imageRoot : paths.lower;
   await mountOverlay({ lower, upper: paths.upper, work: paths.work, target: paths.merged });
   // The overlay has a clone of its own.
   if (mapped !== undefined) await umount(paths.lower);
-  return mapped ?? {};
+  return { ...mapped, limitBytes };
 }
 
 async function attachLower(host: Host, spec: ContainerSpec, paths: ContainerPaths) {
@@ -83,6 +87,7 @@ export async function unmountRoot(host: Host, paths: ContainerPaths): Promise<vo
     await unmountOverlay(paths.lower);
     await removeMountPoint(paths.lower);
   }
+  await removeLayer(paths);
   host.ids.free(paths.id);
 }
 

@@ -259,7 +259,7 @@ test("hands no descriptor of ours to the container or its monitor", async () => 
 test("leaves nothing of a start that is aborted, at whatever step", async () => {
   const aborted = AbortSignal.abort(new Error("no"));
   expect(await failureOf(host.spec(["sleep", "1000"]), aborted)).toMatchObject({ code: "cancelled" });
-  for (const stage of ["upper", "config.json", "pid", "state.json"]) {
+  for (const stage of ["layer", "config.json", "pid", "state.json"]) {
     const spec = host.spec(["sleep", "1000"]);
     const controller = new AbortController();
     const home = join(host.stateDir, "containers", spec.id);

@@ -24,6 +24,7 @@ import { type ContainerState, readState } from "./state.ts";
 import { doSteps } from "./steps.ts";
 import { IdRanges, userNamespaceProblem } from "./user-namespace.ts";
 import { type VolumeName, Volumes } from "./volumes.ts";
+import { defaultMkfsProgram } from "./writable-layer.ts";
 
 const logSizeMaxBytesDefault = 16 * 1024 * 1024;
 
@@ -36,6 +37,10 @@ export interface RuntimeOptions {
   readonly logger: Logger;
   /** Whether containers get user namespaces of their own where that is possible; absent: `auto`. */
   readonly userNamespaces?: "auto" | "off";
+  /** Of a container's writable layer, where it asks for none or more; absent or 0: none. */
+  readonly storageLimitBytes?: number;
+  /** Name or path of what makes ext4 file systems; absent: `mkfs.ext4`. */
+  readonly mkfs?: string;
   /** The cgroup above the containers' own; absent: `oci-node`. */
   readonly cgroupParent?: string;
   /** A log that would grow beyond it begins anew, and one generation before it is kept; absent: 16 MiB. */
@@ -84,6 +89,8 @@ export class Runtime {
       logger: options.logger,
       ids: new IdRanges(),
       volumes,
+      storageLimitBytes: options.storageLimitBytes ?? 0,
+      mkfsProgram: options.mkfs ?? defaultMkfsProgram,
       noUserNamespaces,
     });
   }

@@ -57,6 +57,8 @@ async function startHalf(recorded: boolean): Promise<void> {
     logSizeMaxBytes: 1_000_000,
     logger: logger("runtime"),
     ids: new IdRanges(),
+    storageLimitBytes: 0,
+    mkfsProgram: "mkfs.ext4",
     volumes: new Volumes(paths.volumes),
   };
   const own = containerPaths(paths, spec.id);

@@ -37,7 +37,6 @@ beforeEach(async () => {
     index: await IndexStore.open(join(room.dir, "index")),
     code: await noCode(room.dir),
     grants: new AccessGrants(),
-    stateDir: room.dir,
     backgroundFetch: false,
     traces: false,
     runtime: await host.runtime(),

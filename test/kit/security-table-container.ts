@@ -34,3 +34,20 @@ export const reachesOut: Attack = {
     ],
   ],
 };
+
+export const takesAll: Attack = {
+  attack: "a container takes what others need: disk, processes, memory",
+  defences: [
+    [
+      "what each writes is limited, each by itself",
+      "src/runtime/writable-layer.test.ts: a container that fills its layer is told so, and so is whoever looks why it ended; another goes on",
+      "test/journey/full-disk.test.ts: a container that fills its disk hurts nobody else, and the node goes on",
+    ],
+    [
+      "processes and memory are limited, its own file systems in memory included",
+      "src/runtime/runtime.test.ts: limits processors and processes",
+      "src/runtime/runtime.test.ts: tells a container that had no memory left from one that was killed",
+      "src/runtime/container-options.test.ts: a root that cannot be written, with memory where the container may write",
+    ],
+  ],
+};

@@ -1,5 +1,5 @@
 import { codeAttacks } from "./security-table-code.ts";
-import { reachesOut } from "./security-table-container.ts";
+import { reachesOut, takesAll } from "./security-table-container.ts";
 
 /** An attack, what stands against it, and the tests that fail without that, as `FILE: TITLE`. */
 export interface Attack {
@@ -227,6 +227,7 @@ export const attacks: readonly Attack[] = [
     ],
   },
   reachesOut,
+  takesAll,
   {
     attack: "somebody has a dump of the queue, or sends a captured hand-over again",
     defences: [
