@@ -3,6 +3,7 @@ import type { ContainerStore } from "../container/store.ts";
 import type { WorkerClients } from "../container/worker-client.ts";
 import { messageOf } from "../std/error.ts";
 import { logger } from "../std/log.ts";
+import { sleep } from "../std/wait.ts";
 import { drainContainer, lastWords } from "./container-client.ts";
 import type { DemandBook } from "./demand-book.ts";
 import type { DeploymentStore } from "./deployment-store.ts";
@@ -21,6 +22,7 @@ const tickMs = 1_000;
 /** A change may be missed where nobody sees it: the connection that messages come on may be dead and not say so. */
 const ticksPerFullLook = 5;
 const ticksPerClearing = 60;
+const drainAgainMs = 3_000;
 
 export interface LoopDependencies {
   readonly endpoints: Pick<EndpointStore, "subscribe">;
@@ -191,10 +193,11 @@ export class EndpointLoop {
   #drain(view: EndpointView, spec: EndpointSpec, container: ContainerView): void {
     if (this.#draining.has(container.id)) return;
     const work = this.#drainAndStop(view, spec, container)
-      .catch((error: unknown) => {
+      .catch(async (error: unknown) => {
         if (this.#ending.signal.aborted) return;
-        // The next look tries again.
         log.warn("a container could not be drained", { container: container.id, error: messageOf(error) });
+        // The next look after that tries again.
+        await sleep(drainAgainMs, this.#ending.signal).catch(() => undefined);
       })
       .finally(() => this.#draining.delete(container.id));
     this.#draining.set(container.id, work);

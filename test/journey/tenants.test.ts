@@ -89,9 +89,9 @@ test("of workers a workspace sees what is its own there, and not where they are"
     readonly containers: number;
   }
   const seenBy = async (options: object) => (await scene.node.json<Seen[]>(["worker", "ls"], options))[0];
-  expect(await seenBy({})).toMatchObject({ containers: 2, address: expect.stringContaining("https://") });
+  expect(await seenBy({})).toMatchObject({ containers: 4, address: expect.stringContaining("https://") });
   for (const tenant of [alpha, beta])
-    expect(await seenBy(ownerOf(tenant))).toMatchObject({ containers: 1, address: "" });
+    expect(await seenBy(ownerOf(tenant))).toMatchObject({ containers: 2, address: "" });
 });
 
 test("an owner makes, sees and revokes tokens of his own workspace, and none that may more than he", async () => {
