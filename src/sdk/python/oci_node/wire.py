@@ -93,10 +93,8 @@ class Node:
 
     def upload(self, method: str, messages: Iterable[Message]) -> Message:
         """Many messages for one."""
-        with (
-            translated(self.context),
-            self._open(method, (envelope(message) for message in messages)) as response,
-        ):
+        envelopes = (envelope(message) for message in messages)
+        with translated(self.context), self._open(method, envelopes) as response:
             answers = list(_answers(response))
         if len(answers) != 1:
             raise OciNodeError("the node's answer to %s is not what it should be" % method, "protocol")
