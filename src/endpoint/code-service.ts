@@ -4,6 +4,7 @@ import type { EndpointService, UploadCodeRequest } from "../gen/oci_node/v1/endp
 import { workspaceOf } from "../rpc/authentication.ts";
 import { readCodeArchive } from "../runtime/code-archive.ts";
 import { RuntimeError } from "../runtime/error.ts";
+import { errnoOf } from "../std/error.ts";
 import { logger } from "../std/log.ts";
 import { formatSize } from "../std/size.ts";
 import { sleep } from "../std/wait.ts";
@@ -72,6 +73,8 @@ export function codeMethods({
         if (!kept) throw tooMany(archivesMax * codeBytesMax);
         log.info("code uploaded", { workspace: workspaceId, sha256, bytes: sizeBytes });
         return { sha256, sizeBytes: BigInt(sizeBytes) };
+      } catch (error) {
+        throw errnoOf(error) === "ENOSPC" ? diskFull(error) : error;
       } finally {
         leave();
         await upload?.close();
@@ -129,6 +132,13 @@ async function assertUsable(upload: CodeUpload, unpackedBytesMax: number): Promi
     if (!(error instanceof RuntimeError) || error.code !== "code") throw error;
     throw new EndpointError("code_refused", error.message, { next: error.next, cause: error });
   }
+}
+
+function diskFull(cause: unknown): EndpointError {
+  return new EndpointError("busy", "the gateway's disk has no space left for uploads", {
+    next: "Ask the operator to make room below the gateway's data_dir, and upload it again.",
+    cause,
+  });
 }
 
 function tooMany(bytesMax: number): EndpointError {

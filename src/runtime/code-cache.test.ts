@@ -5,12 +5,13 @@ import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promis
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { gzipSync } from "node:zlib";
-import { makeTar } from "../index/tar.test-kit.ts";
+import { makeTar, SeededRandom } from "../index/tar.test-kit.ts";
+import { tmpfsMount, umount } from "../native/linux.ts";
 import { sleep } from "../std/wait.ts";
 import { CodeCache } from "./code-cache.ts";
 import { RuntimeError } from "./error.ts";
 
-const pieceBytes = 100;
+const pieceBytes = 1000;
 let dir: string;
 let archives: Map<string, Buffer>;
 /** `CONTAINER POSITION` of each piece that was asked for. */
@@ -28,17 +29,19 @@ afterEach(async () => {
   await rm(dir, { recursive: true });
 });
 
+const noise = (seed: number, bytes: number) => new SeededRandom(seed).bytes(bytes).toString("latin1");
+
 /** Code with a text in `app.py`; its digest. */
 function upload(text: string): string {
-  const archive = gzipSync(makeTar([{ name: "pkg/app.py", data: Buffer.from(text) }]));
+  const archive = gzipSync(makeTar([{ name: "pkg/app.py", data: Buffer.from(text, "latin1") }]));
   const sha256 = createHash("sha256").update(archive).digest("hex");
   archives.set(sha256, archive);
   return sha256;
 }
 
-const open = (quotaBytes = 2 ** 20) =>
+const open = (quotaBytes = 2 ** 20, where = dir) =>
   CodeCache.open({
-    dir,
+    dir: where,
     quotaBytes,
     unpackedBytesMax: 2 ** 20,
     fetchPiece: async (containerId, sha256, position, signal) => {
@@ -50,22 +53,23 @@ const open = (quotaBytes = 2 ** 20) =>
       return { data, pieces: Math.ceil(archive.length / pieceBytes) };
     },
   });
-async function fresh(quotaBytes?: number): Promise<CodeCache> {
-  const cache = await open(quotaBytes);
+async function fresh(quotaBytes?: number, where?: string): Promise<CodeCache> {
+  const cache = await open(quotaBytes, where);
   await cache.endAdoption(new Set());
   return cache;
 }
 const never = new AbortController().signal;
 const acquire = (cache: CodeCache, containerId: string, sha256: string, signal = never, workspaceId = "w1") =>
   cache.acquire({ containerId, workspaceId }, sha256, signal);
-const text = (path: string) => readFile(join(path, "pkg/app.py"), "utf8");
+const text = (path: string) => readFile(join(path, "pkg/app.py"), "latin1");
 
 test("several containers that want the same code at once share one fetch; another workspace makes its own", async () => {
   const cache = await fresh();
-  const sha256 = upload("one".repeat(500));
+  const one = noise(1, 5000);
+  const sha256 = upload(one);
   const paths = await Promise.all(["c1", "c2", "c3"].map((id) => acquire(cache, id, sha256)));
   expect(new Set(paths).size).toBe(1);
-  expect(await text(paths[0]!)).toBe("one".repeat(500));
+  expect(await text(paths[0]!)).toBe(one);
   expect(new Set(asked.map((each) => each.split(" ")[0]))).toEqual(new Set(["c1"]));
   const calls = asked.length;
   expect(await acquire(cache, "c4", sha256)).toBe(paths[0]!);
@@ -130,6 +134,28 @@ test("code that differs from its digest, or is hostile, is not kept", async () =
   await expect(acquire(cache, "c1", sha256, never, "../w")).rejects.toThrow("is not one");
   expect(await readdir(dir, { recursive: true })).toEqual(expect.arrayContaining(["new", "trees", "users"]));
   expect((await readdir(dir, { recursive: true })).length).toBe(3);
+});
+
+test("a disk that is full is told, what nothing uses there makes room, and nothing torn is left", async () => {
+  const disk = join(dir, "disk");
+  await mkdir(disk);
+  await tmpfsMount(disk, { sizeBytes: 1024 ** 2, mode: 0o700 });
+  try {
+    const cache = await fresh(2 ** 20, disk);
+    const [first, second] = [1, 2].map((seed) => upload(noise(seed, 600_000))) as [string, string];
+    const path = await acquire(cache, "c1", first);
+    await expect(acquire(cache, "c2", second)).rejects.toMatchObject({
+      code: "code",
+      message: expect.stringContaining("no space left"),
+    });
+    expect(existsSync(path)).toBe(true);
+    expect(await readdir(join(disk, "new"))).toEqual([]);
+    await cache.release("c1");
+    expect((await acquire(cache, "c3", second)).endsWith(second)).toBe(true);
+    expect(existsSync(path)).toBe(false);
+  } finally {
+    await umount(disk);
+  }
 });
 
 test("what is unused goes when there is more of it than the quota, the least lately used first; what is used stays", async () => {

@@ -183,14 +183,15 @@ export class CodeCache {
       log.info("code fetched", { sha256, entries, ms: Math.round(performance.now() - beganMs) });
     } catch (error) {
       await rm(folder, { recursive: true, force: true });
-      if (errnoOf(error) === "ENOSPC") await this.#shrink(0);
-      throw unusable(error);
+      const madeRoom = errnoOf(error) === "ENOSPC" && (await this.#shrink(0));
+      if (!madeRoom) throw unusable(error);
+      await this.#fetch(key, containerId, sha256, signal, waiting);
     }
   }
 
-  /** Removes what nothing uses, the least lately used first, until there is no more of it than that. */
-  async #shrink(bytesMax: number): Promise<void> {
-    if (this.#adopting) return;
+  /** Removes what nothing uses, the least lately used first, until there is no more of it than that. False: there was nothing. */
+  async #shrink(bytesMax: number): Promise<boolean> {
+    if (this.#adopting) return false;
     const unused = [...this.#trees.values()]
       .filter((tree) => tree.users.size === 0)
       .sort((one, other) => other.usedMs - one.usedMs);
@@ -212,6 +213,7 @@ export class CodeCache {
       }
     }
     for (const path of gone) await rm(path, { recursive: true, force: true });
+    return gone.length > 0;
   }
 
   #usePath(containerId: string): string {
