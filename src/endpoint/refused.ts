@@ -48,6 +48,7 @@ const told: Partial<Readonly<Record<RefusedCode, string>>> = {
   not_starting: "the endpoint does not come up",
   broken: "the endpoint did not answer",
   handler_failed: "the handler failed",
+  unavailable: "the gateway cannot pass requests on now",
 };
 
 /** A request that is not answered by a container. The message is for the workspace's own callers. */

@@ -1,8 +1,9 @@
 import { randomBytes } from "node:crypto";
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Forwarded, Forwarding } from "../runtime/forwarder.ts";
+import { ExchangeError } from "../runtime/http-exchange.ts";
 import { breakOff, passAnswer } from "../runtime/pass-answer.ts";
-import { messageOf } from "../std/error.ts";
+import { CodedError, messageOf } from "../std/error.ts";
 import { endToEnd, headerOf } from "../std/http-headers.ts";
 import { logger } from "../std/log.ts";
 import { keptBytesMax, RequestBody } from "../std/request-body.ts";
@@ -171,7 +172,8 @@ export class Visit {
       });
     } catch (error) {
       slot.release();
-      throw new Refused("broken", `container ${containerId} did not answer: ${messageOf(error)}`, {
+      if (!(error instanceof ExchangeError)) throw error;
+      throw new Refused("broken", `container ${containerId} did not answer: ${error.message}`, {
         next: "See what it wrote: `oci-node endpoint logs`.",
         cause: error,
       });
@@ -262,7 +264,9 @@ export class Visit {
   }
 
   #unexpected(error: unknown): Refused {
-    return new Refused("unavailable", `the gateway cannot pass it on: ${messageOf(error)}`, {
+    // Another's message may hold what must not be shown.
+    const why = error instanceof CodedError ? error.message : "unexpectedly";
+    return new Refused("unavailable", `the gateway cannot pass requests on now: ${why}`, {
       cause: error,
       headers: { "retry-after": "1" },
     });

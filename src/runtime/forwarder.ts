@@ -47,6 +47,9 @@ interface Serving extends Peer {
  */
 const idleConnectionMs = 1_000;
 
+/** How long answers of a container that has ended may take until they are here. */
+const lastAnswersMs = 2_000;
+
 /** The containers of this host that serve HTTP, and the requests that they have. */
 export class Forwarder implements Forwarding {
   readonly #serving = new Map<string, Serving>();
@@ -65,7 +68,10 @@ export class Forwarder implements Forwarding {
     const serving = this.#serving.get(containerId);
     if (serving === undefined) return;
     this.#serving.delete(containerId);
-    serving.agent.destroy();
+    // What it said last may be on its way yet.
+    for (const sockets of Object.values(serving.agent.freeSockets))
+      for (const socket of sockets ?? []) socket.destroy();
+    setTimeout(() => serving.agent.destroy(), lastAnswersMs).unref();
     serving.idle?.();
   }
 

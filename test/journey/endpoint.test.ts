@@ -118,6 +118,23 @@ describe("an endpoint", () => {
     expect(large).toStartWith("HTTP/1.1 413");
   }, 60_000);
 
+  test("is not deployed where its program does not listen, and goes on as it was", async () => {
+    const { active } = await look("web");
+    const fails = async (...flags: readonly string[]) => {
+      const { code, stderr } = await world.node.cli(["endpoint", "deploy", "web", image, ...flags]);
+      expect(code).toBe(1);
+      return stderr;
+    };
+    expect(await fails("--port", "9", "--startup-timeout", "1")).toContain(
+      "its port 9 did not answer within 1 s",
+    );
+    const ended = await fails("--env", "EXIT=4");
+    expect(ended).toContain("it ended before its port 8000 answered");
+    expect(ended).toContain("there is nothing to serve");
+    expect((await look("web")).active).toEqual(active);
+    expect((await call("web")).status).toBe(200);
+  }, 60_000);
+
   test("is deployed anew under load without a request that fails, and what was begun ends where it began", async () => {
     const begun = call("web/sleep/2000").then((response) => response.text());
     const headers = [`Authorization: Bearer ${token}`];
@@ -133,7 +150,7 @@ describe("an endpoint", () => {
       "web",
       ({ containers, containersReady }) => containers.length === containersReady,
     );
-    expect(after.active?.version).toBe(3);
+    expect(after.active?.version).toBe(5);
   }, 60_000);
 
   test("goes on when a container is killed, and says which one took a request with it", async () => {

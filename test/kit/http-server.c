@@ -1,6 +1,6 @@
 // The program of endpoints' containers in tests and benchmarks: HTTP/1.1 with kept connections, a thread for each.
 //
-//   PORT (8000) where it listens, START_MS how long it takes until then, VERSION what it says
+//   PORT (8000) where it listens, START_MS how long it takes until then, EXIT that it ends instead, VERSION what it says
 //
 //   /            VERSION and the host's name
 //   /sleep/MS    the same, after a while
@@ -176,6 +176,10 @@ int main(void) {
   snprintf(greeting, sizeof greeting, "%s %s\n", version == NULL ? "v1" : version, host);
   struct sigaction action = {.sa_handler = end};
   sigaction(SIGTERM, &action, NULL);
+  if (getenv("EXIT") != NULL) {
+    fprintf(stderr, "there is nothing to serve\n");
+    return atoi(getenv("EXIT"));
+  }
   if (start_ms != NULL) usleep((useconds_t)atoi(start_ms) * 1000);
   int listener = socket(AF_INET, SOCK_STREAM, 0), on = 1;
   setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
