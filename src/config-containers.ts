@@ -23,6 +23,8 @@ export const containerNetwork = z.strictObject({
   deny: z.array(ipv4Range).default(["169.254.0.0/16"]),
   /** Whether containers reach the worker's host itself, by whatever address of it. */
   allow_host: z.boolean().default(false),
+  /** What a container may have open to the world at once; absent: a quarter of what the host can keep track of. */
+  connections_max: z.number().int().min(16).optional(),
   mtu: z.number().int().min(576).max(65535).optional(),
 });
 

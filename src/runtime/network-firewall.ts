@@ -34,7 +34,7 @@ export class NetworkFirewall {
    */
   async ensure(nameServers: readonly string[]): Promise<void> {
     await this.#ensureForwarding();
-    const rules = networkRules(this.#settings, this.#names, nameServers);
+    const rules = await this.#rules(nameServers);
     const wanted = JSON.stringify(rules);
     const present = await this.#ownLines();
     if (wanted === this.#wanted && present.join("\n") === this.#kept) return;
@@ -47,7 +47,7 @@ export class NetworkFirewall {
 
   /** Whether this host could have the rules. Changes nothing. @throws RuntimeError `network` */
   async try(nameServers: readonly string[]): Promise<void> {
-    const rules = networkRules(this.#settings, this.#names, nameServers);
+    const rules = await this.#rules(nameServers);
     await restore(this.#change(rules, []), ["--test"]);
   }
 
@@ -56,6 +56,11 @@ export class NetworkFirewall {
     const present = await this.#ownLines();
     if (present.length > 0) await restore(this.#change(undefined, present));
     this.#kept = "";
+  }
+
+  async #rules(nameServers: readonly string[]): Promise<RuleSet> {
+    const max = this.#settings.connectionsMax ?? (await trackedMax()) / 4;
+    return networkRules(this.#settings, this.#names, nameServers, Math.floor(max));
   }
 
   /** The jumps and rules of ours that are there, as `TABLE LINE`. */
@@ -115,6 +120,12 @@ export class NetworkFirewall {
       },
     );
   }
+}
+
+/** How many connections the host can keep track of; the kernel's usual number until its table is there. */
+async function trackedMax(): Promise<number> {
+  const text = await readFile("/proc/sys/net/netfilter/nf_conntrack_max", "utf8").catch(() => "");
+  return Number(text) || 65_536;
 }
 
 async function restore(input: string, flags: readonly string[] = []): Promise<void> {

@@ -30,7 +30,8 @@ const answers = [
  * What containers may reach and who reaches them (iptables-extensions(8)):
  * - SOURCE: a packet whose source is not the address of the link that it came by is dropped, before anything sees it
  * - HOST: the host itself is reached by answers to what it asked, and else only where the operator allows it
- * - FROM: another container, and what the operator denies, is refused; the rest of the world is reached
+ * - FROM: another container, and what the operator denies, is refused; the rest of the world is reached, by so many
+ *   connections at once that the host's table of them, which all share, is not filled by one container
  * - TO: from elsewhere come answers and what was published, nothing else
  * - NAT: the world sees the host's address
  */
@@ -38,6 +39,7 @@ export function networkRules(
   settings: NetworkSettings,
   names: NetworkNames,
   nameServers: readonly string[],
+  connectionsMax: number,
 ): RuleSet {
   const { chainPrefix } = names;
   const links = `${names.linkPrefix}+`;
@@ -80,6 +82,7 @@ export function networkRules(
           ...refuse(`-o ${links}`),
           // Also where no container has the address: else the packet would go to the host's own router.
           ...refuse(`-d ${settings.subnet}`),
+          ...refuse(`-m connlimit --connlimit-above ${connectionsMax} --connlimit-mask 32 --connlimit-saddr`),
           ...resolving,
           ...denied,
           "-j ACCEPT",

@@ -13,6 +13,8 @@ export interface NetworkSettings {
   readonly deny: readonly string[];
   /** Whether containers reach the host itself. */
   readonly allowHost: boolean;
+  /** What a container may have open to the world at once; absent: a quarter of what the host can keep track of. */
+  readonly connectionsMax?: number | undefined;
   /** Absent: that of the interface with the host's default route. */
   readonly mtu?: number | undefined;
 }
