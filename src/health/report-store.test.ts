@@ -4,6 +4,8 @@ import { unmarshalCredentials } from "../credential/marshal.ts";
 import type { Database } from "../db/database.ts";
 import { containers } from "../db/schema.ts";
 import { type ScriptedRegistry, startScriptedRegistry } from "../registry/scripted-registry.test-kit.ts";
+import { opaqueValue } from "../secret/opaque.ts";
+import { MetricsStore } from "./metrics-store.ts";
 import { HealthWorld, hourMs } from "./monitor.test-kit.ts";
 import { ReportStore } from "./report-store.ts";
 import { secretChecks } from "./secret-checks-service.ts";
@@ -25,9 +27,9 @@ afterAll(async () => {
   await acme.stop();
 }, 60_000);
 
-async function container(imageId: string, state: string): Promise<string> {
+async function container(imageId: string, state: string, spec = {}): Promise<string> {
   const id = `c-${crypto.randomUUID()}`;
-  const row = { id, workspaceId: world.workspaceId, imageId, reference: "r", state, spec: {} };
+  const row = { id, workspaceId: world.workspaceId, imageId, reference: "r", state, spec };
   await world.postgres.database.query((db) => db.insert(containers).values(row));
   return id;
 }
@@ -47,6 +49,25 @@ describe("a report", () => {
     const all = await world.reports.reports(world.workspaceId);
     expect(all.map(({ name }) => name)).toEqual([secret.name, other.name].sort());
     await expect(world.vault.remove(world.workspaceId, secret.name)).rejects.toThrow(living[0]);
+  });
+
+  test("of a value for containers names those that are given it; nobody checks it, nor counts it", async () => {
+    const { store, vault, reports, workspaceId } = world;
+    const credential = await world.secret(acme.registry, "right");
+    const imageId = await world.image(credential, "acme/app");
+    const value = opaqueValue(Buffer.from("x"));
+    const plain = await vault.create({ workspaceId, name: "db", value, type: "opaque", principal: "" });
+    const given = { options: { secrets: [{ secretName: "db", variable: "DB" }] } };
+    const living = await container(imageId, "running", given);
+    await container(imageId, "exited", given);
+    await container(imageId, "running");
+    const [report] = await reports.reports(workspaceId, "db");
+    expect(report).toMatchObject({ type: "opaque", health: undefined, imageIds: [], containerIds: [living] });
+    await store.adopt(world.now());
+    const known = sql`select secret_id from secret_health where secret_id = ${plain.id}`;
+    expect(await world.postgres.database.query((db) => db.execute(known))).toHaveLength(0);
+    const counted = await new MetricsStore(world.postgres.database).read(workspaceId);
+    expect(counted.secrets.map(({ secret }) => secret)).toEqual([credential.name]);
   });
 
   test("gives the images of a secret that is gone to the one that has its name now", async () => {
