@@ -100,6 +100,7 @@ test("a handler that prints a hundred megabytes goes on", async () => {
 });
 
 test("a handler that forks without end is ended, and all that it made with it", async () => {
-  expect(await call("quick", "fork")).toMatchObject({ status: 504 });
+  // Its time is over, or its memory, whichever comes first.
+  expect([502, 504]).toContain((await call("quick", "fork")).status);
   await recovers("quick");
 });

@@ -15,19 +15,21 @@ image = Image(base_image="${host}/my-image:latest",
 @endpoint(image=image, cpu=1, memory="512Mi")
 def handler(): return {"status": "success"}
 `;
+/** With what stands beside it in the container. */
+const secondAnswer = `{"status": "second", "files": sorted(__import__("os").listdir())}`;
 const others = `
 import asyncio
-from oci_node import Image, Request, Response, endpoint, request_id
+from oci_node import Image, endpoint
 image = Image.from_registry("${host}/my-image:latest", creds={"AWS_ACCESS_KEY_ID": "AKIAQUIRKTEST0000001",
     "AWS_SECRET_ACCESS_KEY": open("key.txt").read().strip() if __import__("os").path.exists("key.txt") else "x"})
 
-@endpoint(image=image, public=True, concurrency=4, memory="256Mi", cpu=0.5, env={"WHO": "me"})
+@endpoint(image=image, public=True, concurrency=4, memory="256Mi", cpu=0.5, env={"WHO": "me"}, secrets=["API_KEY"])
 async def wait(n: int = 0):
     import os
     await asyncio.sleep(0)
     if n > 100: raise ValueError("too many: %d" % n)
     for i in range(n):
-        yield {"i": i, "who": os.environ["WHO"]}
+        yield {"i": i, "who": os.environ["WHO"], "key": len(os.environ["API_KEY"])}
 `;
 
 let net: QuirkNet;
@@ -105,21 +107,27 @@ test("nothing that has not changed is sent again; what is ignored is no change",
   const again = await user.command(["deploy", "app.py:handler"], row.env);
   expect([again.code, again.stderr]).toEqual([0, expect.stringContaining("there already")]);
   expect(again.stderr).toContain("endpoint: handler, version 1, is as it was");
-  await user.write("app.py", example.replace("success", "second"));
-  const second = await user.command(["deploy", "app.py:handler", "--json"], row.env);
-  expect(JSON.parse(second.stdout)).toMatchObject({ name: "handler", version: 2, changed: true });
-  expect(await (await call("handler")).json()).toEqual({ status: "second" });
+  await user.write("app.py", example.replace('{"status": "success"}', secondAnswer));
+  const deploy = "import app; print(app.handler.deploy(quiet=True))";
+  expect(await user.program(deploy, { env: row.env })).toBe(
+    `Deployed(name='handler', url='${world.node.url}/endpoint/handler', version=2, public=False, changed=True)\n`,
+  );
+  expect(await (await call("handler")).json()).toEqual({ status: "second", files: ["app.py"] });
 });
 
 test("an asynchronous generator answers line by line, its traceback is for the workspace's own", async () => {
   await user.write("others/stream.py", others);
   await user.write("others/key.txt", row.env["AWS_SECRET_ACCESS_KEY"] ?? "");
   await user.write("others/.ocinodeignore", "key.txt\n");
+  await world.node.ok(["secret", "create", "--opaque", "API_KEY"], { stdin: "planted-value" });
   const deployed = await user.command(["deploy", "stream.py:wait"], {}, "others");
   expect([deployed.code, deployed.stderr.match(/^oci-node-py:.*/m)]).toEqual([0, null]);
-  expect(await user.program("import stream; print(list(stream.wait.remote(n=2)))", "others")).toBe(
-    "[{'i': 0, 'who': 'me'}, {'i': 1, 'who': 'me'}]\n",
+  const remote = "import stream; print(list(stream.wait.remote(n=2)))";
+  expect(await user.program(remote, { folder: "others" })).toBe(
+    "[{'i': 0, 'who': 'me', 'key': 13}, {'i': 1, 'who': 'me', 'key': 13}]\n",
   );
+  const called = await user.command(["call", "wait", '{"n": 1}']);
+  expect([called.code, called.stdout]).toEqual([0, '{"i": 0, "who": "me", "key": 13}\n']);
   const many = { method: "POST", body: '{"n": 101}', headers: { "content-type": "application/json" } };
   const own = await call("wait", many);
   const told = (await own.json()) as { error: Record<string, string> };
@@ -138,7 +146,7 @@ import stream, oci_node
 try: list(stream.wait.remote(n=101))
 except oci_node.RemoteError as error: print(error.type, error.message, "stream.py" in error.traceback)
 `;
-  expect(await user.program(raised, "others")).toBe("ValueError too many: 101 True\n");
+  expect(await user.program(raised, { folder: "others" })).toBe("ValueError too many: 101 True\n");
 });
 
 test("an image without Python, and code that cannot be imported, are told; the version before goes on", async () => {
@@ -158,7 +166,7 @@ test("an image without Python, and code that cannot be imported, are told; the v
   expect(broken.stderr).toContain("oci-node-py: handler, version 3, did not come up: ");
   expect(broken.stderr).toContain("No module named 'absent_package'");
   expect(broken.stderr).toContain("Version 2 goes on.");
-  expect(await (await call("handler")).json()).toEqual({ status: "second" });
+  expect(await (await call("handler")).json()).toMatchObject({ status: "second" });
 });
 
 test("the client of TypeScript builds, runs and prints", async () => {
@@ -184,5 +192,6 @@ test("the client of TypeScript builds, runs and prints", async () => {
 
 test("no credential went elsewhere than it is for, and none is in the node's log", () => {
   expect([...net.leaks(), ...net.strays()]).toEqual([]);
-  expect(world.node.log).not.toContain(row.env["AWS_SECRET_ACCESS_KEY"] ?? "");
+  for (const secret of [row.env["AWS_SECRET_ACCESS_KEY"] ?? "", "planted-value"])
+    expect(world.node.log).not.toContain(secret);
 });

@@ -37,8 +37,11 @@ export class PythonUser {
   }
 
   /** A Python program; gives what it printed, and fails with what it said. */
-  async program(text: string, folder = "."): Promise<string> {
-    const { code, stdout, stderr } = await this.#run([this.#package.python], ["-c", text], {}, folder);
+  async program(
+    text: string,
+    { folder = ".", env = {} }: { folder?: string; env?: Record<string, string> } = {},
+  ): Promise<string> {
+    const { code, stdout, stderr } = await this.#run([this.#package.python], ["-c", text], env, folder);
     if (code !== 0) throw new Error(`the program ended with ${code}: ${stderr}`);
     return stdout;
   }
