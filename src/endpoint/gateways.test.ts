@@ -134,7 +134,7 @@ describe("a gateway", () => {
     const second = await until("a second one", async () => (await scene.living("a"))[0]);
     await scene.fail(second);
     const problem = await until("a problem", () => gateway.routing.current(deploymentId)?.problem);
-    expect(problem).toBe(`container ${second} failed before it answered: its port 8000 did not answer`);
+    expect(problem).toBe(`container ${second} failed: its port 8000 did not answer`);
     await until("the next one", async () => (await scene.living("a"))[0]);
     expect(gateway.routing.current(deploymentId)?.problem).toBeUndefined();
 

@@ -108,7 +108,7 @@ export class EndpointLoop {
     const { views, clear } = this.#dependencies;
     try {
       this.#ticks += 1;
-      if (this.#ticks % ticksPerFullLook === 0) await views.refreshAll();
+      if (this.#ticks % ticksPerFullLook === 0) await this.#lookAtAll();
       else await views.attend();
       if (this.#ticks % ticksPerClearing === 0) await clear();
     } catch {
@@ -116,6 +116,12 @@ export class EndpointLoop {
     } finally {
       this.#ticking = false;
     }
+  }
+
+  async #lookAtAll(): Promise<void> {
+    const { views, needs } = this.#dependencies;
+    await views.refreshAll();
+    needs.keepOnly(new Set(views.all.flatMap(({ deployments }) => deployments.map(({ id }) => id))));
   }
 
   #look(endpointId: string, view: EndpointView | undefined): void {

@@ -169,7 +169,7 @@ describe("containers that do not come up", () => {
     const ended = [failed(500, { exitCode: 1, reason: "it ended" })];
     const problem = (change: Partial<DeploymentView>) =>
       problemOf(deployment(1, { ended, ...change }), now)?.problem;
-    expect(problem({})).toBe("container c-500 ended with exit code 1 before it answered: it ended");
+    expect(problem({})).toBe("container c-500 ended with exit code 1: it ended");
     expect(problem({ living: [ready(9_000)] })).toBeUndefined();
     expect(problem({ ended: [failed(1_000)] })).toBeUndefined();
     const busy = { demand: { queued: 1, inFlight: 0 }, living: [] };

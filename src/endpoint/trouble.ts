@@ -51,8 +51,8 @@ export function endOf({ id, reason, exitCode, signal, oomKilled, readyAt }: Cont
       : exitCode !== undefined
         ? `ended with exit code ${exitCode}`
         : "failed";
-  const when = readyAt === undefined ? " before it answered" : "";
-  return `container ${id} ${how}${when}${reason === undefined ? "" : `: ${reason}`}`;
+  if (reason !== undefined) return `container ${id} ${how}: ${reason}`;
+  return `container ${id} ${how}${readyAt === undefined ? " before it answered" : ""}`;
 }
 
 function servedMs({ readyAt, finishedAt }: ContainerView): number {

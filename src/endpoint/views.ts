@@ -78,8 +78,6 @@ export class EndpointViews {
 
   /** Reads an endpoint anew. @throws DbError */
   refresh(endpointId: string): Promise<void> {
-    // One of a name that was asked for in vain may have been made.
-    this.#absent.clear();
     this.#wanted.add(endpointId);
     return this.#soon();
   }
@@ -138,8 +136,12 @@ export class EndpointViews {
   }
 
   #put(view: EndpointView): void {
+    for (const { id } of this.#views.get(view.id)?.deployments ?? []) this.#idByDeployment.delete(id);
     this.#views.set(view.id, view);
-    for (const key of keysOf(view)) this.#idByName.set(key, view.id);
+    for (const key of keysOf(view)) {
+      this.#idByName.set(key, view.id);
+      this.#absent.delete(key);
+    }
     for (const { id } of view.deployments) this.#idByDeployment.set(id, view.id);
     this.#tell(view.id, view);
   }

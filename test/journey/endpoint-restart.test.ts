@@ -50,7 +50,7 @@ test("a version that does not come up leaves the one before, which is there agai
   expect([failed.code, failed.stdout]).toEqual([1, ""]);
   expect(failed.stderr).toContain("  | no such module\n");
   expect(failed.stderr).toMatch(
-    /version 2 of web did not come up: container c-\w+ ended with exit code 3 before/,
+    /version 2 of web did not come up: container c-\w+ ended with exit code 3: it/,
   );
   expect(failed.stderr).toContain("Version 1 goes on.");
   expect(await node.ok(["endpoint", "ls"])).toMatch(/^web +active, failed +1, 2 +1 /m);
