@@ -43,11 +43,11 @@ test("never follows a link to the host", async () => {
 
 test("reads nothing but regular files of a bounded size", async () => {
   Bun.spawnSync(["mkfifo", join(root, "etc/fifo")]);
-  expect(await readFileInRoot(root, "/etc/fifo", 100)).toBeUndefined();
-  expect(await readFileInRoot(root, "/etc", 100)).toBeUndefined();
-  expect(await readFileInRoot(root, "/etc/file/below", 100).catch((error: unknown) => error)).toMatchObject({
-    code: "bad_config",
-  });
+  for (const path of ["/etc/fifo", "/etc", "/etc/file/below"]) {
+    expect(await readFileInRoot(root, path, 100).catch((error: unknown) => error)).toMatchObject({
+      code: "bad_config",
+    });
+  }
   expect(await readFileInRoot(root, "/etc/file", 11).catch((error: unknown) => error)).toMatchObject({
     code: "bad_config",
   });

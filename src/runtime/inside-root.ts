@@ -100,8 +100,9 @@ function assertPath(path: string): void {
 }
 
 /**
- * The text of a regular file inside of the root; `undefined` when there is none.
- * @throws RuntimeError `bad_config` when it is longer than `sizeMax` bytes
+ * The text of a regular file inside of the root; `undefined` when nothing is there.
+ * @throws RuntimeError `bad_config` when it is longer than `sizeMax` bytes, or something else than a file: whoever reads it
+ *   after us, without looking, would read a device without end
  */
 export async function readFileInRoot(
   root: string,
@@ -113,7 +114,8 @@ export async function readFileInRoot(
     return (await readInside(root, path, sizeMax)).toString();
   } catch (error) {
     const errno = errnoOf(error);
-    if (errno === "ENOENT" || errno === "EISDIR") return undefined;
+    if (errno === "ENOENT") return undefined;
+    if (errno === "EISDIR") throw new RuntimeError("bad_config", `${path} in the image is no regular file`);
     if (errno === "EFBIG")
       throw new RuntimeError("bad_config", `${path} in the image is larger than ${sizeMax} bytes`);
     throw badWay(path, errno) ?? error;

@@ -72,19 +72,21 @@ test("asks for less and gets that, for more and gets what the operator allows", 
 });
 
 test("takes of the host's disk only what is written, and is gone with the container, written or not", async () => {
-  const big = await host.runtime({ storageLimitBytes: 20 * 1024 * mebibyte });
+  const limitBytes = 2048 * mebibyte;
+  const big = await host.runtime({ storageLimitBytes: limitBytes });
   const spec = writing(
     "dd if=/dev/zero of=/big bs=1048576 count=200 2>/dev/null; echo done; exec sleep 1000",
   );
   const container = await big.start(spec, signal);
-  for await (const _ of big.logs(spec.id, { follow: true })) break;
   const file = join(host.stateDir, "containers", spec.id, "layer.ext4");
-  expect((await stat(file)).size).toBe(20 * 1024 * mebibyte);
-  expect((await stat(file)).blocks * 512).toBeLessThan(230 * mebibyte);
-  const began = performance.now();
-  await container.cleanup();
-  await container.removeLog();
-  expect(performance.now() - began).toBeLessThan(5_000);
+  try {
+    for await (const _ of big.logs(spec.id, { follow: true })) break;
+    expect((await stat(file)).size).toBe(limitBytes);
+    expect((await stat(file)).blocks * 512).toBeLessThan(230 * mebibyte);
+  } finally {
+    await container.cleanup();
+    await container.removeLog();
+  }
   expect(await stat(file).catch(() => "gone")).toBe("gone");
 });
 
