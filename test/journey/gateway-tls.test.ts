@@ -1,8 +1,10 @@
 import { afterAll, beforeAll, expect, test } from "bun:test";
+import { randomBytes } from "node:crypto";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { TestNode } from "../kit/node.ts";
+import { PythonUser } from "../kit/python-user.ts";
 import { TestAuthority } from "../kit/tls-server.ts";
 import { refusal } from "../kit/world.ts";
 
@@ -50,6 +52,34 @@ test("a gateway whose authority is not known, or whose name is another, is sent 
   const other = refusal(await node.cli(["image", "ls"], { env }));
   expect(other).toContain("certificate");
   expect(other).toContain("127.0.0.1");
+});
+
+test("the Python package reaches it likewise, uploads over it, and says what is wrong with the certificate", async () => {
+  const user = await PythonUser.start(node);
+  try {
+    const app = `from oci_node import Image, endpoint
+@endpoint(image=Image.from_id("img-absent"))
+def handler(): pass
+`;
+    await user.write("app.py", app);
+    // More than one piece of an upload.
+    await user.write("noise.txt", randomBytes(700_000).toString("hex"));
+    const deploy = (env: Record<string, string>) => user.command(["deploy", "app.py:handler"], env);
+    const known = { OCI_NODE_URL: url, OCI_NODE_CA_FILE: authority.certificateFile };
+    const { code, stderr } = await deploy(known);
+    expect([code, stderr]).toEqual([
+      1,
+      expect.stringMatching(/^code: 2 files, .* uploading\noci-node-py: .*img-absent/),
+    ]);
+    expect((await deploy(known)).stderr).toMatch(/^code: 2 files, .* there already\n/);
+    const unknown = await deploy({ OCI_NODE_URL: url });
+    expect([unknown.code, unknown.stderr]).toEqual([1, expect.stringContaining("OCI_NODE_CA_FILE")]);
+    const other = await deploy({ OCI_NODE_URL: node.url, OCI_NODE_CA_FILE: authority.certificateFile });
+    expect([other.code, other.stderr]).toEqual([1, expect.stringContaining("127.0.0.1")]);
+    expect(other.stderr).toContain("certificate");
+  } finally {
+    await user.stop();
+  }
 });
 
 test("a file of authorities that is none is told by its path", async () => {

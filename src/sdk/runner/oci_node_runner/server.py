@@ -19,6 +19,7 @@ from .wire import BadRequest, Gone, Reply, Wire
 
 #: Connections beside those that have a request: pooled ones, a worker that looks whether the port answers.
 SPARE_CONNECTIONS = 128
+STACK_BYTES = 8 << 20
 
 request_id = contextvars.ContextVar("oci_node_request_id", default="")
 
@@ -64,6 +65,8 @@ class Server:
         self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.listener.bind((host, port))
         self.listener.listen(1024)
+        # As much as the main thread has: with some C libraries threads have far less, which a deep recursion finds out.
+        threading.stack_size(STACK_BYTES)
         self.port = self.listener.getsockname()[1]
 
     def start(self):
@@ -105,6 +108,8 @@ class Server:
                 self._forget(peer)
 
     def _forget(self, peer):
+        # A process that the handler has forked may have the socket, too: the other end must see the end all the same.
+        shut(peer.sock, socket.SHUT_RDWR)
         peer.sock.close()
         with self.changed:
             self.peers.discard(peer)
