@@ -1,8 +1,10 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Forwarding } from "../runtime/forwarder.ts";
 import { RequestBody } from "../std/request-body.ts";
+import { BodyRoom } from "./body-room.ts";
 import { Callers, type TokenHolder } from "./callers.ts";
 import type { Routing, Target } from "./endpoint.ts";
+import { FailureLog } from "./failure-log.ts";
 import { FrontMetrics } from "./front-metrics.ts";
 import { Dispatcher } from "./queue.ts";
 import { Refused } from "./refused.ts";
@@ -15,6 +17,8 @@ export class EndpointFront {
   readonly dispatcher: Dispatcher;
   readonly #routing: Routing;
   readonly #callers: Callers;
+  readonly #failures = new FailureLog();
+  readonly #room = new BodyRoom();
   readonly #forwardingTo: (worker: Target["worker"]) => Forwarding;
 
   constructor(dependencies: {
@@ -52,6 +56,8 @@ export class EndpointFront {
         dispatcher: this.dispatcher,
         callers: this.#callers,
         metrics: this.metrics,
+        failures: this.#failures,
+        room: this.#room,
         forwardingTo: this.#forwardingTo,
       },
       request,

@@ -5,23 +5,24 @@ import { ExchangeError } from "../runtime/http-exchange.ts";
 import { breakOff, passAnswer } from "../runtime/pass-answer.ts";
 import { CodedError, messageOf } from "../std/error.ts";
 import { endToEnd, headerOf } from "../std/http-headers.ts";
-import { logger } from "../std/log.ts";
 import { keptBytesMax, RequestBody } from "../std/request-body.ts";
 import { waitFor } from "../std/wait.ts";
+import type { BodyRoom } from "./body-room.ts";
 import type { Callers, TokenHolder } from "./callers.ts";
 import type { Route, Routing, Target } from "./endpoint.ts";
+import type { FailureLog } from "./failure-log.ts";
 import type { FrontMetrics } from "./front-metrics.ts";
 import { type Dispatcher, Moved, type Slot } from "./queue.ts";
 import { Refused } from "./refused.ts";
 import { type Address, checkRequest, headersFor, routeOf } from "./request-head.ts";
-
-const log = logger("endpoint");
 
 export interface VisitDependencies {
   readonly routing: Routing;
   readonly dispatcher: Dispatcher;
   readonly callers: Callers;
   readonly metrics: FrontMetrics;
+  readonly failures: FailureLog;
+  readonly room: BodyRoom;
   /** Who hands requests to the containers of a worker. */
   readonly forwardingTo: (worker: Target["worker"]) => Forwarding;
 }
@@ -55,6 +56,8 @@ export class Visit {
   /** Whether the caller may see what happens in the workspace's containers. */
   #insider = false;
   #waited = false;
+  /** Of the room for bodies. */
+  #keptBytes = 0;
 
   constructor(
     dependencies: VisitDependencies,
@@ -81,14 +84,20 @@ export class Visit {
       const holder = token === undefined ? undefined : await this.#dependencies.callers.find(token);
       const route = await this.#allowed(holder);
       this.#limit(route);
-      const body = this.#body;
-      // A sender who takes his time is to have no container meanwhile.
-      if (body.whole === undefined && (body.lengthBytes ?? keptBytesMax) < keptBytesMax)
-        await waitFor(body.gather(), this.#abort.signal);
+      await this.#gather();
       await this.#visit(route, token !== undefined);
     } catch (error) {
       this.#fail(this.#abort.signal.aborted ? this.#abort.signal.reason : error);
     }
+  }
+
+  /** A sender who takes his time is to have no container meanwhile; what is small can be sent again, too. */
+  async #gather(): Promise<void> {
+    const { lengthBytes, whole } = this.#body;
+    if (whole !== undefined || lengthBytes === undefined || lengthBytes > keptBytesMax) return;
+    if (!this.#dependencies.room.take(lengthBytes)) return;
+    this.#keptBytes = lengthBytes;
+    await waitFor(this.#body.gather(), this.#abort.signal);
   }
 
   /** The endpoint's route, if it is for this caller: others are not told that there is one. */
@@ -278,6 +287,7 @@ export class Visit {
     const gone = !this.#response.writableEnded;
     if (!this.#abort.signal.aborted) this.#abort.abort(new Over());
     this.#body.discard();
+    this.#dependencies.room.give(this.#keptBytes);
     if (this.#route === undefined) return;
     this.#dependencies.metrics.note(this.#route, {
       status:
@@ -288,7 +298,7 @@ export class Visit {
   }
 
   #log(code: string, reason: string, status: number): void {
-    log.warn("a request to an endpoint failed", {
+    this.#dependencies.failures.note({
       id: this.#id,
       endpoint: this.#address.name,
       workspace: this.#route?.workspaceId,

@@ -51,6 +51,7 @@ export class RequestBody {
         : endsWithHead(carrier);
     this.#ended = none || this.lengthBytes === 0 || carrier.readableEnded;
     if (this.#ended) this.lengthBytes ??= 0;
+    else this.#hold();
   }
 
   /** The body where all of it is here. */
@@ -76,10 +77,12 @@ export class RequestBody {
     this.#excess = excess;
   }
 
-  /** Reads until all of it is here, or as much as is kept. The sender may take his time: this is for one who was not served yet. */
+  /** Once: reads until all of it is here, or as much as is kept. The sender may take his time: this is for one who was not served yet. */
   async gather(): Promise<void> {
+    if (this.#ended) return;
     this.#read();
-    if (this.#ended || this.#held) return;
+    this.#resume();
+    if (this.#ended) return;
     await new Promise<void>((resolve) => {
       this.#wake = resolve;
     });
