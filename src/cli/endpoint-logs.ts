@@ -4,13 +4,22 @@ import { EndpointService } from "../gen/oci_node/v1/endpoint_service_pb.ts";
 import { command, words } from "./action.ts";
 import { connectTransport } from "./context.ts";
 import type { EndpointClients } from "./endpoint-watch.ts";
+import { type RangeFlags, rangeFlags, rangeOf } from "./logs.ts";
 import { note, printLine } from "./output.ts";
 import { dateOf, hasEnded } from "./shape.ts";
 
-export const logs = command<{ json: boolean; follow: boolean }, [string]>({
+interface LogsFlags extends RangeFlags {
+  readonly json: boolean;
+  readonly follow: boolean;
+}
+
+export const logs = command<LogsFlags, [string]>({
   brief: "Show the output of an endpoint's containers, each line with its container",
-  flags: { follow: { kind: "boolean", default: false, brief: "Go on, with the containers that come" } },
-  aliases: { f: "follow" },
+  flags: {
+    follow: { kind: "boolean", default: false, brief: "Go on, with the containers that come" },
+    ...rangeFlags,
+  },
+  aliases: { f: "follow", n: "tail" },
   positional: words({ placeholder: "NAME", brief: "The endpoint" }),
   async run(flags, name) {
     const transport = connectTransport();
@@ -55,13 +64,17 @@ async function followAll(
 async function showOutput(
   { containers }: EndpointClients,
   container: Container,
-  flags: { readonly json: boolean; readonly follow: boolean },
+  flags: LogsFlags,
 ): Promise<void> {
   const { id } = container;
   const rest = { [LogStream.STDOUT]: "", [LogStream.STDERR]: "" } as Record<LogStream, string>;
   const decoders = new Map<LogStream, TextDecoder>();
   try {
-    for await (const piece of containers.streamLogs({ id, follow: flags.follow && !hasEnded(container) })) {
+    for await (const piece of containers.streamLogs({
+      id,
+      follow: flags.follow && !hasEnded(container),
+      ...rangeOf(flags),
+    })) {
       const { stream, at, data } = piece;
       const decoder = decoders.get(stream) ?? new TextDecoder();
       decoders.set(stream, decoder);

@@ -11,42 +11,53 @@ import { parseSince } from "./events.ts";
 import { printLine } from "./output.ts";
 import { dateOf } from "./shape.ts";
 
-interface LogsFlags {
+/** Which part of an output. */
+export interface RangeFlags {
+  readonly since?: Date;
+  readonly tail?: number;
+}
+
+export const rangeFlags = {
+  since: {
+    kind: "parsed",
+    parse: parseSince,
+    optional: true,
+    brief: "Not what was written earlier: 10m, 2h, or a time such as 2026-01-31T12:00:00Z",
+    placeholder: "TIME",
+  },
+  tail: {
+    kind: "parsed",
+    parse: parseLines,
+    optional: true,
+    brief: "The last N lines only, and what comes",
+    placeholder: "N",
+  },
+} as const;
+
+export function rangeOf({ since, tail }: RangeFlags) {
+  return { ...(since && { since: timestampFromDate(since) }), ...(tail !== undefined && { tail }) };
+}
+
+interface LogsFlags extends RangeFlags {
   readonly json: boolean;
   readonly follow: boolean;
   readonly timestamps: boolean;
-  readonly since?: Date;
-  readonly tail?: number;
 }
 
 export const logs = command<LogsFlags, [string]>({
   brief: "Show a container's output",
   flags: {
     follow: { kind: "boolean", default: false, brief: "Go on until the container has ended" },
-    since: {
-      kind: "parsed",
-      parse: parseSince,
-      optional: true,
-      brief: "Not what was written earlier: 10m, 2h, or a time such as 2026-01-31T12:00:00Z",
-      placeholder: "TIME",
-    },
-    tail: {
-      kind: "parsed",
-      parse: parseLines,
-      optional: true,
-      brief: "The last N lines only, and what comes",
-      placeholder: "N",
-    },
+    ...rangeFlags,
     timestamps: { kind: "boolean", default: false, brief: "Begin each line with its time" },
   },
   aliases: { f: "follow", n: "tail", t: "timestamps" },
   positional: words({ placeholder: "ID", brief: "Container: its name, its id, or the beginning of one" }),
   async run(flags, id) {
     const client = createClient(ContainerService, connectTransport());
-    const { follow, since, tail } = flags;
-    const wanted = { ...(since && { since: timestampFromDate(since) }), ...(tail !== undefined && { tail }) };
+    const { follow } = flags;
     const stamps = { stdout: new LineTimes(), stderr: new LineTimes() };
-    for await (const piece of client.streamLogs({ id, follow, ...wanted })) {
+    for await (const piece of client.streamLogs({ id, follow, ...rangeOf(flags) })) {
       const stream = piece.stream === LogStream.STDERR ? "stderr" : "stdout";
       if (flags.json) {
         const text = new TextDecoder().decode(piece.data);

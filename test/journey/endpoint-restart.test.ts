@@ -54,7 +54,7 @@ test("a version that does not come up leaves the one before, which is there agai
   );
   expect(failed.stderr).toContain("Version 1 goes on.");
   expect(await node.ok(["endpoint", "ls"])).toMatch(/^web +active, failed +1, 2 +1 /m);
-  expect(await node.ok(["endpoint", "logs", "web"])).toMatch(/^c-\w+ \| no such module$/m);
+  expect(await node.ok(["endpoint", "logs", "web", "--tail", "1"])).toMatch(/^c-\w+ \| no such module$/m);
 
   await node.crash();
   next = await TestNode.start({ dataDir, args, insecureRegistries: world.registry.insecureHosts });
