@@ -1,4 +1,7 @@
 import { afterAll, beforeAll, expect, test } from "bun:test";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { pythonImage } from "../kit/python-image.ts";
 import { PythonUser } from "../kit/python-user.ts";
 import { World } from "../kit/world.ts";
@@ -19,6 +22,12 @@ def trouble(what="well"):
     if what == "fork":
         while True:
             if os.fork() == 0: time.sleep(1000)
+    if what == "disk":
+        with open("/var/full", "wb", buffering=0) as file:
+            try:
+                while True: file.write(bytes(1 << 20))
+            except OSError as error: return error.strerror
+            finally: os.unlink("/var/full")
     if what == "memory": return len(os.urandom(1) * (1 << 30))
     return what
 
@@ -28,12 +37,16 @@ slow = endpoint(**options(60), name="slow")(trouble)
 quick = endpoint(**options(1), name="quick")(trouble)
 `;
 
+let dir: string;
 let world: World;
 let user: PythonUser;
 let token: string;
 
 beforeAll(async () => {
-  world = await World.start();
+  dir = await mkdtemp(join(tmpdir(), "oci-node-trouble-"));
+  const config = join(dir, "config.toml");
+  await writeFile(config, '[worker]\nstorage_limit = "32Mi"\n', { mode: 0o600 });
+  world = await World.start({ node: { args: ["--config", config] } });
   user = await PythonUser.start(world.node);
   token = await user.token();
   await user.write("app.py", app(await world.push("team/app:1", { image: await pythonImage() })));
@@ -45,6 +58,7 @@ beforeAll(async () => {
 afterAll(async () => {
   await user?.stop();
   await world?.stop();
+  await rm(dir, { recursive: true, force: true });
 }, 60_000);
 
 async function call(name: string, what: string): Promise<{ status: number; told: string }> {
@@ -94,8 +108,9 @@ test("a handler that exits, crashes or takes too much memory costs its own conta
   }
 });
 
-test("a handler that prints a hundred megabytes goes on", async () => {
+test("a handler that prints a hundred megabytes, or fills the disk that it may have, goes on", async () => {
   expect(await call("slow", "print")).toEqual({ status: 200, told: '"print"' });
+  expect(await call("slow", "disk")).toEqual({ status: 200, told: '"No space left on device"' });
   await recovers("slow");
 });
 
