@@ -182,6 +182,7 @@ export class Worker {
       this.#dependencies.prepared.close(),
       ...[...this.#held.values()].map((held) => held.stop(1)),
     ]);
+    await this.#dependencies.runtime.close();
   }
 
   /** Stops all containers, at most for a while each, and returns when nothing of them is left. */
