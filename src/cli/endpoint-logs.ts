@@ -1,6 +1,6 @@
 import { Code, ConnectError, createClient } from "@connectrpc/connect";
 import { type Container, ContainerService, LogStream } from "../gen/oci_node/v1/container_service_pb.ts";
-import { EndpointService } from "../gen/oci_node/v1/endpoint_service_pb.ts";
+import { type Endpoint, EndpointService } from "../gen/oci_node/v1/endpoint_service_pb.ts";
 import { command, words } from "./action.ts";
 import { connectTransport } from "./context.ts";
 import type { EndpointClients } from "./endpoint-watch.ts";
@@ -27,16 +27,26 @@ export const logs = command<LogsFlags, [string]>({
       endpoints: createClient(EndpointService, transport),
       containers: createClient(ContainerService, transport),
     };
-    const show = (container: Container) => showOutput(clients, container, flags);
-    if (flags.follow) await followAll(clients, name, show);
-    else for (const container of await containersOf(clients, name)) await show(container);
+    const left = new AbortController();
+    const show = (container: Container) => showOutput(clients, container, flags, left.signal);
+    try {
+      if (flags.follow) await followAll(clients, name, show, left.signal);
+      else {
+        const { endpoint } = await clients.endpoints.getEndpoint({ name });
+        for (const container of await containersOf(clients, endpoint)) await show(container);
+      }
+    } finally {
+      left.abort();
+    }
     return 0;
   },
 });
 
 /** Those of its latest deployments, the first first. */
-async function containersOf({ endpoints, containers }: EndpointClients, name: string): Promise<Container[]> {
-  const { endpoint } = await endpoints.getEndpoint({ name });
+async function containersOf(
+  { containers }: EndpointClients,
+  endpoint: Endpoint | undefined,
+): Promise<Container[]> {
   const deployments = new Set([endpoint?.active?.id, endpoint?.latest?.id]);
   const listed = (await containers.listContainers({ all: true })).containers;
   return listed
@@ -44,15 +54,17 @@ async function containersOf({ endpoints, containers }: EndpointClients, name: st
     .sort((a, b) => (dateOf(a.createdAt)?.getTime() ?? 0) - (dateOf(b.createdAt)?.getTime() ?? 0));
 }
 
+/** Ends when the endpoint is removed, and all that its containers wrote is shown. */
 async function followAll(
   clients: EndpointClients,
   name: string,
   show: (container: Container) => Promise<void>,
+  signal: AbortSignal,
 ): Promise<void> {
   const shown = new Set<string>();
   const showing: Promise<void>[] = [];
-  for await (const _ of clients.endpoints.watchEndpoint({ name })) {
-    for (const container of await containersOf(clients, name)) {
+  for await (const { endpoint } of clients.endpoints.watchEndpoint({ name }, { signal })) {
+    for (const container of await containersOf(clients, endpoint)) {
       if (shown.has(container.id)) continue;
       shown.add(container.id);
       showing.push(show(container));
@@ -65,16 +77,14 @@ async function showOutput(
   { containers }: EndpointClients,
   container: Container,
   flags: LogsFlags,
+  signal: AbortSignal,
 ): Promise<void> {
   const { id } = container;
   const rest = { [LogStream.STDOUT]: "", [LogStream.STDERR]: "" } as Record<LogStream, string>;
   const decoders = new Map<LogStream, TextDecoder>();
   try {
-    for await (const piece of containers.streamLogs({
-      id,
-      follow: flags.follow && !hasEnded(container),
-      ...rangeOf(flags),
-    })) {
+    const follow = flags.follow && !hasEnded(container);
+    for await (const piece of containers.streamLogs({ id, follow, ...rangeOf(flags) }, { signal })) {
       const { stream, at, data } = piece;
       const decoder = decoders.get(stream) ?? new TextDecoder();
       decoders.set(stream, decoder);
