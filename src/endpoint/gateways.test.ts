@@ -132,9 +132,13 @@ describe("a gateway", () => {
     await scene.containers.transition(first, {}, "exited", { exitCode: 0 });
     gateway.routing.demand(deploymentId, { queued: 1, inFlight: 0 });
     const second = await until("a second one", async () => (await scene.living("a"))[0]);
+    const told = Promise.withResolvers<string>();
+    gateway.routing.onChange(() => {
+      const problem = gateway.routing.current(deploymentId)?.problem;
+      if (problem !== undefined) told.resolve(problem);
+    });
     await scene.fail(second);
-    const problem = await until("a problem", () => gateway.routing.current(deploymentId)?.problem);
-    expect(problem).toBe(`container ${second} failed: its port 8000 did not answer`);
+    expect(await told.promise).toBe(`container ${second} failed: its port 8000 did not answer`);
     await until("the next one", async () => (await scene.living("a"))[0]);
     expect(gateway.routing.current(deploymentId)?.problem).toBeUndefined();
 
