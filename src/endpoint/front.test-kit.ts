@@ -1,5 +1,5 @@
 import * as http from "node:http";
-import { type AddressInfo, connect, type Socket } from "node:net";
+import { type AddressInfo, connect, createServer, type Server as NetServer, type Socket } from "node:net";
 import { TestCluster } from "../cluster/cluster.test-kit.ts";
 import { isControlPlane } from "../cluster/names.ts";
 import { defaultOptions } from "../container/options.ts";
@@ -89,6 +89,7 @@ export class FrontScene {
   readonly forwarder = new Forwarder();
   readonly front: EndpointFront;
   readonly #servers: http.Server[] = [];
+  readonly #programs: NetServer[] = [];
   readonly #sockets = new Set<Socket>();
   #target: Target["worker"] = { id: "here", address: "", bootNonce: "b" };
   #worker: Server | undefined;
@@ -142,6 +143,18 @@ export class FrontScene {
     return this.listening(id, (server.address() as AddressInfo).port, concurrency);
   }
 
+  /** A program that gets to see its connections, and where it listens. */
+  async program(onConnection: (socket: Socket) => void): Promise<number> {
+    const server = createServer((socket) => {
+      this.#sockets.add(socket);
+      socket.on("error", () => undefined);
+      onConnection(socket);
+    });
+    this.#programs.push(server);
+    await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+    return (server.address() as AddressInfo).port;
+  }
+
   /** A container whose program listens on this port, as far as its worker knows. */
   listening(id: string, port: number, concurrency = 100): Target {
     this.forwarder.add(id, { host: "127.0.0.1", port, concurrency });
@@ -175,7 +188,7 @@ export class FrontScene {
   }
 
   /** A connection to the gateway, for what no client would send. */
-  async raw(text: string): Promise<Socket> {
+  async raw(text: string | Buffer): Promise<Socket> {
     const socket = connect(this.gateway.port, "127.0.0.1");
     this.#sockets.add(socket);
     socket.on("error", () => undefined);
@@ -191,7 +204,8 @@ export class FrontScene {
     await this.#worker?.close();
     this.#clients.close();
     for (const server of this.#servers) server.closeAllConnections();
-    for (const server of this.#servers) await new Promise((resolve) => server.close(resolve));
+    for (const server of [...this.#servers, ...this.#programs])
+      await new Promise((resolve) => server.close(resolve));
   }
 }
 

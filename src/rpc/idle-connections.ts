@@ -25,6 +25,7 @@ export class IdleConnections {
   }
 
   opened(socket: Socket): void {
+    if (this.#states.has(socket)) return;
     this.#states.set(socket, { busy: 0, since: performance.now() });
     socket.once("close", () => this.#states.delete(socket));
   }

@@ -190,7 +190,7 @@ function encrypted(
   );
   server.on("checkContinue", asked as never);
   server.on("secureConnection", (socket) => {
-    if (socket.alpnProtocol !== "h2") idle.opened(socket);
+    if (socket.alpnProtocol !== "h2") speaksHttp1(socket, idle);
   });
   // Of one connection; the others go on.
   server.on("sessionError", () => undefined);
@@ -213,10 +213,17 @@ function cleartext(handler: Handler, asked: Handler, idle: IdleConnections): net
       socket.unshift(first);
       const isHttp2 = first.subarray(0, 3).toString("latin1") === http2Preface;
       if (isHttp2) idle.leave(socket);
+      else speaksHttp1(socket, idle);
       (isHttp2 ? h2 : h1).emit("connection", socket);
       socket.resume();
     });
   });
+}
+
+/** Bun 1.4.5 writes the heads of answers as a connection's default encoding says; they are bytes (RFC 9110, 5.5). */
+function speaksHttp1(socket: net.Socket, idle: IdleConnections): void {
+  socket.setDefaultEncoding("latin1");
+  idle.opened(socket);
 }
 
 function listen(server: net.Server, host: string, port: number): Promise<void> {
