@@ -5,7 +5,7 @@ import { signalNumber } from "../std/signals.ts";
 import type { Container } from "./container.ts";
 import { ContainerError } from "./error.ts";
 import { toWireContainer } from "./wire-service.ts";
-import { type WorkerBoot, type WorkerClients, workerFailure } from "./worker-client.ts";
+import { streamApart, type WorkerBoot, type WorkerClients, workerFailure } from "./worker-client.ts";
 
 type Interactive = Pick<
   ServiceImpl<typeof ContainerService>,
@@ -55,15 +55,12 @@ export function interactiveMethods(dependencies: InteractiveDependencies): Inter
         );
       const [container, worker] = await running(context, first.value.id);
       const start = { ...first.value, id: container.id };
-      const { client, close } = workers.apart(worker);
-      try {
-        const outputs = client.execContainer(handOn(start, inputs), { signal: context.signal });
-        for await (const { output } of outputs) if (output !== undefined) yield { output };
-      } catch (error) {
-        throw workerFailure(error, worker, `a program in ${container.id}`, context.signal);
-      } finally {
-        close();
-      }
+      const { signal } = context;
+      const what = `a program in ${container.id}`;
+      const outputs = streamApart(workers, worker, what, signal, (client) =>
+        client.execContainer(handOn(start, inputs), { signal }),
+      );
+      for await (const { output } of outputs) if (output !== undefined) yield { output };
     },
     async *attachContainer(requests, context) {
       const inputs = requests[Symbol.asyncIterator]();
@@ -71,16 +68,12 @@ export function interactiveMethods(dependencies: InteractiveDependencies): Inter
       if (first?.case !== "start")
         throw new ContainerError("bad_spec", "the first message does not name a container");
       const [container, worker] = await running(context, first.value.id);
-      const { client, close } = workers.apart(worker);
-      try {
-        const handed = handOn({ ...first.value, id: container.id }, inputs);
-        for await (const { output } of client.attachContainer(handed, { signal: context.signal }))
-          if (output !== undefined) yield { output };
-      } catch (error) {
-        throw workerFailure(error, worker, `attaching to ${container.id}`, context.signal);
-      } finally {
-        close();
-      }
+      const { signal } = context;
+      const what = `attaching to ${container.id}`;
+      const outputs = streamApart(workers, worker, what, signal, (client) =>
+        client.attachContainer(handOn({ ...first.value, id: container.id }, inputs), { signal }),
+      );
+      for await (const { output } of outputs) if (output !== undefined) yield { output };
     },
   };
 }

@@ -16,7 +16,7 @@ import { isEnded } from "./state.ts";
 import { stopContainer, stopTimeoutOf } from "./stop.ts";
 import { looksAt } from "./watch.ts";
 import { fromWireNetwork, fromWireTransfer, toWireContainer } from "./wire-service.ts";
-import { type WorkerBoot, workerFailure } from "./worker-client.ts";
+import { streamApart, type WorkerBoot } from "./worker-client.ts";
 
 const log = logger("container");
 const transferTimeoutMs = 2_000;
@@ -84,20 +84,22 @@ export function containerService(
           { next: `See more: oci-node inspect ${container.id}` },
         );
       }
-      const { client, close } = dependencies.workers.apart(worker);
-      try {
-        const wanted = { follow, ...(since && { since }), ...(tail !== undefined && { tail }) };
-        const pieces = client.streamLogs(
-          { containerId: container.id, ...wanted },
-          { signal: context.signal },
-        );
-        for await (const { stream, at, data } of pieces)
-          yield { stream, data, ...(at === undefined ? {} : { at }) };
-      } catch (error) {
-        throw workerFailure(error, worker, `the output of ${container.id}`, context.signal);
-      } finally {
-        close();
-      }
+      const request = {
+        containerId: container.id,
+        follow,
+        ...(since && { since }),
+        ...(tail !== undefined && { tail }),
+      };
+      const { signal } = context;
+      const pieces = streamApart(
+        dependencies.workers,
+        worker,
+        `the output of ${container.id}`,
+        signal,
+        (client) => client.streamLogs(request, { signal }),
+      );
+      for await (const { stream, at, data } of pieces)
+        yield { stream, data, ...(at === undefined ? {} : { at }) };
     },
   };
 }

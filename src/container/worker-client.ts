@@ -56,6 +56,31 @@ export class WorkerClients {
 }
 
 /**
+ * What a worker streams over a connection of the stream's own, which ends with it.
+ *
+ * @param what the stream is: `the output of c-1`
+ * @throws ContainerError `worker_away`, as {@link workerFailure}
+ */
+export async function* streamApart<T>(
+  workers: Pick<WorkerClients, "apart">,
+  worker: WorkerBoot,
+  what: string,
+  signal: AbortSignal,
+  open: (client: WorkerClient) => AsyncIterable<T>,
+): AsyncGenerator<T> {
+  let close: (() => void) | undefined;
+  try {
+    const connection = workers.apart(worker);
+    close = connection.close;
+    yield* open(connection.client);
+  } catch (error) {
+    throw workerFailure(error, worker, what, signal);
+  } finally {
+    close?.();
+  }
+}
+
+/**
  * What a failed call to a worker is to a user: that a worker does not answer must not look as if this gateway did not.
  *
  * @param what the call was for: `the output of c-1`

@@ -57,8 +57,6 @@ export function closableTransport({ url, serverName, tls, token }: ClusterTransp
   readonly transport: Transport;
   close(): void;
 } {
-  if (URL.parse(url)?.protocol !== "https:")
-    throw new ConnectError("the other end of this call speaks no TLS", Code.Unavailable);
   // Without TLS nobody would be asked who he is: an address that a worker, or a row of an earlier version, gave.
   if (URL.parse(url)?.protocol !== "https:")
     throw new ConnectError(`${url} is not https: nothing was sent there`, Code.Unavailable);
