@@ -1,5 +1,6 @@
 import { codeAttacks } from "./security-table-code.ts";
 import { reachesOut, takesAll } from "./security-table-container.ts";
+import { endpointAttacks } from "./security-table-endpoint.ts";
 
 /** An attack, what stands against it, and the tests that fail without that, as `FILE: TITLE`. */
 export interface Attack {
@@ -370,4 +371,5 @@ export const attacks: readonly Attack[] = [
     ],
   },
   ...codeAttacks,
+  ...endpointAttacks,
 ];
