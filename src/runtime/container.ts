@@ -2,7 +2,7 @@ import type { ContainerServing, PublishedPort } from "../container/options.ts";
 import { messageOf } from "../std/error.ts";
 import { signalName } from "../std/signals.ts";
 import { sleep } from "../std/wait.ts";
-import { type AttachKind, Attachment } from "./attach.ts";
+import { Attachment } from "./attach.ts";
 import { RuntimeError } from "./error.ts";
 import { ExecProcess, notRunning } from "./exec.ts";
 import type { ExecRequest } from "./exec-process.ts";
@@ -10,12 +10,16 @@ import { cgroupOf, type Host } from "./host.ts";
 import type { ContainerPaths } from "./layout.ts";
 import { holdLog, removeLogFiles } from "./log-holder.ts";
 import { isAlive, type ProcessIdentity } from "./process-identity.ts";
+import type { Restarts } from "./restart-policy.ts";
+import { type OnRestart, RestartDecision } from "./restarts.ts";
 import type { ExitStatus, ResourceUsage } from "./spec.ts";
+import { startAgain } from "./start-again.ts";
 import { removeContainer } from "./start-steps.ts";
-import type { ContainerState } from "./state.ts";
+import { type ContainerState, writeState } from "./state.ts";
 import { fullLayer } from "./writable-layer.ts";
 
 const sigkill = 9;
+const sigterm = 15;
 const killTimeoutMs = 20_000;
 const lostExitCode = 255;
 
@@ -24,25 +28,18 @@ export class RunningContainer {
   readonly id: string;
   readonly attempt: number;
   readonly workspaceId: string;
-  /** Of its first process, in the host's numbers. */
-  readonly pid: number;
   /** The tree below its writable layer; still the caller's to release, after {@link cleanup}. */
   readonly imageRoot: string;
-  readonly startedAt: Date;
-  /** Of its own, where its network is private. */
-  readonly address: string | undefined;
-  /** What is published, with the host's ports that were taken. */
-  readonly ports: readonly PublishedPort[];
   /** Where it serves HTTP, if it does. */
   readonly serving: ContainerServing | undefined;
-  /** How it ended. Never rejects; stays pending while it runs. */
+  /** How it ended for good. Never rejects; stays pending while it runs, and until its program is started again. */
   readonly exited: Promise<ExitStatus>;
   readonly #host: Host;
   readonly #paths: ContainerPaths;
-  readonly #stopSignal: number;
-  readonly #init: ProcessIdentity | undefined;
-  readonly #kind: AttachKind;
+  readonly #sameBoot: boolean;
+  readonly #decision: RestartDecision;
   readonly #onCleaned: () => void;
+  #state: ContainerState;
   #cleaning: Promise<void> | undefined;
 
   constructor(
@@ -54,31 +51,63 @@ export class RunningContainer {
   ) {
     this.#host = host;
     this.#paths = paths;
-    this.#stopSignal = state.stopSignal;
-    this.#init = sameBoot ? state.init : undefined;
-    this.#kind = state;
+    this.#state = state;
+    this.#sameBoot = sameBoot;
+    this.#decision = new RestartDecision(sameBoot);
     this.#onCleaned = onCleaned;
     this.id = state.id;
     this.attempt = state.attempt;
     this.workspaceId = state.workspaceId;
-    this.pid = state.init.pid;
     this.imageRoot = state.imageRoot;
-    this.startedAt = new Date(state.startedAt);
-    this.address = state.address;
-    this.ports = state.ports;
     this.serving = state.serving;
-    this.exited = this.#observe(sameBoot ? state.monitor : undefined);
+    this.exited = this.#live();
+  }
+
+  /** Of its first process, in the host's numbers. */
+  get pid(): number {
+    return this.#state.init.pid;
+  }
+
+  /** When its program was started, for the last time. */
+  get startedAt(): Date {
+    return new Date(this.#state.startedAt);
+  }
+
+  /** Of its own, where its network is private. */
+  get address(): string | undefined {
+    return this.#state.address;
+  }
+
+  /** What is published, with the host's ports that were taken. */
+  get ports(): readonly PublishedPort[] {
+    return this.#state.ports;
+  }
+
+  /** How often its program was started again, or is to be. */
+  get restarts(): number {
+    return this.#state.restarts.count;
   }
 
   /** Whether its first process lives. */
   alive(): boolean {
-    return this.#init !== undefined && isAlive(this.#init);
+    return this.#sameBoot && isAlive(this.#state.init);
+  }
+
+  /** Whether it lives, or may be started again. */
+  goesOn(): boolean {
+    return this.alive() || !this.#decision.isLast(this.#state.restarts);
+  }
+
+  /** From now on its program is started again when it ends, as its policy has it; whoever calls is told. */
+  supervise(onRestart: OnRestart): void {
+    this.#decision.supervise(onRestart);
   }
 
   /** Sends the image's stop signal, and SIGKILL to all that is left after `timeoutMs`. Resolves when it has ended. */
   async stop(timeoutMs: number): Promise<void> {
+    this.#decision.endForGood();
     if (this.alive()) {
-      await this.#host.oci.kill(this.id, this.#stopSignal, "init");
+      await this.#host.oci.kill(this.id, this.#state.stopSignal, "init");
       if (await this.#endedWithin(timeoutMs)) return;
     }
     await this.kill();
@@ -86,6 +115,7 @@ export class RunningContainer {
 
   /** Ends every process of it at once. Resolves when it has ended. */
   async kill(): Promise<void> {
+    this.#decision.endForGood();
     if (this.alive()) await this.#host.oci.kill(this.id, sigkill, "all");
     if (await this.#endedWithin(killTimeoutMs)) return;
     throw new RuntimeError(
@@ -97,9 +127,10 @@ export class RunningContainer {
     );
   }
 
-  /** Sends a signal to its first process. @throws RuntimeError `not_running` */
+  /** Sends a signal to its first process; after one that is to end it nothing is started again. @throws RuntimeError `not_running` */
   async signal(signal: number): Promise<void> {
     if (!this.alive()) throw notRunning(this.id);
+    if ([sigterm, sigkill, this.#state.stopSignal].includes(signal)) this.#decision.endForGood();
     await this.#host.oci.kill(this.id, signal, "init");
   }
 
@@ -112,7 +143,7 @@ export class RunningContainer {
   /** Joins its standard input and its terminal, as far as it has them. @throws RuntimeError `not_running` */
   attach(): Attachment {
     if (!this.alive()) throw notRunning(this.id);
-    return new Attachment(this.#host, this.#paths, this.#kind);
+    return new Attachment(this.#host, this.#paths, this.#state);
   }
 
   /** What it uses now; zeros after it has ended. */
@@ -143,6 +174,56 @@ export class RunningContainer {
     await this.kill();
     await removeContainer(this.#host, this.#paths);
     this.#onCleaned();
+  }
+
+  async #live(): Promise<ExitStatus> {
+    for (;;) {
+      const { restarts, startedAt } = this.#state;
+      const waited = this.#ended();
+      const status = waited ?? (await this.#observe(this.#sameBoot ? this.#state.monitor : undefined));
+      const ranMs = status.finishedAt.getTime() - Date.parse(startedAt);
+      const next = waited === undefined ? await this.#decision.next(restarts, status, ranMs) : restarts;
+      if (next === undefined) return status;
+      try {
+        if (!(await this.#startAgain(status, next))) return status;
+      } catch (error) {
+        const reason = `its program could not be started again: ${messageOf(error)}`;
+        this.#host.logger.error("a program could not be started again", {
+          container: this.id,
+          error: messageOf(error),
+        });
+        return { ...status, reason };
+      }
+    }
+  }
+
+  /** How its program ended that the process before this one was about to start again. */
+  #ended(): ExitStatus | undefined {
+    const { ended, phase } = this.#state;
+    if (phase !== "waiting" || ended === undefined || !this.#sameBoot) return undefined;
+    const { exitCode, signal, oomKilled, finishedAt } = ended;
+    return {
+      exitCode,
+      ...(signal === undefined ? {} : { signal }),
+      oomKilled,
+      finishedAt: new Date(finishedAt),
+    };
+  }
+
+  /** False: it was ended for good meanwhile. */
+  async #startAgain(status: ExitStatus, restarts: Restarts): Promise<boolean> {
+    const ended = { ...status, finishedAt: status.finishedAt.toISOString() };
+    // Written first: the next process of ours goes on from here.
+    this.#state = { ...this.#state, restarts, ended, phase: "waiting" };
+    await writeState(this.#paths.state, this.#state);
+    await this.#decision.tell({ kind: "waits", status, restarts });
+    if (!(await this.#decision.wait(restarts))) return false;
+    this.#state = await startAgain(this.#host, this.#paths, this.#state);
+    const { address, ports } = this.#state;
+    await this.#decision.tell({ kind: "started", restarts, address, ports });
+    // Whoever ended it meanwhile found no process to signal.
+    if (this.#decision.final) await this.#host.oci.kill(this.id, sigkill, "all");
+    return true;
   }
 
   async #observe(monitor: ProcessIdentity | undefined): Promise<ExitStatus> {

@@ -13,7 +13,7 @@ ff02::2\tip6-allrouters
 `;
 
 /** The container's name for itself: the host's where it shares the host's network, else the start of its id. */
-export function containerHostname(spec: ContainerSpec): string {
+export function containerHostname(spec: Pick<ContainerSpec, "id" | "network">): string {
   if (spec.network === "host") return hostname();
   return spec.id.slice(0, 12).replace(/[^A-Za-z0-9-]/g, "-");
 }
@@ -37,7 +37,7 @@ export async function writeEtcFiles(directory: string, spec: ContainerSpec): Pro
  */
 export async function writeAttachedEtcFiles(
   directory: string,
-  spec: ContainerSpec,
+  spec: Pick<ContainerSpec, "id" | "network">,
   address: string,
   resolvers: Resolvers,
 ): Promise<void> {

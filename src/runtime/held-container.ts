@@ -8,6 +8,7 @@ import { logger } from "../std/log.ts";
 import { sleep } from "../std/wait.ts";
 import type { Attachment } from "./attach.ts";
 import type { RunningContainer } from "./container.ts";
+import { endOf } from "./end-words.ts";
 import { type ExecProcess, notRunning } from "./exec.ts";
 import type { ExecRequest } from "./exec-process.ts";
 import type { Forwarder } from "./forwarder.ts";
@@ -17,6 +18,7 @@ import type { ImageUser } from "./image-access.ts";
 import type { ImageLease } from "./image-lease.ts";
 import { traceKey } from "./image-mounting.ts";
 import { type PullDependencies, type PullRequest, pullLazy, resupply } from "./pull-lazy.ts";
+import type { RestartNews } from "./restarts.ts";
 import type { Runtime } from "./runtime.ts";
 import type { Report } from "./scheduler-client.ts";
 import { bringUp } from "./serving.ts";
@@ -248,6 +250,7 @@ export class HeldContainer {
   async #watch(running: RunningContainer): Promise<void> {
     this.#begun.resolve();
     void this.#image?.failure?.then((failure) => this.#onImageFailure(failure));
+    running.supervise((news) => this.#onRestart(news));
     if (running.serving !== undefined) void this.#serve(running, running.serving);
     const status = await running.exited;
     this.#phase("exited", status.finishedAt);
@@ -268,6 +271,20 @@ export class HeldContainer {
     });
     await this.#recorder?.finish();
     await this.#cleanUp();
+  }
+
+  /** It counts as running meanwhile. */
+  #onRestart(news: RestartNews): void {
+    const { count, delayMs } = news.restarts;
+    if (news.kind === "waits") {
+      log.info("container's program ended, to be started again", { container: this.id, count, delayMs });
+      this.#event("restart", `its program ended (${endOf(news.status)}); restarts in ${delayMs} ms`);
+      void this.#flush().catch(() => undefined);
+      return;
+    }
+    const { address, ports } = news;
+    this.#event("restart", `its program runs again; restarts by now: ${count}`);
+    void this.#report({ restarts: count, address, ports }).catch(() => undefined);
   }
 
   async #serve(running: RunningContainer, serving: ContainerServing): Promise<void> {
@@ -359,8 +376,8 @@ export class HeldContainer {
   }
 }
 
-function runningReport({ startedAt, address, ports }: RunningContainer) {
-  return { state: "running", at: startedAt, address, ports } as const;
+function runningReport({ startedAt, address, ports, restarts }: RunningContainer) {
+  return { state: "running", at: startedAt, address, ports, ...(restarts > 0 && { restarts }) } as const;
 }
 
 function userOf(running: RunningContainer, manifestDigest: string): ImageUser {

@@ -57,8 +57,10 @@ export interface ContainerPaths {
   readonly exitFile: string;
   /** What the programs need that are run in it beside its own: a directory each. */
   readonly execs: string;
-  /** Under the bundle: made by the monitor, takes the terminal's size. */
+  /** Made by the monitor: its socket; where it takes the terminal's size. */
+  readonly attach: string;
   readonly control: string;
+  readonly windowSize: string;
   /** Where one can speak to its standard input, while somebody does; and the word that nothing more comes. */
   readonly stdinSocket: string;
   readonly stdinEnd: string;
@@ -108,7 +110,9 @@ export function containerPaths(state: StatePaths, id: string): ContainerPaths {
     formerMerged: join(home, "root"),
     exitFile: join(state.exits, id),
     execs: join(state.execs, id),
+    attach: join(home, "attach"),
     control: join(home, "ctl"),
+    windowSize: join(home, "winsz"),
     stdinSocket: join(state.execs, id, "stdin"),
     stdinEnd: join(state.execs, id, "stdin.end"),
     log,

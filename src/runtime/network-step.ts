@@ -12,6 +12,11 @@ export interface NetworkPart {
   readonly ports: readonly PublishedPort[];
 }
 
+/** What a container is to have of the network. */
+export type NetworkWish = Pick<ContainerSpec, "id" | "network" | "publish"> & {
+  readonly options: Pick<ContainerSpec["options"], "ports">;
+};
+
 /** Refuses what cannot be connected, before anything of the container is made, and begins to make the host ready. */
 export function checkNetwork(host: Host, spec: ContainerSpec): void {
   if (spec.network === "private") {
@@ -36,7 +41,7 @@ export function checkNetwork(host: Host, spec: ContainerSpec): void {
  */
 export async function attachNetwork(
   host: Host,
-  spec: ContainerSpec,
+  spec: NetworkWish,
   paths: ContainerPaths,
   pid: number,
 ): Promise<NetworkPart> {

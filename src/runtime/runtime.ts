@@ -200,7 +200,7 @@ export class Runtime {
 
   /** A crash between the start and its record leaves `created`: the runtime knows better. */
   async #wasStarted(state: ContainerState): Promise<boolean> {
-    if (state.phase === "running") return true;
+    if (state.phase !== "created") return true;
     if (!isAlive(state.init)) return (await this.#host.exits.read(state.id)) !== undefined;
     return (await this.#host.oci.status(state.id)) === "running";
   }

@@ -76,6 +76,7 @@ async function startHalf(recorded: boolean): Promise<void> {
     stopSignal: 15,
     terminal: false,
     stdin: false,
+    restarts: { kind: "no", retriesMax: 0, count: 0, delayMs: 0 },
     startedAt,
     ports: [],
     volumes: [],

@@ -1,20 +1,18 @@
 import { mkdir, rm } from "node:fs/promises";
 import { volumeNames } from "../container/check-options.ts";
-import { waitForExit } from "../native/process.ts";
-import { errnoOf } from "../std/error.ts";
 import { signalNumber } from "../std/signals.ts";
 import { waitFor } from "../std/wait.ts";
 import { attachTrees, detachTrees } from "./attached-trees.ts";
 import { writeBundle } from "./bundle.ts";
 import { type BundleMount, containerMounts } from "./container-mounts.ts";
-import { giveOutput } from "./container-output.ts";
+import { createProgram, endMonitor } from "./create-step.ts";
 import { RuntimeError } from "./error.ts";
-import { cgroupOf, type Host, monitorCgroup } from "./host.ts";
+import { cgroupOf, type Host } from "./host.ts";
 import type { ContainerPaths } from "./layout.ts";
 import { removeLogFiles } from "./log-holder.ts";
-import { createUnderMonitor, type Monitored, readPid } from "./monitor.ts";
+import type { Monitored } from "./monitor.ts";
 import { attachNetwork, checkNetwork, type NetworkPart } from "./network-step.ts";
-import { bootId, identify } from "./process-identity.ts";
+import { bootId } from "./process-identity.ts";
 import { containerArgv } from "./process-section.ts";
 import { mountRoot, type RootFileSystem, unmountRoot } from "./root-file-system.ts";
 import { dropSecretFiles, writeSecretFiles } from "./secret-files.ts";
@@ -159,21 +157,9 @@ async function prepareMounts(
 }
 
 async function create(host: Host, spec: ContainerSpec, paths: ContainerPaths, draft: Draft): Promise<void> {
-  draft.monitored = await createUnderMonitor(paths, {
-    program: host.monitorProgram,
-    runtime: host.oci,
-    exitsDirectory: host.paths.exits,
-    logSizeMaxBytes: host.logSizeMaxBytes,
-    terminal: spec.options.terminal,
-    stdin: spec.options.stdin,
-  });
-  if (draft.root?.ids !== undefined)
-    await giveOutput(draft.monitored.init.pid, hostOwner(draft.root.ids, draft.user!));
-  await host.cgroups
-    .moveMonitor(monitorCgroup(host), draft.monitored.monitor.pid)
-    .catch((error: unknown) =>
-      host.logger.warning("the monitor stays in the worker's cgroup", { container: paths.id, error }),
-    );
+  const { ids } = draft.root!;
+  const owner = ids === undefined ? undefined : hostOwner(ids, draft.user!);
+  draft.monitored = await createProgram(host, paths, spec.options, owner);
 }
 
 async function start(host: Host, spec: ContainerSpec, paths: ContainerPaths, draft: Draft): Promise<void> {
@@ -189,6 +175,7 @@ async function start(host: Host, spec: ContainerSpec, paths: ContainerPaths, dra
     stopSignal: stopSignal(spec),
     terminal: spec.options.terminal,
     stdin: spec.options.stdin,
+    restarts: { ...spec.options.restart, count: 0, delayMs: 0 },
     phase: "created",
     bootId: await bootId(),
     init,
@@ -209,22 +196,4 @@ function stopSignal(spec: ContainerSpec): number {
   const number = signalNumber(text);
   if (number !== undefined) return number;
   throw new RuntimeError("bad_config", `the image's stop signal ${JSON.stringify(text)} is not a signal`);
-}
-
-/** A monitor ends by itself with its container; one that hangs is ended, with the runtime that it may still wait for. */
-async function endMonitor(paths: ContainerPaths): Promise<void> {
-  const monitor = await identify(await readPid(paths.monitorPidFile));
-  if (monitor === undefined) return;
-  const commandLine = await Bun.file(`/proc/${monitor.pid}/cmdline`)
-    .text()
-    .catch(() => "");
-  // The number may be another process's by now.
-  if (!commandLine.split("\0").includes(paths.home)) return;
-  try {
-    // It leads a session, and so a process group, of its own.
-    process.kill(-monitor.pid, "SIGKILL");
-  } catch (error) {
-    if (errnoOf(error) !== "ESRCH") throw error;
-  }
-  await waitForExit(monitor.pid);
 }

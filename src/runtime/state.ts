@@ -2,6 +2,7 @@ import { readFile } from "node:fs/promises";
 import { z } from "zod";
 import { writeFileAtomic } from "../std/atomic-file.ts";
 import { publishedPort } from "./network-record.ts";
+import { restartSchema } from "./restart-policy.ts";
 
 const identity = z.object({ pid: z.number().int().positive(), startTicks: z.string() });
 
@@ -20,8 +21,18 @@ const stateSchema = z.object({
   terminal: z.boolean().default(false),
   /** Standard input can be attached to. */
   stdin: z.boolean().default(false),
-  /** `created`: the process was not yet told to run when this was written. */
-  phase: z.enum(["created", "running"]),
+  restarts: restartSchema.default({ kind: "no", retriesMax: 0, count: 0, delayMs: 0 }),
+  /** How its program ended that is to be started again. */
+  ended: z
+    .object({
+      exitCode: z.number().int(),
+      signal: z.string().optional(),
+      oomKilled: z.boolean(),
+      finishedAt: z.iso.datetime(),
+    })
+    .optional(),
+  /** `created`: the process was not yet told to run when this was written; `waiting`: it ended, and is to be started again. */
+  phase: z.enum(["created", "running", "waiting"]),
   bootId: z.string(),
   init: identity,
   monitor: identity,

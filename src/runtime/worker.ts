@@ -63,11 +63,11 @@ export class Worker {
     for (const running of await runtime.adopt()) {
       const mount = stale.get(running.imageRoot);
       const clear: HeldImage = { release: () => mounts.clear(running.imageRoot) };
-      if (running.alive() && mount?.alive === true) {
+      if (running.goesOn() && mount?.alive === true) {
         const image = await mounts.adoptMount(running.imageRoot);
         this.#keep(HeldContainer.adopt(this.#dependencies, running, image, mount.manifestDigest));
         log.info("container adopted", { container: running.id });
-      } else if (running.alive()) {
+      } else if (running.goesOn()) {
         log.warn("ending a container whose image's mount died with the worker", { container: running.id });
         this.#keep(HeldContainer.adoptLost(this.#dependencies, running, clear));
       } else {

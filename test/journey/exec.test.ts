@@ -182,3 +182,34 @@ test("signals a container, and shows its last lines with their times", async () 
   });
   expect(await world.node.cli(["kill", loud])).toMatchObject({ code: 1 });
 }, 60_000);
+
+test("a program that fails is started again as often as was allowed, in the same container", async () => {
+  const script =
+    "echo x >> count; echo run; ip -4 -o addr show dev eth0 | grep -c inet; [ $(wc -l < count) = 3 ] && exit 0; exit 5";
+  const args = [
+    "run",
+    "--restart",
+    "on-failure:5",
+    "--network",
+    "private",
+    "--name",
+    "again",
+    image.id,
+    "sh",
+    "-c",
+    script,
+  ];
+  // In the foreground all of them are seen.
+  expect(await world.node.cli(args)).toMatchObject({ code: 0, stdout: "run\n1\n".repeat(3) });
+  const after = await world.node.json<{
+    restarts: number;
+    state: string;
+    exitCode: number;
+    events: { kind: string; message: string }[];
+  }>(["inspect", "again"]);
+  expect(after).toMatchObject({ restarts: 2, state: "exited", exitCode: 0 });
+  const told = after.events.filter(({ kind }) => kind === "restart").map(({ message }) => message);
+  expect(told.length).toBe(4);
+  expect(told[0]).toBe("its program ended (exit code 5); restarts in 100 ms");
+  expect(told[1]).toBe("its program runs again; restarts by now: 1");
+}, 60_000);
