@@ -124,7 +124,7 @@ test("a shell at a terminal: its size and changes of it, Ctrl-C, the end of inpu
     shell.type(`stty size; echo look $((${look}))\r`);
     await shell.shows(`look ${look}\r\n`);
   }
-  shell.type("echo g''o; sleep 1000\r");
+  shell.type("sh -c \"echo g''o; exec sleep 1000\"\r");
   await shell.shows("\ngo\r\n");
   shell.type("\x03");
   await shell.shows("^C\r\n");

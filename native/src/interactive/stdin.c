@@ -32,9 +32,21 @@ static int connect_monitor(void) {
   struct sockaddr_un address;
   int fd = open_socket(SOCK_SEQPACKET, "attach", &address);
   if (fd < 0 || connect(fd, (struct sockaddr *)&address, sizeof address) != 0) return -1;
-  /* What the container writes is in its log: the monitor must not wait for us to take it. */
-  shutdown(fd, SHUT_RD);
   return fd;
+}
+
+/*
+ * What the container writes is in its log; the monitor, which waits until it is taken here too, must not wait. (One that will
+ * not take it is forgotten by conmon 2.1 in a way that its end of input is not seen.) False: the monitor is gone.
+ */
+static bool discard(int monitor) {
+  static char output[2 * PACKET + 1];
+  for (;;) {
+    ssize_t got = recv(monitor, output, sizeof output, MSG_DONTWAIT);
+    if (got == 0) return false;
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) return errno == EAGAIN;
+  }
 }
 
 static int listen_at(const char *path) {
@@ -54,17 +66,17 @@ static void stay(void) {
   setsid();
 }
 
-/* False: the monitor is gone. */
-static bool hand_on(int monitor, const char *bytes, size_t length) {
-  while (length > 0) {
-    size_t part = length < PACKET ? length : PACKET;
-    ssize_t sent = send(monitor, bytes, part, MSG_NOSIGNAL);
-    if (sent < 0 && errno == EINTR) continue;
-    if (sent <= 0) return false;
-    bytes += sent;
-    length -= (size_t)sent;
+/* One packet, however long the monitor takes; of nothing: the end. False: the monitor is gone. */
+static bool send_packet(int monitor, const char *bytes, size_t length) {
+  for (;;) {
+    if (send(monitor, bytes, length, MSG_NOSIGNAL | MSG_DONTWAIT) >= 0) return true;
+    if (errno == EINTR) continue;
+    if (errno != EAGAIN) return false;
+    /* It may itself wait until we take what it has for us. */
+    struct pollfd ready = {.fd = monitor, .events = POLLIN | POLLOUT};
+    poll(&ready, 1, -1);
+    if ((ready.revents & POLLIN) != 0 && !discard(monitor)) return false;
   }
-  return true;
 }
 
 int keep_stdin(const char *socket_path, const char *end_path) {
@@ -74,22 +86,23 @@ int keep_stdin(const char *socket_path, const char *end_path) {
   if (listener < 0) return FAILED;
   signal(SIGPIPE, SIG_IGN);
   stay();
-  struct pollfd fds[2 + SPEAKERS_MAX] = {{.fd = monitor}, {.fd = listener, .events = POLLIN}};
+  struct pollfd fds[2 + SPEAKERS_MAX] = {{.fd = monitor, .events = POLLIN}, {.fd = listener, .events = POLLIN}};
   int count = 2;
+  bool ended = false;
   for (;;) {
     fds[1].fd = count < 2 + SPEAKERS_MAX ? listener : -1;
     if (poll(fds, (nfds_t)count, -1) < 0 && errno != EINTR) break;
-    if ((fds[0].revents & (POLLHUP | POLLERR)) != 0) break;
+    if (fds[0].revents != 0 && !discard(monitor)) break;
     for (int i = count - 1; i >= 2; i--) {
       if (fds[i].revents == 0) continue;
       ssize_t got = read(fds[i].fd, bytes, sizeof bytes);
       if (got < 0 && errno == EINTR) continue;
-      if (got > 0 && hand_on(monitor, bytes, (size_t)got)) continue;
+      if (got > 0 && (ended || send_packet(monitor, bytes, (size_t)got))) continue;
       if (got > 0) goto gone;
       close(fds[i].fd);
       fds[i] = fds[--count];
-      /* conmon takes a packet of nothing for the end; one who just leaves may be gone before it has looked. */
-      if (access(end_path, F_OK) == 0 && send(monitor, bytes, 0, MSG_NOSIGNAL) < 0) goto gone;
+      /* conmon takes a packet of nothing for the end: who leaves instead may be gone before it has looked. */
+      if (access(end_path, F_OK) == 0 && !ended) ended = send_packet(monitor, bytes, 0);
     }
     if (fds[1].fd < 0 || (fds[1].revents & POLLIN) == 0) continue;
     int speaker = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
