@@ -6,6 +6,7 @@ import { DbError } from "../db/error.ts";
 import { SchedulerService } from "../gen/oci_node/v1/scheduler_service_pb.ts";
 import { translateErrors } from "../rpc/error.ts";
 import { type Server, serve } from "../rpc/server.ts";
+import { SchedulerError } from "../scheduler/error.ts";
 import { SchedulerClient } from "./scheduler-client.ts";
 
 let scheduler: Server;
@@ -30,6 +31,10 @@ beforeAll(async () => {
           reports += 1;
           await fates.shift()?.();
           return {};
+        },
+        async fetchCode({ position }) {
+          await fates.shift()?.();
+          return { data: new Uint8Array([position]), pieces: 2 };
         },
       });
     },
@@ -81,6 +86,35 @@ test("a report whose connection is reset is made again: nothing was said of the 
   ];
   expect(await report()).toBe(true);
   expect(reports).toBe(2);
+});
+
+test("code is asked for again when the connection is reset, and not when it is refused or nobody wants it any more", async () => {
+  const fetch = (signal = new AbortController().signal) => client.fetchCode("c1", "d", 1, signal);
+  fates = [
+    () => {
+      for (const end of open) end.resetAndDestroy();
+    },
+  ];
+  expect(await fetch()).toMatchObject({ data: new Uint8Array([1]), pieces: 2 });
+  fates = [
+    () => {
+      throw new SchedulerError("no_code", "it is not here any more", { next: "Deploy it again." });
+    },
+  ];
+  const failure = (signal?: AbortSignal) => fetch(signal).catch((error: unknown) => error);
+  expect(await failure()).toMatchObject({
+    code: "code",
+    message: "the code could not be fetched: it is not here any more",
+    next: "Deploy it again.",
+  });
+  const leaving = new AbortController();
+  fates = [
+    () => {
+      leaving.abort(new Error("the container was stopped"));
+      throw new DbError("unavailable", "the database is away");
+    },
+  ];
+  expect(await failure(leaving.signal)).toMatchObject({ message: "the container was stopped" });
 });
 
 test("a report that the database gave way with is made again", async () => {
