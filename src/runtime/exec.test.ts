@@ -1,8 +1,10 @@
 import { afterAll, beforeAll, expect, test } from "bun:test";
-import { readFile } from "node:fs/promises";
+import { mkdir, readFile, writeFile } from "node:fs/promises";
+import { join } from "node:path";
 import type { RunningContainer } from "./container.ts";
 import type { ExecEnd, ExecProcess } from "./exec.ts";
 import type { ExecRequest } from "./exec-process.ts";
+import { statePaths } from "./layout.ts";
 import { imageConfig, TestHost } from "./runtime.test-kit.ts";
 import type { Runtime } from "./runtime.ts";
 
@@ -208,6 +210,24 @@ test("ends a program that is left, whatever it does about it", async () => {
   await Promise.all([stubborn.leave(), stubborn.leave()]);
   expect(await stubborn.ended).toMatchObject({ exitCode: 137 });
   expect((await run(request(["ps"]))).stdout).not.toContain("sleep 500");
+});
+
+test("ends what the process before this one ran beside a container's program, and nothing else", async () => {
+  const other = await runtime.start(host.spec(["sleep", "1000"]), new AbortController().signal);
+  const left = await other.exec(sh("echo ready; exec sleep 600"));
+  for await (const _ of left.output) break;
+  // A number that is another's by now: this process's own.
+  const foreign = join(statePaths(host.stateDir).execs, other.id, "foreign");
+  await mkdir(foreign);
+  await writeFile(join(foreign, "pid"), String(process.pid));
+  const later = await host.runtime();
+  const adopted = (await later.adopt()).find(({ id }) => id === other.id);
+  expect(await left.ended).toMatchObject({ exitCode: 137 });
+  const usage = await adopted?.usage();
+  expect([usage?.pids, adopted?.alive()]).toEqual([1, true]);
+  await later.close();
+  await other.cleanup();
+  await other.removeLog();
 });
 
 test("ends with the container, and runs nothing in one that has ended", async () => {

@@ -76,9 +76,14 @@ export class ExecProcess {
       const argv = argvOf(host, paths.id, files);
       const { terminal, size } = request;
       const streams = terminal ? spawnWithTerminal(argv, directory, size) : spawnWithPipes(argv, directory);
-      return new ExecProcess(streams, await started(host, paths.id, streams, files));
-    } finally {
-      await rm(directory, { recursive: true, force: true });
+      const exec = new ExecProcess(streams, await started(host, paths.id, streams, files));
+      await rm(files.process, { force: true });
+      // Its number stays there as long as it runs: see left-programs.ts.
+      void exec.ended.then(() => remove(directory));
+      return exec;
+    } catch (error) {
+      await remove(directory);
+      throw error;
     }
   }
 
@@ -128,6 +133,10 @@ export class ExecProcess {
     this.#handle?.killGroup();
     this.#streams.kill();
   }
+}
+
+async function remove(directory: string): Promise<void> {
+  await rm(directory, { recursive: true, force: true });
 }
 
 function argvOf({ oci }: Host, id: string, files: Files): string[] {

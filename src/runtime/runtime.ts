@@ -10,6 +10,7 @@ import { cancelled, RuntimeError } from "./error.ts";
 import { ExitWatch } from "./exit-watch.ts";
 import { defaultCgroupParent, type Host } from "./host.ts";
 import { containerPaths, statePaths } from "./layout.ts";
+import { endLeftPrograms } from "./left-programs.ts";
 import { removeLogFiles } from "./log-holder.ts";
 import { readLog } from "./log-reader.ts";
 import type { LogPart } from "./log-start.ts";
@@ -120,6 +121,7 @@ export class Runtime {
       if (state !== undefined && (await this.#wasStarted(state))) {
         const sameBoot = state.bootId === (await bootId());
         if (sameBoot && state.address !== undefined) await this.#host.networks.adopt(id, state.ports);
+        await endLeftPrograms(paths);
         adopted.push(this.#keep(state, sameBoot));
         continue;
       }

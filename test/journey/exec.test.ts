@@ -192,6 +192,8 @@ test("a program that fails is started again as often as was allowed, in the same
     "on-failure:5",
     "--network",
     "private",
+    "-p",
+    "80",
     "--name",
     "again",
     image.id,
@@ -207,7 +209,7 @@ test("a program that fails is started again as often as was allowed, in the same
     exitCode: number;
     events: { kind: string; message: string }[];
   }>(["inspect", "again"]);
-  expect(after).toMatchObject({ restarts: 2, state: "exited", exitCode: 0 });
+  expect(after).toMatchObject({ restarts: 2, state: "exited", exitCode: 0, ports: [{ containerPort: 80 }] });
   const told = after.events.filter(({ kind }) => kind === "restart").map(({ message }) => message);
   expect(told.length).toBe(4);
   expect(told[0]).toBe("its program ended (exit code 5); restarts in 100 ms");
