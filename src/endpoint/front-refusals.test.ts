@@ -30,6 +30,11 @@ describe("what is not passed on", () => {
     expect(await say("Host: a\r\nTransfer-Encoding: chunked", "b\r\nhello world\r\n0\r\n\r\n")).toBe(
       "HTTP/1.1 413 Payload Too Large",
     );
+    // Larger than what is counted with, or written at length: there is a body nevertheless.
+    for (const length of ["9999999999999999", "0000000000000000011"])
+      expect(await say(`Host: a\r\nContent-Length: ${length}`, "hello world")).toBe(
+        "HTTP/1.1 413 Payload Too Large",
+      );
     expect(await say("Host: a\r\nHost: b\r\nContent-Length: 0")).toBe("HTTP/1.1 400 Bad Request");
     expect(await say("Host: a\r\nTransfer-Encoding: gzip, chunked", "0\r\n\r\n")).toBe(
       "HTTP/1.1 400 Bad Request",

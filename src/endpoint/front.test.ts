@@ -1,5 +1,6 @@
 import { afterEach, describe, expect, test } from "bun:test";
 import type { IncomingMessage } from "node:http";
+import { type AddressInfo, createServer } from "node:net";
 import {
   FrontScene,
   insiderToken,
@@ -181,6 +182,27 @@ for (const where of ["local", "remote"] as const) {
       expect(await errorOf(response)).toMatchObject({ code: "broken" });
     });
 
+    test("that answers what nobody can say again is told of, and nobody else notices", async () => {
+      const scene = await open(where);
+      const heads = ["099 Low", "000 None", "200 \u0001", "999 High", "200 Fine"].map(
+        (status) => `HTTP/1.1 ${status}\r\nContent-Length: 2\r\n\r\nok`,
+      );
+      const server = createServer((socket) =>
+        socket.on("error", () => undefined).once("data", () => socket.end(heads.shift() ?? "")),
+      );
+      await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+      scene.route([scene.listening("c-1", (server.address() as AddressInfo).port)]);
+      const statuses: number[] = [];
+      for (const _ of [...heads]) {
+        const response = await scene.get();
+        statuses.push(response.status);
+        if (response.status === 502) expect((await errorOf(response)).code).toBe("broken");
+      }
+      expect(statuses).toEqual([502, 502, 502, 999, 200]);
+      expect(scene.forwarder.inFlight("c-1")).toBe(0);
+      server.close();
+    });
+
     test("that has as many requests as it may, drains or is gone is passed by", async () => {
       const scene = await open(where);
       const finish = Promise.withResolvers<void>();
@@ -246,6 +268,10 @@ describe("who may call", () => {
     expect(await ask(`Bearer ${insiderToken}`)).toBe("none");
     expect(await ask("Bearer of-the-program-itself")).toBe("Bearer of-the-program-itself");
     expect(await ask("Basic abc")).toBe("Basic abc");
+    expect(await ask(`Bearer\t${insiderToken}`)).toBe("none");
+    const twice = `Authorization: Basic abc\r\nAuthorization: Bearer ${insiderToken}\r\n`;
+    const socket = await scene.raw(`GET /endpoint/hello HTTP/1.1\r\nHost: a\r\n${twice}\r\n`);
+    expect(await textOf(socket, /\r\n\r\n.+/)).toEndWith("Basic abc");
   });
 
   test("the traceback of a function is for its own workspace; others get an id", async () => {

@@ -1,5 +1,6 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Forwarding } from "../runtime/forwarder.ts";
+import { breakOff } from "../runtime/pass-answer.ts";
 import { RequestBody } from "../std/request-body.ts";
 import { BodyRoom } from "./body-room.ts";
 import { Callers, type TokenHolder } from "./callers.ts";
@@ -50,7 +51,7 @@ export class EndpointFront {
       body.discard();
       return true;
     }
-    void new Visit(
+    new Visit(
       {
         routing: this.#routing,
         dispatcher: this.dispatcher,
@@ -63,7 +64,9 @@ export class EndpointFront {
       request,
       response,
       address,
-    ).run();
+    )
+      .run()
+      .catch(() => breakOff(response));
     return true;
   }
 

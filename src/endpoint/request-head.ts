@@ -46,6 +46,9 @@ function isOurs(name: string): boolean {
   );
 }
 
+/** Also where it stands as no credential that counts: after another one, or after a tab. */
+const clusterToken = /(?:^|\s)ocn_\S/i;
+
 /** Of the message, but made anew for each connection. */
 const framing: ReadonlySet<string> = new Set(["host", "content-length", "expect"]);
 
@@ -61,7 +64,8 @@ export function headersFor(
   const host = hostOf(request);
   const kept = endToEnd(
     request.rawHeaders,
-    (name) => framing.has(name) || isOurs(name) || (token && name === "authorization"),
+    (name, value) =>
+      framing.has(name) || isOurs(name) || (name === "authorization" && (token || clusterToken.test(value))),
   );
   const { remoteAddress = "" } = request.socket;
   return [

@@ -6,7 +6,7 @@ import { endToEnd } from "../std/http-headers.ts";
 import { RequestBody } from "../std/request-body.ts";
 import { answered, broken, forwardHeader, forwardPrefix } from "./forward-wire.ts";
 import type { Forwarded, Forwarding } from "./forwarder.ts";
-import { passAnswer } from "./pass-answer.ts";
+import { breakOff, passAnswer } from "./pass-answer.ts";
 
 /**
  * Answers requests for containers that gateways send to this worker, over HTTP/1.1 and TLS.
@@ -36,7 +36,7 @@ export function answerForward(
       response.end("this certificate does not open the containers of this worker\n");
       return true;
     }
-    void forward(forwarding, request, response, url.slice(forwardPrefix.length));
+    forward(forwarding, request, response, url.slice(forwardPrefix.length)).catch(() => breakOff(response));
     return true;
   };
 }
@@ -67,9 +67,7 @@ async function forward(
     });
   } catch (error) {
     body.discard();
-    if (response.destroyed) return;
-    response.writeHead(502, { [forwardHeader]: broken, "content-type": "text/plain" });
-    response.end(messageOf(error));
+    answerBroken(response, messageOf(error));
     return;
   }
   if (done.kind === "refused") {
@@ -81,5 +79,17 @@ async function forward(
   }
   const { answer } = done;
   const headers = endToEnd(answer.rawHeaders, (name) => name === forwardHeader);
-  passAnswer(answer, response, [...headers, forwardHeader, answered]);
+  try {
+    passAnswer(answer, response, [...headers, forwardHeader, answered]);
+  } catch {
+    // A head that the parser takes and nobody can say, such as the status 099.
+    answer.destroy();
+    answerBroken(response, "what came is not HTTP");
+  }
+}
+
+function answerBroken(response: ServerResponse, why: string): void {
+  if (response.destroyed) return;
+  response.writeHead(502, { [forwardHeader]: broken, "content-type": "text/plain" });
+  response.end(why);
 }

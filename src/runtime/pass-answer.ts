@@ -46,7 +46,13 @@ export function breakOff(response: AnyResponse): void {
   else response.destroy();
 }
 
+/** What a status line may say beside its number (RFC 9112, 4): the parser of node:http takes more. */
+const reasonPhrase = /^[\t\x20-\x7e\x80-\xff]*$/;
+
 function writeHead(response: AnyResponse, status: number, text: string, headers: readonly string[]): void {
+  // Before anything of it is kept: a response remembers even the words that it has refused, and would refuse them again.
+  if (status < 200 || status > 999 || !reasonPhrase.test(text))
+    throw new RangeError(`${status} is no answer's status, or its words are none`);
   if ("stream" in response) response.writeHead(status, headers as never);
   else response.writeHead(status, text, headers as never);
 }

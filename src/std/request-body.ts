@@ -21,7 +21,7 @@ export interface BodyCarrier extends Readable {
  * TLS, whether the request is read or not: there, the connection itself is paused.
  */
 export class RequestBody {
-  /** As the sender says; `undefined`: it has not said. */
+  /** As the sender says; `undefined`: it has not said, or nothing that can be counted on. */
   readonly lengthBytes: number | undefined;
   readonly #carrier: BodyCarrier;
   #bytesMax = Number.POSITIVE_INFINITY;
@@ -46,9 +46,7 @@ export class RequestBody {
     const { "content-length": length, "transfer-encoding": encoding } = carrier.headers;
     this.lengthBytes = typeof length === "string" && /^\d{1,15}$/.test(length) ? Number(length) : undefined;
     const none =
-      carrier.httpVersionMajor === 1
-        ? this.lengthBytes === undefined && encoding === undefined
-        : endsWithHead(carrier);
+      carrier.httpVersionMajor === 1 ? length === undefined && encoding === undefined : endsWithHead(carrier);
     this.#ended = none || this.lengthBytes === 0 || carrier.readableEnded;
     if (this.#ended) this.lengthBytes ??= 0;
     else this.#hold();
