@@ -162,6 +162,7 @@ const mount: Record<MountErrorCode, Code> = {
 };
 
 const runtime: Record<RuntimeErrorCode, Code> = {
+  too_many: Code.ResourceExhausted,
   network: Code.FailedPrecondition,
   port_taken: Code.FailedPrecondition,
   volume: Code.FailedPrecondition,

@@ -22,6 +22,8 @@ const sigkill = 9;
 const sigterm = 15;
 const killTimeoutMs = 20_000;
 const lostExitCode = 255;
+/** Each takes two processes of the host's, outside of the container's limits. */
+const programsMax = 64;
 
 /** A container that was started, by this process or by the one before it; it may have ended since. */
 export class RunningContainer {
@@ -40,6 +42,8 @@ export class RunningContainer {
   readonly #decision: RestartDecision;
   readonly #onCleaned: () => void;
   #state: ContainerState;
+  /** That run beside its own, or are being started. */
+  #programs = 0;
   #cleaning: Promise<void> | undefined;
 
   constructor(
@@ -137,7 +141,25 @@ export class RunningContainer {
   /** Runs a program in it, beside its own. @throws RuntimeError */
   async exec(request: ExecRequest): Promise<ExecProcess> {
     if (!this.alive()) throw notRunning(this.id);
-    return await ExecProcess.start(this.#host, this.#paths, request);
+    if (this.#programs >= programsMax)
+      throw new RuntimeError(
+        "too_many",
+        `container ${this.id} has ${programsMax} programs beside its own already`,
+        {
+          next: "Try again when one has ended.",
+        },
+      );
+    this.#programs += 1;
+    try {
+      const program = await ExecProcess.start(this.#host, this.#paths, request);
+      void program.ended.then(() => {
+        this.#programs -= 1;
+      });
+      return program;
+    } catch (error) {
+      this.#programs -= 1;
+      throw error;
+    }
   }
 
   /** Joins its standard input and its terminal, as far as it has them. @throws RuntimeError `not_running` */

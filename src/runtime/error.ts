@@ -16,6 +16,7 @@ import { CodedError } from "../std/error.ts";
  * - `network` the container's network could not be made or removed
  * - `port_taken` a port of the host that was asked for is in use
  * - `volume` a host path or a volume cannot be had
+ * - `too_many` it has as many programs beside its own as it may have
  * - `not_running` it has ended, or does not run yet
  * - `no_python` the image has no Python that a handler could run in
  * - `code` uploaded code could not be fetched or unpacked
@@ -37,6 +38,7 @@ export const runtimeErrorCodes = [
   "network",
   "port_taken",
   "volume",
+  "too_many",
   "not_running",
   "no_python",
   "code",

@@ -212,6 +212,14 @@ test("ends a program that is left, whatever it does about it", async () => {
   expect((await run(request(["ps"]))).stdout).not.toContain("sleep 500");
 });
 
+test("runs 64 programs at once beside a container's own, and no more", async () => {
+  const programs = await Promise.all(Array.from({ length: 64 }, () => container.exec(request(["cat"]))));
+  expect(await failure(request(["true"]))).toMatchObject({ code: "too_many" });
+  for (const program of programs) program.closeInput();
+  for (const program of programs) expect(await program.ended).toEqual({ exitCode: 0 });
+  expect(await run(request(["true"]))).toMatchObject({ exitCode: 0 });
+});
+
 test("ends what the process before this one ran beside a container's program, and nothing else", async () => {
   const other = await runtime.start(host.spec(["sleep", "1000"]), new AbortController().signal);
   const left = await other.exec(sh("echo ready; exec sleep 600"));
