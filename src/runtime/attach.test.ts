@@ -13,8 +13,9 @@ beforeAll(async () => {
 });
 
 afterAll(async () => {
-  expect(await host.leftovers()).toEqual([]);
+  const left = await host.leftovers();
   await host.close();
+  expect(left).toEqual([]);
 });
 
 const start = (script: string, kind: { terminal: boolean; stdin: boolean }): Promise<RunningContainer> =>

@@ -23,8 +23,9 @@ beforeAll(async () => {
 afterAll(async () => {
   await container.cleanup();
   await container.removeLog();
-  expect(await host.leftovers()).toEqual([]);
+  const left = await host.leftovers();
   await host.close();
+  expect(left).toEqual([]);
 });
 
 function request(command: readonly string[], more: Partial<ExecRequest> = {}): ExecRequest {

@@ -18,8 +18,9 @@ beforeAll(async () => {
 });
 
 afterAll(async () => {
-  expect(await host.leftovers()).toEqual([]);
+  const left = await host.leftovers();
   await host.close();
+  expect(left).toEqual([]);
 });
 
 const start = (script: string, restart: RestartPolicy): Promise<RunningContainer> =>
