@@ -23,11 +23,11 @@ export async function mounts(dir: string): Promise<string[]> {
   return lines.filter((line) => mentions(line, dir)).map((line) => `mount ${line}`);
 }
 
-/** Where file systems are mounted below the folder, the last mounted first: the order to unmount in. */
+/** Where the folder's file systems are mounted, in it or elsewhere, the last mounted first: the order to unmount in. */
 export async function mountPoints(dir: string): Promise<string[]> {
   const lines = (await readFile("/proc/self/mountinfo", "utf8")).split("\n");
-  const points = lines.map((line) => (line.split(" ")[4] ?? "").replaceAll("\\040", " "));
-  return points.filter((point) => point === dir || point.startsWith(`${dir}/`)).reverse();
+  const ours = lines.filter((line) => mentions(line.replaceAll("\\040", " "), dir));
+  return ours.map((line) => (line.split(" ")[4] ?? "").replaceAll("\\040", " ")).reverse();
 }
 
 export async function loopDevices(dir: string): Promise<string[]> {
