@@ -86,6 +86,17 @@ test("a workspace sees its own containers only, the living ones unless all are w
   await refused("not_found", store.get(workspaceId, "c-none"));
 });
 
+test("keeps the latest of events that come again and again, and all of its states", async () => {
+  const id = await runningContainer();
+  const before = (await store.events(id)).length;
+  const events = Array.from({ length: 205 }, (_, at) => ({ kind: "restart", message: `restart ${at}` }));
+  await store.observe(id, {}, { events });
+  const kept = await store.events(id);
+  const restarts = kept.filter(({ kind }) => kind === "restart").map(({ message }) => message);
+  expect(restarts).toEqual(events.slice(-200).map(({ message }) => message));
+  expect(kept).toHaveLength(before + 200);
+});
+
 test("goes from pending to exited with events, phases, times and what the step brings", async () => {
   const id = await runningContainer();
   const at = new Date("2026-01-02T03:04:05.678Z");

@@ -1,4 +1,4 @@
-import { and, eq, sql } from "drizzle-orm";
+import { and, desc, eq, lte, sql } from "drizzle-orm";
 import { notify, type Queries } from "../db/database.ts";
 import { containerEvents, containers } from "../db/schema.ts";
 import type { Container, ImageTransfer, NewContainerEvent, Phases } from "./container.ts";
@@ -48,6 +48,9 @@ export interface Transitioned {
 }
 
 const messageCharacters = 4000;
+/** Kinds of events that a container which lives for years may have without end, and how many of each are kept. */
+const recurring: ReadonlySet<string> = new Set(["restart", "image"]);
+const recurringMax = 200;
 
 /** One step inside a transaction; see `ContainerStore.transition`. */
 export async function transitionIn(
@@ -210,6 +213,21 @@ async function appendEvent(tx: Queries, row: ContainerRow, event: NewContainerEv
   await tx
     .insert(containerEvents)
     .values({ containerId, workspaceId, at: at ?? new Date(), kind, message, fields: clean });
+  if (recurring.has(kind)) await dropOldest(tx, containerId, kind);
+}
+
+/** Leaves the latest events of a kind. */
+async function dropOldest(tx: Queries, containerId: string, kind: string): Promise<void> {
+  const ofKind = and(eq(containerEvents.containerId, containerId), eq(containerEvents.kind, kind));
+  const [first] = await tx
+    .select({ id: containerEvents.id })
+    .from(containerEvents)
+    .where(ofKind)
+    .orderBy(desc(containerEvents.id))
+    .offset(recurringMax)
+    .limit(1);
+  if (first !== undefined)
+    await tx.delete(containerEvents).where(and(ofKind, lte(containerEvents.id, first.id)));
 }
 
 /** PostgreSQL's text holds no NUL; what a runtime printed may. */
