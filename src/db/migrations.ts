@@ -7,6 +7,7 @@ import webhookDisabled from "../../drizzle/0003_webhook-disabled.sql" with { typ
 import openDeliveries from "../../drizzle/0004_open-deliveries.sql" with { type: "text" };
 import endpointsContainers from "../../drizzle/0005_endpoints-containers.sql" with { type: "text" };
 import troubleFromContainers from "../../drizzle/0006_trouble-from-containers.sql" with { type: "text" };
+import workerRequestVersion from "../../drizzle/0007_worker-request-version.sql" with { type: "text" };
 import journal from "../../drizzle/meta/_journal.json" with { type: "json" };
 
 /** Every migration's text by its tag in the journal. A compiled executable has no folder to read: add a line here. */
@@ -18,6 +19,7 @@ const texts: Readonly<Record<string, string>> = {
   "0004_open-deliveries": openDeliveries,
   "0005_endpoints-containers": endpointsContainers,
   "0006_trouble-from-containers": troubleFromContainers,
+  "0007_worker-request-version": workerRequestVersion,
 };
 
 /** The migrations in the journal's order, shaped as drizzle-orm 0.45 makes them from a folder. */

@@ -293,6 +293,8 @@ export const workers = pgTable(
     state: text("state").notNull(),
     platform: text("platform").notNull(),
     version: text("version").notNull(),
+    /** Up to where it understands hand-overs. */
+    requestVersion: integer("request_version").notNull().default(0),
     lastHeartbeatAt: at("last_heartbeat_at").notNull().defaultNow(),
     createdAt: createdAt(),
   },

@@ -8,6 +8,7 @@ import { clusterErrorOf, Membership } from "../cluster/membership-client.ts";
 import { isControlPlane } from "../cluster/names.ts";
 import { type Config, workspaceSettings } from "../config.ts";
 import { parsePortRange } from "../container/policy.ts";
+import { requestVersionNow } from "../container/request-version.ts";
 import { CredentialError } from "../credential/error.ts";
 import { WorkerService } from "../gen/oci_node/v1/worker_service_pb.ts";
 import { defaultFetchLimits } from "../mount/limits.ts";
@@ -170,6 +171,7 @@ export async function startWorker(
       memoryBytes: config.worker.memory ?? totalmem(),
       platform: formatPlatform(hostPlatform()),
       version,
+      requestVersion: requestVersionNow,
     },
   });
   worker.startHeartbeat(client, await client.register().catch(endForGood));

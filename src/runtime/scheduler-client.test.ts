@@ -63,6 +63,7 @@ beforeAll(async () => {
       memoryBytes: 1e9,
       platform: "linux/amd64",
       version: "0",
+      requestVersion: 1,
     },
   });
 });

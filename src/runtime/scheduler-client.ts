@@ -37,6 +37,7 @@ export interface WorkerFacts {
   readonly memoryBytes: number;
   readonly platform: string;
   readonly version: string;
+  readonly requestVersion: number;
 }
 
 /** What a worker reports of a container; without a state, events and phases alone. */
@@ -130,10 +131,11 @@ export class SchedulerClient {
 
   /** One heartbeat, not repeated; registers again where that is asked. */
   async heartbeat(beat: Heartbeat): Promise<HeartbeatAnswer> {
-    const { workerId, bootNonce } = this.#facts;
+    const { workerId, bootNonce, requestVersion } = this.#facts;
     const request = {
       workerId,
       bootNonce,
+      requestVersion,
       cpuMillisUsed: beat.cpuMillisUsed,
       memoryBytesUsed: BigInt(beat.memoryBytesUsed),
       containerIds: [...beat.containerIds],

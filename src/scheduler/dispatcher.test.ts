@@ -2,7 +2,7 @@ import { afterAll, beforeAll, beforeEach, expect, test } from "bun:test";
 import { rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { eq } from "drizzle-orm";
+import { eq, sql } from "drizzle-orm";
 import { TestCluster } from "../cluster/cluster.test-kit.ts";
 import { WorkerIdentityStore } from "../cluster/identity-store.ts";
 import { defaultOptions } from "../container/options.ts";
@@ -101,6 +101,7 @@ beforeAll(async () => {
     memoryBytes: 1e9,
     platform: "linux/amd64",
     version: "0",
+    requestVersion: 1,
   });
   dependencies = {
     schedulerId: "s1",
@@ -359,13 +360,20 @@ test("a container that no worker can take now says once what it waits for", asyn
     await own.round();
     await own.idle();
   };
-  const setState = (state: string) =>
-    postgres.database.query((db) => db.update(workers).set({ state }).where(eq(workers.id, "w1")));
-  await setState("lost");
+  const set = (facts: object) =>
+    postgres.database.query((db) => db.update(workers).set(facts).where(eq(workers.id, "w1")));
+  await set({ state: "lost" });
   await looks();
   await looks();
-  expect(await waits()).toEqual(["waits: no worker is ready"]);
-  await setState("ready");
+  await set({ state: "ready", requestVersion: 0 });
+  await postgres.database.query((db) =>
+    db.update(rows).set({ spec: sql`spec || '{"network":"private"}'` }).where(eq(rows.id, id)),
+  );
+  await looks();
+  const former =
+    "every worker that could take it is of an earlier version, which would leave out some of what the container is run with: upgrade it";
+  expect(await waits()).toEqual(["waits: no worker is ready", `waits: ${former}`]);
+  await set({ requestVersion: 1 });
   await looks();
   expect(await containers.find(id)).toMatchObject({ state: "scheduled", workerId: "w1" });
 });

@@ -1,6 +1,7 @@
 import type { Container } from "../container/container.ts";
 import { ContainerError } from "../container/error.ts";
 import { describeImageCredential } from "../container/image-credential.ts";
+import { requestVersionOf } from "../container/request-version.ts";
 import type { ContainerStore } from "../container/store.ts";
 import type { WorkerClients } from "../container/worker-client.ts";
 import { CredentialError } from "../credential/error.ts";
@@ -109,6 +110,7 @@ export class Dispatcher {
         platform: image.platform,
         manifestDigest: image.manifestDigest,
         volumes: await placedVolumes(store, container, known),
+        requestVersion: requestVersionOf(container),
       },
       workers.map((worker) => ({
         ...worker,
@@ -159,6 +161,10 @@ export class Dispatcher {
     const worker = container.workerId === undefined ? undefined : await store.worker(container.workerId);
     if (worker === undefined || !this.#isReady(worker)) {
       await this.#putBack(container, "its worker did not take it up");
+      return;
+    }
+    if (worker.requestVersion < requestVersionOf(container)) {
+      await this.#putBack(container, `its worker ${worker.name} is of an earlier version by now`);
       return;
     }
     await this.#begin(container, await images.get(container.workspaceId, container.imageId), worker);

@@ -7,6 +7,7 @@ const demand: Demand = {
   platform: "linux/amd64",
   manifestDigest: "sha256:a",
   volumes: [],
+  requestVersion: 0,
 };
 
 function worker(id: string, changes: Partial<Candidate> = {}): Candidate {
@@ -18,6 +19,7 @@ function worker(id: string, changes: Partial<Candidate> = {}): Candidate {
     cpuMillisUsed: 0,
     memoryBytesUsed: 0,
     containers: 0,
+    requestVersion: 0,
     manifestDigests: new Set(),
     ...changes,
   };
@@ -62,6 +64,26 @@ test("prefers the worker that stays the least loaded, then the fewer containers,
     workerId: "w2",
   });
   expect(place(demand, [worker("w2"), worker("w1")])).toEqual({ kind: "placed", workerId: "w1" });
+});
+
+test("passes over workers that would leave out some of what the container is run with, and waits where all would", () => {
+  const wanted = { ...demand, requestVersion: 1 };
+  const former = worker("w1", { manifestDigests: new Set(["sha256:a"]) });
+  const upgraded = worker("w2", { requestVersion: 1, containers: 9 });
+  expect(place(demand, [former, upgraded])).toEqual({ kind: "placed", workerId: "w1" });
+  expect(place(wanted, [former, upgraded])).toEqual({ kind: "placed", workerId: "w2" });
+  const reason = (who: string) =>
+    `${who} is of an earlier version, which would leave out some of what the container is run with: upgrade it`;
+  // The others are too small, or of another platform, and stay so.
+  for (const change of [{ cpuMillis: 100 }, { platform: "linux/arm64" }])
+    expect(place(wanted, [former, { ...upgraded, ...change }])).toEqual({
+      kind: "wait",
+      reason: reason("every worker that could take it"),
+    });
+  expect(place({ ...wanted, volumes: [volume("a", "w1")] }, [former, upgraded])).toEqual({
+    kind: "wait",
+    reason: reason("its volume a is on worker w1, which"),
+  });
 });
 
 const volume = (name: string, workerId: string, state: PlacedVolume["worker"] = "there"): PlacedVolume => ({

@@ -7,6 +7,8 @@ export interface Demand {
   readonly manifestDigest: string;
   /** Those of its volumes that are on a worker already. */
   readonly volumes: readonly PlacedVolume[];
+  /** What its worker has to understand, so that it leaves nothing out. */
+  readonly requestVersion: number;
 }
 
 /** A volume with a name, and how the worker is that has it. `gone`: it counts no more, and never will. */
@@ -25,6 +27,7 @@ export interface Candidate {
   readonly cpuMillisUsed: number;
   readonly memoryBytesUsed: number;
   readonly containers: number;
+  readonly requestVersion: number;
   /** Images that it has run and so has, at least in part, in its cache. */
   readonly manifestDigests: ReadonlySet<string>;
 }
@@ -36,7 +39,7 @@ export type Placement =
 
 /**
  * Chooses a worker: one that has room, of the right platform; among those one that has the image, then the one that
- * stays the least loaded, then the smallest id. With a volume it is the worker that has that, and no other. Pure: the same input
+ * stays the least loaded, then the smallest id. It has to understand all that the container is run with. With a volume it is the worker that has that, and no other. Pure: the same input
  * gives the same answer.
  *
  * `impossible` means that no worker, even idle, could ever take it; `wait` that none can now.
@@ -47,18 +50,29 @@ export function place(demand: Demand, ready: readonly Candidate[]): Placement {
   const [volume] = demand.volumes;
   if (volume === undefined) {
     if (ready.length === 0) return { kind: "wait", reason: "no worker is ready" };
-    return choose(demand, ready, { runsNot: "no worker runs", hasNot: "no worker has", all: "every worker" });
+    const told = {
+      runsNot: "no worker runs",
+      hasNot: "no worker has",
+      all: "every worker",
+      fit: "every worker that could take it",
+    };
+    return choose(demand, ready, told);
   }
   const its = ready.filter(({ id }) => id === volume.workerId);
   const where = `its volume ${volume.name} is on worker ${volume.workerId}, which`;
   if (its.length === 0) return { kind: "wait", reason: `${where} is away` };
-  return choose(demand, its, { runsNot: `${where} does not run`, hasNot: `${where} has not`, all: where });
+  return choose(demand, its, {
+    runsNot: `${where} does not run`,
+    hasNot: `${where} has not`,
+    all: where,
+    fit: where,
+  });
 }
 
 function choose(
   demand: Demand,
   workers: readonly Candidate[],
-  told: { readonly runsNot: string; readonly hasNot: string; readonly all: string },
+  told: { readonly runsNot: string; readonly hasNot: string; readonly all: string; readonly fit: string },
 ): Placement {
   const suited = workers.filter((worker) => samePlatform(worker.platform, demand.platform));
   if (suited.length === 0) return { kind: "impossible", reason: `${told.runsNot} ${demand.platform}` };
@@ -69,7 +83,13 @@ function choose(
     const reason = `${told.hasNot} as much CPU and memory as the container asks for`;
     return { kind: "impossible", reason };
   }
-  const free = large.filter(
+  // One that is upgraded will do: until then it would leave out, without a word, what it does not know.
+  const knowing = large.filter((worker) => worker.requestVersion >= demand.requestVersion);
+  if (knowing.length === 0) {
+    const reason = `${told.fit} is of an earlier version, which would leave out some of what the container is run with: upgrade it`;
+    return { kind: "wait", reason };
+  }
+  const free = knowing.filter(
     (worker) =>
       worker.cpuMillis - worker.cpuMillisUsed >= demand.cpuMillis &&
       worker.memoryBytes - worker.memoryBytesUsed >= demand.memoryBytes,

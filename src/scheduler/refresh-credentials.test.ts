@@ -77,6 +77,7 @@ beforeEach(async () => {
     memoryBytes: 1000,
     platform: "linux/amd64",
     version: "0",
+    requestVersion: 1,
   });
 });
 afterAll(async () => {

@@ -129,7 +129,9 @@ test("a revoked worker does not come back by registering, beating, joining or re
   await expect(join("w1", "one")).rejects.toMatchObject({ code: "revoked" });
   const certificate = { workerId: "w1", certificateSerial: "2", certificateNotAfter: new Date() };
   await expect(identities.renew(certificate, "key of w1")).rejects.toMatchObject({ code: "revoked" });
-  expect(await store.heartbeat("w1", "boot", { cpuMillis: 0, memoryBytes: 0 })).toBe(false);
+  expect(await store.heartbeat("w1", "boot", { cpuMillis: 0, memoryBytes: 0, requestVersion: 1 })).toBe(
+    false,
+  );
   await server.database.query((db) => db.update(workers).set({ lastHeartbeatAt: new Date(0) }));
   expect(await store.markLost(1)).toEqual([]);
   expect((await store.worker("w1"))?.state).toBe("revoked");

@@ -57,6 +57,7 @@ export function schedulerService(
         memoryBytes: Number(request.memoryBytes),
         platform: request.platform,
         version: request.version,
+        requestVersion: request.requestVersion,
       });
       log.info("worker registered", {
         worker: request.workerId,
@@ -69,9 +70,9 @@ export function schedulerService(
       return { heartbeatIntervalMs };
     },
     async heartbeat(request) {
-      const { workerId, bootNonce, cpuMillisUsed, memoryBytesUsed, containerIds } = request;
-      const used = { cpuMillis: cpuMillisUsed, memoryBytes: Number(memoryBytesUsed) };
-      if (!(await store.heartbeat(workerId, bootNonce, used))) return { registerAgain: true };
+      const { workerId, bootNonce, cpuMillisUsed, memoryBytesUsed, containerIds, requestVersion } = request;
+      const seen = { cpuMillis: cpuMillisUsed, memoryBytes: Number(memoryBytesUsed), requestVersion };
+      if (!(await store.heartbeat(workerId, bootNonce, seen))) return { registerAgain: true };
       return {
         removeContainerIds: await notItsOwn(containers, workerId, containerIds),
         forgottenContainerIds: await housekeeping.unknown(request.outputContainerIds.slice(0, outputIdsMax)),

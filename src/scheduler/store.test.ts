@@ -56,6 +56,7 @@ const worker = (id: string, change: Partial<NewWorker> = {}): NewWorker => ({
   memoryBytes: 1000 * mi,
   platform: "linux/amd64",
   version: "0.1.0",
+  requestVersion: 1,
   ...change,
 });
 
@@ -176,11 +177,17 @@ test("keeps what a worker says of itself, and a new boot replaces the old", asyn
     state: "ready",
     containers: 0,
   });
-  expect(await store.heartbeat("w1", "boot1", { cpuMillis: 5, memoryBytes: 6 })).toBe(true);
-  expect(await store.worker("w1")).toMatchObject({ cpuMillisUsed: 5, memoryBytesUsed: 6 });
+  // The scheduler that it registered with may have known less of it than this one.
+  const seen = { cpuMillis: 5, memoryBytes: 6, requestVersion: 2 };
+  expect(await store.heartbeat("w1", "boot1", seen)).toBe(true);
+  expect(await store.worker("w1")).toMatchObject({ cpuMillisUsed: 5, memoryBytesUsed: 6, requestVersion: 2 });
   await store.register(worker("w1", { bootNonce: "boot2", cpuMillis: 1 }));
-  expect(await store.heartbeat("w1", "boot1", { cpuMillis: 0, memoryBytes: 0 })).toBe(false);
-  expect(await store.heartbeat("w2", "boot1", { cpuMillis: 0, memoryBytes: 0 })).toBe(false);
+  expect(await store.heartbeat("w1", "boot1", { cpuMillis: 0, memoryBytes: 0, requestVersion: 1 })).toBe(
+    false,
+  );
+  expect(await store.heartbeat("w2", "boot1", { cpuMillis: 0, memoryBytes: 0, requestVersion: 1 })).toBe(
+    false,
+  );
   expect(await store.worker("w1")).toMatchObject({ bootNonce: "boot2", cpuMillis: 1 });
   expect(await store.workers()).toHaveLength(1);
   expect(await store.worker("w9")).toBeUndefined();
@@ -190,10 +197,12 @@ test("a silent worker is lost once, must register again, and is ready then", asy
   await store.register(worker("w1"));
   await store.register(worker("w2"));
   await age({ heartbeatMs: 20_000 });
-  await store.heartbeat("w2", "boot1", { cpuMillis: 0, memoryBytes: 0 });
+  await store.heartbeat("w2", "boot1", { cpuMillis: 0, memoryBytes: 0, requestVersion: 1 });
   expect(await store.markLost(15_000)).toEqual(["w1"]);
   expect(await store.markLost(15_000)).toEqual([]);
-  expect(await store.heartbeat("w1", "boot1", { cpuMillis: 0, memoryBytes: 0 })).toBe(false);
+  expect(await store.heartbeat("w1", "boot1", { cpuMillis: 0, memoryBytes: 0, requestVersion: 1 })).toBe(
+    false,
+  );
   expect((await store.workers()).map((each) => [each.id, each.state])).toEqual([
     ["w1", "lost"],
     ["w2", "ready"],

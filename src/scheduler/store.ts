@@ -176,15 +176,16 @@ export class SchedulerStore {
   async heartbeat(
     id: string,
     bootNonce: string,
-    used: { cpuMillis: number; memoryBytes: number },
+    seen: { cpuMillis: number; memoryBytes: number; requestVersion: number },
   ): Promise<boolean> {
     const known = await this.#database.query((db) =>
       db
         .update(workers)
         .set({
           lastHeartbeatAt: sql`now()`,
-          cpuMillisUsed: used.cpuMillis,
-          memoryBytesUsed: used.memoryBytes,
+          cpuMillisUsed: seen.cpuMillis,
+          memoryBytesUsed: seen.memoryBytes,
+          requestVersion: seen.requestVersion,
         })
         .where(and(eq(workers.id, id), eq(workers.bootNonce, bootNonce), eq(workers.state, "ready")))
         .returning({ id: workers.id }),

@@ -1,4 +1,5 @@
 import { defaultOptions } from "../container/options.ts";
+import { requestVersionNow } from "../container/request-version.ts";
 import type { NewWorker } from "./worker.ts";
 
 /** A worker as it joins, for {@link WorkerIdentityStore.join}. */
@@ -26,6 +27,7 @@ export function registeringWorker(id: string, name = id, address = "https://127.
     memoryBytes: 1e9,
     platform: "linux/amd64",
     version: "0",
+    requestVersion: requestVersionNow,
   };
 }
 

@@ -17,6 +17,8 @@ export interface NewWorker {
   readonly memoryBytes: number;
   readonly platform: string;
   readonly version: string;
+  /** Up to where it understands hand-overs. */
+  readonly requestVersion: number;
 }
 
 export interface Worker extends NewWorker {

@@ -1,0 +1,1 @@
+ALTER TABLE "workers" ADD COLUMN "request_version" integer DEFAULT 0 NOT NULL;
