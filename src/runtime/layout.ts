@@ -34,7 +34,7 @@ export interface ContainerPaths {
   readonly monitorPidFile: string;
   /** What undoing its network takes. */
   readonly network: string;
-  /** hosts, hostname, resolv.conf. */
+  /** hosts, hostname, resolv.conf: in the writable layer, because what the container writes there counts, too. */
   readonly etc: string;
   /** What the container sees of the host, attached by number. */
   readonly trees: string;
@@ -44,7 +44,7 @@ export interface ContainerPaths {
   readonly lower: string;
   /** Holds the writable layer as a file system, where it is limited. */
   readonly layerFile: string;
-  /** The folder of {@link upper} and {@link work}; a mount where it is limited. */
+  /** The folder of {@link upper}, {@link work} and {@link etc}; a mount where it is limited. */
   readonly layer: string;
   readonly upper: string;
   readonly work: string;
@@ -97,7 +97,7 @@ export function containerPaths(state: StatePaths, id: string): ContainerPaths {
     pidFile: join(home, "pid"),
     monitorPidFile: join(home, "monitor.pid"),
     network: join(home, "network.json"),
-    etc: join(home, "etc"),
+    etc: join(home, "layer/etc"),
     trees: join(home, "trees"),
     secrets: join(home, "secrets"),
     lower: join(home, "lower"),

@@ -60,6 +60,13 @@ test("a container that fills its layer is told so, and so is whoever looks why i
   }
 });
 
+test("what it writes to its own /etc/hosts counts as well", async () => {
+  const fill = "dd if=/dev/zero of=/etc/hosts bs=1048576 count=100 2>/dev/null; stat -c %s /etc/hosts";
+  const { output } = await host.runToEnd(runtime, writing(fill));
+  expect(Number(output)).toBeGreaterThan(40 * mebibyte);
+  expect(Number(output)).toBeLessThan(64 * mebibyte);
+});
+
 test("asks for less and gets that, for more and gets what the operator allows", async () => {
   expect(layerLimit(0, 0)).toBe(0);
   expect(layerLimit(5, 0)).toBe(5);
