@@ -147,8 +147,8 @@ describe("imports", () => {
     const clients = ["node:http", "node:https", "node:http2", "undici", "axios", "got", "node-fetch"];
     // What carries requests to containers, of this host or through its worker: addresses that we gave ourselves.
     const toContainers = [
-      "src/runtime/http-exchange.ts",
-      "src/runtime/forwarder.ts",
+      "src/runtime/requests/http-exchange.ts",
+      "src/runtime/requests/forwarder.ts",
       "src/endpoint/forward-client.ts",
     ];
     const untyped = others.map((source) => ({
@@ -241,7 +241,18 @@ describe("habits", () => {
   });
 
   test("rooms that need a door have a README of at most 60 lines", () => {
-    for (const room of ["index", "mount", "credential", "audit", "secret", "cluster", "registry", "native"]) {
+    for (const room of [
+      "index",
+      "mount",
+      "credential",
+      "audit",
+      "secret",
+      "cluster",
+      "registry",
+      "native",
+      "runtime",
+      "endpoint",
+    ]) {
       const text = readFileSync(join(root, "src", room, "README.md"), "utf8");
       expect(text.split("\n").length).toBeLessThanOrEqual(61);
     }

@@ -1,7 +1,7 @@
 import { readConfig } from "../config.ts";
 import { networkSettings } from "../role/network-settings.ts";
-import { probeNetwork } from "../runtime/network-probe.ts";
-import { defaultNetworkSettings, type NetworkSettings } from "../runtime/network-settings.ts";
+import { probeNetwork } from "../runtime/network/probe.ts";
+import { defaultNetworkSettings, type NetworkSettings } from "../runtime/network/settings.ts";
 import type { Finding } from "./finding.ts";
 
 /** Whether containers can have networks of their own here; without, they run with `--network none`. */

@@ -2,7 +2,7 @@ import type { ServiceImpl } from "@connectrpc/connect";
 import type { CodeStore } from "../container/code-store.ts";
 import type { EndpointService, UploadCodeRequest } from "../gen/oci_node/v1/endpoint_service_pb.ts";
 import { workspaceOf } from "../rpc/authentication.ts";
-import { readCodeArchive } from "../runtime/code-archive.ts";
+import { readCodeArchive } from "../runtime/code/archive.ts";
 import { RuntimeError } from "../runtime/error.ts";
 import { errnoOf } from "../std/error.ts";
 import { logger } from "../std/log.ts";

@@ -2,9 +2,15 @@ import { Agent } from "node:https";
 import { createSecureContext } from "node:tls";
 import { workerName } from "../cluster/names.ts";
 import type { WorkerBoot } from "../container/worker-client.ts";
-import { answered, asRefusal, broken, forwardHeader, forwardPrefix } from "../runtime/forward-wire.ts";
-import type { Forwarded, Forwarding, ForwardRequest } from "../runtime/forwarder.ts";
-import { ExchangeError, exchange, type Peer } from "../runtime/http-exchange.ts";
+import {
+  answered,
+  asRefusal,
+  broken,
+  forwardHeader,
+  forwardPrefix,
+} from "../runtime/requests/forward-wire.ts";
+import type { Forwarded, Forwarding, ForwardRequest } from "../runtime/requests/forwarder.ts";
+import { ExchangeError, exchange, type Peer } from "../runtime/requests/http-exchange.ts";
 import { headerOf } from "../std/http-headers.ts";
 import type { TlsIdentity } from "../std/tls-identity.ts";
 

@@ -1,6 +1,6 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
-import type { Forwarding } from "../runtime/forwarder.ts";
-import { breakOff } from "../runtime/pass-answer.ts";
+import type { Forwarding } from "../runtime/requests/forwarder.ts";
+import { breakOff } from "../runtime/requests/pass-answer.ts";
 import { RequestBody } from "../std/request-body.ts";
 import { BodyRoom } from "./body-room.ts";
 import { Callers, type TokenHolder } from "./callers.ts";

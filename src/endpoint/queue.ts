@@ -1,4 +1,4 @@
-import type { Refusal } from "../runtime/forwarder.ts";
+import type { Refusal } from "../runtime/requests/forwarder.ts";
 import type { Route, Routing, Target } from "./endpoint.ts";
 import { Refused } from "./refused.ts";
 

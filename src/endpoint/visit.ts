@@ -1,8 +1,8 @@
 import { randomBytes } from "node:crypto";
 import type { IncomingMessage, ServerResponse } from "node:http";
-import type { Forwarded, Forwarding } from "../runtime/forwarder.ts";
-import { ExchangeError } from "../runtime/http-exchange.ts";
-import { breakOff, passAnswer } from "../runtime/pass-answer.ts";
+import type { Forwarded, Forwarding } from "../runtime/requests/forwarder.ts";
+import { ExchangeError } from "../runtime/requests/http-exchange.ts";
+import { breakOff, passAnswer } from "../runtime/requests/pass-answer.ts";
 import { CodedError, messageOf } from "../std/error.ts";
 import { endToEnd, headerOf } from "../std/http-headers.ts";
 import { keptBytesMax, RequestBody } from "../std/request-body.ts";

@@ -1,7 +1,7 @@
 import type { Routing } from "../endpoint/endpoint.ts";
 import { ForwardClients } from "../endpoint/forward-client.ts";
 import { EndpointFront } from "../endpoint/front.ts";
-import type { Forwarder } from "../runtime/forwarder.ts";
+import type { Forwarder } from "../runtime/requests/forwarder.ts";
 import type { ControlPlane } from "./control-plane.ts";
 
 /** The worker of this process. */

@@ -1,5 +1,5 @@
 import type { Config } from "../config.ts";
-import type { NetworkSettings } from "../runtime/network-settings.ts";
+import type { NetworkSettings } from "../runtime/network/settings.ts";
 
 /** `[worker.network]` as the runtime has it. */
 export function networkSettings(configured: Config["worker"]["network"]): NetworkSettings {

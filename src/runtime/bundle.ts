@@ -1,16 +1,16 @@
 import { chown, readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { writeFileAtomic } from "../std/atomic-file.ts";
-import type { BundleMount } from "./container-mounts.ts";
-import { containerHostname, writeEtcFiles } from "./etc-files.ts";
-import { makeDirectoryInRoot } from "./inside-root.ts";
+import type { BundleMount } from "./files/container-mounts.ts";
+import { containerHostname, writeEtcFiles } from "./files/etc-files.ts";
+import { makeDirectoryInRoot } from "./files/inside-root.ts";
+import type { RootFileSystem } from "./files/root-file-system.ts";
+import type { ContainerUser } from "./files/user.ts";
+import { hostOwner, withUserNamespace } from "./files/user-namespace.ts";
 import type { ContainerPaths } from "./layout.ts";
 import { ownOpenFilesMax, processSection, workingDirectory } from "./process-section.ts";
-import type { RootFileSystem } from "./root-file-system.ts";
 import { type LimitSupport, linuxSection, mounts } from "./sandbox.ts";
 import type { ContainerSpec } from "./spec.ts";
-import type { ContainerUser } from "./user.ts";
-import { hostOwner, withUserNamespace } from "./user-namespace.ts";
 
 const ociVersion = "1.0.2";
 

@@ -2,7 +2,7 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { chmod, mkdir, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { type ContainerOptions, defaultOptions } from "../container/options.ts";
-import { containerMounts } from "./container-mounts.ts";
+import { containerMounts } from "./files/container-mounts.ts";
 import { containerArgv } from "./process-section.ts";
 import { type Ending, imageConfig, TestHost } from "./runtime.test-kit.ts";
 import type { Runtime } from "./runtime.ts";

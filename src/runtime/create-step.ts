@@ -1,11 +1,11 @@
 import { waitForExit } from "../native/process.ts";
 import { errnoOf } from "../std/error.ts";
-import { giveOutput } from "./container-output.ts";
+import type { Owner } from "./files/user-namespace.ts";
 import { type Host, monitorCgroup } from "./host.ts";
 import type { ContainerPaths } from "./layout.ts";
 import { createUnderMonitor, type Monitored, readPid } from "./monitor.ts";
+import { giveOutput } from "./output/container-output.ts";
 import { identify } from "./process-identity.ts";
-import type { Owner } from "./user-namespace.ts";
 
 export interface CreateKind {
   readonly terminal: boolean;

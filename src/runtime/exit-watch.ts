@@ -1,5 +1,5 @@
 import { readFile, stat } from "node:fs/promises";
-import { DirectoryWatch } from "./directory-watch.ts";
+import { DirectoryWatch } from "./output/directory-watch.ts";
 import { isAlive, type ProcessIdentity } from "./process-identity.ts";
 
 /** What a monitor wrote about the end of its container; `undefined` when it died without a word. */

@@ -1,12 +1,12 @@
 import type { Logger } from "../std/log.ts";
 import type { Cgroups } from "./cgroups.ts";
-import type { DirectoryWatch } from "./directory-watch.ts";
 import type { ExitWatch } from "./exit-watch.ts";
+import type { IdRanges } from "./files/user-namespace.ts";
+import type { Volumes } from "./files/volumes.ts";
 import type { StatePaths } from "./layout.ts";
-import type { PrivateNetworks } from "./network.ts";
+import type { PrivateNetworks } from "./network/network.ts";
 import type { OciRuntime } from "./oci-runtime.ts";
-import type { IdRanges } from "./user-namespace.ts";
-import type { Volumes } from "./volumes.ts";
+import type { DirectoryWatch } from "./output/directory-watch.ts";
 
 /** What all containers of one state directory share. */
 export interface Host {

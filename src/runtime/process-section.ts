@@ -1,9 +1,9 @@
 import { readFile } from "node:fs/promises";
 import type { ImageConfig } from "../registry/image-config.ts";
 import { RuntimeError } from "./error.ts";
+import type { ContainerUser } from "./files/user.ts";
 import { defaultCapabilities } from "./sandbox.ts";
 import type { ContainerSpec } from "./spec.ts";
-import type { ContainerUser } from "./user.ts";
 
 export const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const openFilesWanted = { soft: 65_536, hard: 1_048_576 };

@@ -6,8 +6,8 @@ import { defaultOptions } from "../container/options.ts";
 import { type ImageConfig, parseImageConfig } from "../registry/image-config.ts";
 import { logger } from "../std/log.ts";
 import { statePaths } from "./layout.ts";
-import { networkLeftovers, removeNetworks } from "./network.test-kit.ts";
-import { defaultNetworkSettings, type NetworkSettings } from "./network-settings.ts";
+import { networkLeftovers, removeNetworks } from "./network/network.test-kit.ts";
+import { defaultNetworkSettings, type NetworkSettings } from "./network/settings.ts";
 import { Runtime, type RuntimeOptions } from "./runtime.ts";
 import type { ContainerSpec, ExitStatus, LogChunk } from "./spec.ts";
 

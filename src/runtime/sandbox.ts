@@ -1,6 +1,6 @@
-import type { BundleMount } from "./container-mounts.ts";
+import type { BundleMount } from "./files/container-mounts.ts";
 import type { ContainerPaths } from "./layout.ts";
-import { networkSysctls } from "./network-step.ts";
+import { networkSysctls } from "./network/step.ts";
 import { defaultSeccomp } from "./seccomp.ts";
 import type { ContainerSpec } from "./spec.ts";
 

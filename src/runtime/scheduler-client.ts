@@ -19,7 +19,7 @@ import { logger } from "../std/log.ts";
 import type { TlsIdentity } from "../std/tls-identity.ts";
 import { sleep } from "../std/wait.ts";
 import { RuntimeError } from "./error.ts";
-import type { ImageAccess, ImageUser } from "./image-access.ts";
+import type { ImageAccess, ImageUser } from "./image/image-access.ts";
 
 const log = logger("worker");
 const retryFirstMs = 100;

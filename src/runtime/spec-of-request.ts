@@ -1,6 +1,6 @@
 import type { ContainerSecrets } from "../secret/container-secrets.ts";
 import type { HoldDependencies, WorkerContainerRequest } from "./held-container.ts";
-import type { MountedContainerImage } from "./image-mounting.ts";
+import type { MountedContainerImage } from "./image/image-mounting.ts";
 import type { ContainerSpec } from "./spec.ts";
 
 /** What to run for a request, once its image is mounted and its secrets are open. */

@@ -1,20 +1,20 @@
 import { dirname, join } from "node:path";
 import { logger } from "../std/log.ts";
 import { Cgroups } from "./cgroups.ts";
-import { DirectoryWatch } from "./directory-watch.ts";
 import { ExitWatch } from "./exit-watch.ts";
+import { IdRanges } from "./files/user-namespace.ts";
+import { Volumes } from "./files/volumes.ts";
 import type { Host } from "./host.ts";
 import { containerPaths, statePaths } from "./layout.ts";
-import { PrivateNetworks } from "./network.ts";
-import type { NetworkSettings } from "./network-settings.ts";
+import { PrivateNetworks } from "./network/network.ts";
+import type { NetworkSettings } from "./network/settings.ts";
 import { findProgram, OciRuntime } from "./oci-runtime.ts";
+import { DirectoryWatch } from "./output/directory-watch.ts";
 import { bootId } from "./process-identity.ts";
 import { Runtime } from "./runtime.ts";
 import type { ContainerSpec } from "./spec.ts";
 import { startSteps } from "./start-steps.ts";
 import { writeState } from "./state.ts";
-import { IdRanges } from "./user-namespace.ts";
-import { Volumes } from "./volumes.ts";
 
 // Starts the container of the spec on standard input as far as it is told to, and dies without a word:
 // `line` its first line of output is there; `created` its process waits to be started; `recorded` and that is recorded.

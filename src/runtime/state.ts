@@ -1,8 +1,8 @@
 import { readFile } from "node:fs/promises";
 import { z } from "zod";
 import { writeFileAtomic } from "../std/atomic-file.ts";
-import { publishedPort } from "./network-record.ts";
-import { restartSchema } from "./restart-policy.ts";
+import { publishedPort } from "./network/record.ts";
+import { restartSchema } from "./program/restart-policy.ts";
 
 const identity = z.object({ pid: z.number().int().positive(), startTicks: z.string() });
 

@@ -7,7 +7,7 @@ import { LogStream } from "../gen/oci_node/v1/container_service_pb.ts";
 import type { ContainerRequest, WorkerService } from "../gen/oci_node/v1/worker_service_pb.ts";
 import { RuntimeError } from "./error.ts";
 import type { WorkerContainerRequest } from "./held-container.ts";
-import { interactiveMethods } from "./interactive-service.ts";
+import { interactiveMethods } from "./program/interactive-service.ts";
 import type { Worker } from "./worker.ts";
 
 /** Answers WorkerService: the scheduler's hand-over, stops, output. */

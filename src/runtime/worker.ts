@@ -5,21 +5,21 @@ import { messageOf } from "../std/error.ts";
 import { logger } from "../std/log.ts";
 import { waitFor } from "../std/wait.ts";
 import { RuntimeError } from "./error.ts";
-import { Forwarder } from "./forwarder.ts";
+import type { VolumeName } from "./files/volumes.ts";
 import {
   HeldContainer,
   type HeldImage,
   type HoldDependencies,
   type WorkerContainerRequest,
 } from "./held-container.ts";
-import type { ImageUser } from "./image-access.ts";
-import { beginMounting, type MountRequest } from "./image-mounting.ts";
-import type { LogPart } from "./log-start.ts";
-import { OutputReview } from "./output-review.ts";
-import { PreparedMounts } from "./prepared-mounts.ts";
+import type { ImageUser } from "./image/image-access.ts";
+import { beginMounting, type MountRequest } from "./image/image-mounting.ts";
+import { PreparedMounts } from "./image/prepared-mounts.ts";
+import type { LogPart } from "./output/log-start.ts";
+import { OutputReview } from "./output/output-review.ts";
+import { Forwarder } from "./requests/forwarder.ts";
 import type { SchedulerClient } from "./scheduler-client.ts";
 import type { LogChunk } from "./spec.ts";
-import type { VolumeName } from "./volumes.ts";
 
 /** What a worker has of an image. */
 export interface LazyStatus {

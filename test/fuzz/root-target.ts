@@ -3,9 +3,9 @@ import { dirname, join } from "node:path";
 import type { SeededRandom } from "../../src/index/tar.test-kit.ts";
 import { imageConfigSchema } from "../../src/registry/image-config.ts";
 import { RuntimeError } from "../../src/runtime/error.ts";
-import { makeDirectoryInRoot, readFileInRoot } from "../../src/runtime/inside-root.ts";
+import { makeDirectoryInRoot, readFileInRoot } from "../../src/runtime/files/inside-root.ts";
+import { resolveUser } from "../../src/runtime/files/user.ts";
 import { containerArgv, containerEnv, workingDirectory } from "../../src/runtime/process-section.ts";
-import { resolveUser } from "../../src/runtime/user.ts";
 import { promise, refused, type Target } from "./target.ts";
 
 interface Tree {

@@ -1,8 +1,8 @@
 import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
-import { PrivateNetworks } from "../../src/runtime/network.ts";
-import { NetworkFirewall } from "../../src/runtime/network-firewall.ts";
-import { defaultNetworkSettings, networkNames } from "../../src/runtime/network-settings.ts";
+import { NetworkFirewall } from "../../src/runtime/network/firewall.ts";
+import { PrivateNetworks } from "../../src/runtime/network/network.ts";
+import { defaultNetworkSettings, networkNames } from "../../src/runtime/network/settings.ts";
 import { logger } from "../../src/std/log.ts";
 
 const leases = "/run/oci-node/leases";

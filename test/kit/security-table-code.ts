@@ -7,10 +7,10 @@ export const codeAttacks: readonly Attack[] = [
     defences: [
       [
         "files, directories and links that stay inside, of few bytes and entries, are made where nobody else is",
-        "src/runtime/code-archive.test.ts: %s",
-        "src/runtime/code-archive.test.ts: more than it may, by its contents, its headers or its links, before that is written",
-        "src/runtime/code-archive.test.ts: an archive becomes files, directories and links, readable by all, whatever its modes and its pieces are",
-        "src/runtime/handler-code.test.ts: a function of uploaded code runs in the image's own Python, whatever the image's command is, and cannot change the code",
+        "src/runtime/code/archive.test.ts: %s",
+        "src/runtime/code/archive.test.ts: more than it may, by its contents, its headers or its links, before that is written",
+        "src/runtime/code/archive.test.ts: an archive becomes files, directories and links, readable by all, whatever its modes and its pieces are",
+        "src/runtime/code/handler-code.test.ts: a function of uploaded code runs in the image's own Python, whatever the image's command is, and cannot change the code",
       ],
       [
         "what is broken off, damaged or too much leaves nothing",
@@ -23,7 +23,7 @@ export const codeAttacks: readonly Attack[] = [
         "src/endpoint/code-service.test.ts: over HTTP/2 and, in JSON, over HTTP/1.1 keeps the archive for its workspace alone",
         "src/endpoint/code-service.test.ts: of a stranger is refused, and nothing of it is kept",
         "src/scheduler/code.test.ts: a worker gets the code of the containers that were placed on it and live, and nobody else's",
-        "src/runtime/code-cache.test.ts: code that differs from its digest, or is hostile, is not kept",
+        "src/runtime/code/cache.test.ts: code that differs from its digest, or is hostile, is not kept",
       ],
     ],
   },

@@ -5,21 +5,21 @@ export const reachesOut: Attack = {
   defences: [
     [
       "a user namespace of its own: its root is nobody on the host, nor in another container",
-      "src/runtime/user-namespace.test.ts: a container's root is nobody on the host, and no other container's root either",
+      "src/runtime/files/user-namespace.test.ts: a container's root is nobody on the host, and no other container's root either",
       "test/journey/main-job.test.ts: a container sees its own processes, a loopback, and a layer of its own to write to",
     ],
     [
       "directories of the host are the operator's to allow, looked at where they lead; volumes are the workspace's own",
-      "src/runtime/volumes.test.ts: is refused where the operator did not allow it, however it is written",
-      "src/runtime/volumes.test.ts: is its workspace's own, and others of the name are others",
-      "src/runtime/volumes.test.ts: cannot be named so that it is elsewhere",
+      "src/runtime/files/volumes.test.ts: is refused where the operator did not allow it, however it is written",
+      "src/runtime/files/volumes.test.ts: is its workspace's own, and others of the name are others",
+      "src/runtime/files/volumes.test.ts: cannot be named so that it is elsewhere",
     ],
     [
       "its network leads to the world alone: not to the host, its neighbours, or metadata services; with no source but its own",
-      "src/runtime/network.test.ts: reaches neither the host, nor another container, nor what the operator denies",
-      "src/runtime/network.test.ts: lets no packet pass that says it is another's, and none to the host's loopback",
-      "src/runtime/network-firewall.test.ts: makes its rules whole, once, again when they were lost, and takes away no others",
-      "src/runtime/network-firewall.test.ts: refuses what is denied, but for names that are resolved there; lets to the host where the operator allows",
+      "src/runtime/network/network.test.ts: reaches neither the host, nor another container, nor what the operator denies",
+      "src/runtime/network/network.test.ts: lets no packet pass that says it is another's, and none to the host's loopback",
+      "src/runtime/network/firewall.test.ts: makes its rules whole, once, again when they were lost, and takes away no others",
+      "src/runtime/network/firewall.test.ts: refuses what is denied, but for names that are resolved there; lets to the host where the operator allows",
     ],
     [
       "what the worker shows it is to be read alone, without setuid bits and devices",
@@ -40,7 +40,7 @@ export const takesAll: Attack = {
   defences: [
     [
       "what each writes is limited, each by itself",
-      "src/runtime/writable-layer.test.ts: a container that fills its layer is told so, and so is whoever looks why it ended; another goes on",
+      "src/runtime/files/writable-layer.test.ts: a container that fills its layer is told so, and so is whoever looks why it ended; another goes on",
       "test/journey/full-disk.test.ts: a container that fills its disk hurts nobody else, and the node goes on",
     ],
     [

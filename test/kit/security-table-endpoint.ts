@@ -32,7 +32,7 @@ export const endpointAttacks: readonly Attack[] = [
         "src/endpoint/front.test.ts: a token of the cluster never reaches a container; another credential does",
         "src/endpoint/front.test.ts: that dies in the middle of its answer breaks the client's: nobody takes a half for the whole",
         "src/endpoint/front-http2.test.ts: an answer that breaks off is no whole one, and the connection goes on",
-        "src/runtime/forwarder.test.ts: is no answer where it is %s",
+        "src/runtime/requests/forwarder.test.ts: is no answer where it is %s",
       ],
     ],
   },

@@ -107,7 +107,7 @@ export const attacks: readonly Attack[] = [
         "each workspace proves its own access before each mount, for the life of a grant",
         "test/journey/strangers.test.ts: is not run by another's reference, digest or id",
         "test/journey/strangers.test.ts: is not built by another without rights of his own, however he names it",
-        "src/runtime/grants.test.ts: one workspace's grant is no other's, nor another image's, and a rotated credential must prove itself",
+        "src/runtime/image/grants.test.ts: one workspace's grant is no other's, nor another image's, and a rotated credential must prove itself",
       ],
       [
         "a revoked credential starts nothing after its grant's life",
