@@ -3,6 +3,7 @@ import { ContainerService, type ExecEnd, type ExecStart } from "../gen/oci_node/
 import { command } from "./action.ts";
 import { CliError, connectTransport } from "./context.ts";
 import { describeFailure, printFailure } from "./failure.ts";
+import { note } from "./output.ts";
 import { Session } from "./session.ts";
 import { parseVariable, splitVariable } from "./variable.ts";
 
@@ -61,7 +62,7 @@ export const exec = command<ExecFlags, string[]>({
       const ways = { stdin: flags.interactive, terminal: flags.tty, signals: true };
       Session.assertTerminal(ways);
       session = new Session(ways);
-      const { exitCode } = await execute(session, {
+      const { exitCode, oomKilled } = await execute(session, {
         id,
         command: argv.filter((word) => word !== undefined),
         env: Object.fromEntries((flags.env ?? []).map(splitVariable)),
@@ -70,6 +71,8 @@ export const exec = command<ExecFlags, string[]>({
         terminal: flags.tty,
         size: Session.size(),
       });
+      if (oomKilled)
+        note(`oci-node: the program was ended: container ${id} had used all the memory that it may have`);
       return exitCode;
     } catch (thrown) {
       session?.close();

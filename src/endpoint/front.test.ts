@@ -323,7 +323,13 @@ describe("waiting", () => {
     scene.route([], { requestTimeoutMs: 100 });
     const late = await scene.get();
     expect(late.status).toBe(504);
-    expect((await errorOf(late)).message).toContain("0.1 s");
+    expect((await errorOf(late)).message).toBe("no container was free for the request within 0.1 s");
+    scene.route([await scene.container("c-2", () => undefined)], { requestTimeoutMs: 100 });
+    expect((await errorOf(await scene.get())).message).toBe("the request took longer than 0.1 s");
+    const slow = await scene.raw(
+      `POST /endpoint/hello HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer ${insiderToken}\r\nContent-Length: 5\r\n\r\n`,
+    );
+    expect(await textOf(slow, /\}$/m)).toContain("the request's body did not come within 0.1 s");
     expect(scene.front.dispatcher.demand("d-1")).toEqual({ queued: 0, inFlight: 0 });
   });
 

@@ -31,6 +31,9 @@ export interface VisitDependencies {
 const errorHeader = "oci-node-error";
 const exception = "exception";
 
+/** What a request that is not over waits for. */
+type Pending = "body" | "container" | "answer";
+
 /** The client has left, or was answered. */
 class Over extends Error {
   override readonly name = "Over";
@@ -56,6 +59,7 @@ export class Visit {
   /** Whether the caller may see what happens in the workspace's containers. */
   #insider = false;
   #waited = false;
+  #waitsFor: Pending = "body";
   /** Of the room for bodies. */
   #keptBytes = 0;
 
@@ -136,12 +140,7 @@ export class Visit {
     if ((this.#body.lengthBytes ?? 0) > bodyBytesMax) throw tooLarge();
     this.#body.limit(bodyBytesMax, () => this.#end(tooLarge()));
     const leftMs = requestTimeoutMs - (performance.now() - this.#arrived);
-    const over = (): void =>
-      this.#end(
-        new Refused("timeout", `the request took longer than ${requestTimeoutMs / 1000} s`, {
-          next: "Deploy the endpoint with a longer timeout, or let the request do less.",
-        }),
-      );
+    const over = (): void => this.#end(tooLate(requestTimeoutMs, this.#waitsFor));
     this.#timer = setTimeout(over, Math.max(0, leftMs));
   }
 
@@ -150,6 +149,7 @@ export class Visit {
     const headers = headersFor(this.#request, { address: this.#address, id: this.#id, token: withToken });
     for (let route = first, again = false; ; again = true) {
       signal.throwIfAborted();
+      this.#waitsFor = "container";
       const slot = await this.#take(route, again);
       if (slot === undefined) {
         route = await this.#moved(route);
@@ -170,6 +170,7 @@ export class Visit {
   async #forward(slot: Slot, headers: readonly string[]): Promise<Forwarded> {
     const { containerId, worker } = slot.target;
     this.#containerId = containerId;
+    this.#waitsFor = "answer";
     try {
       return await this.#dependencies.forwardingTo(worker).forward({
         containerId,
@@ -183,7 +184,7 @@ export class Visit {
       slot.release();
       if (!(error instanceof ExchangeError)) throw error;
       throw new Refused("broken", `container ${containerId} did not answer: ${error.message}`, {
-        next: "See what it wrote: `oci-node endpoint logs`.",
+        next: `See how it is, and what it wrote: oci-node inspect ${containerId}; oci-node endpoint logs ${this.#address.name}`,
         cause: error,
       });
     }
@@ -310,6 +311,21 @@ export class Visit {
       elapsedMs: Math.round(performance.now() - this.#arrived),
     });
   }
+}
+
+function tooLate(timeoutMs: number, pending: Pending): Refused {
+  const seconds = timeoutMs / 1000;
+  const next = {
+    body: "Send it faster, or deploy the endpoint with a longer timeout.",
+    container: "Deploy the endpoint with more containers, more requests per container, or a longer timeout.",
+    answer: "Deploy the endpoint with a longer timeout, or let the request do less.",
+  };
+  const message = {
+    body: `the request's body did not come within ${seconds} s`,
+    container: `no container was free for the request within ${seconds} s`,
+    answer: `the request took longer than ${seconds} s`,
+  };
+  return new Refused("timeout", message[pending], { next: next[pending] });
 }
 
 /** A token of this cluster's. Another bearer token may be for the endpoint itself. */

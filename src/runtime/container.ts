@@ -11,6 +11,7 @@ import { isAlive, type ProcessIdentity } from "./process-identity.ts";
 import { Attachment } from "./program/attach.ts";
 import { ExecProcess, notRunning } from "./program/exec.ts";
 import type { ExecRequest } from "./program/exec-process.ts";
+import { OomKills } from "./program/oom-kills.ts";
 import type { Restarts } from "./program/restart-policy.ts";
 import { type OnRestart, RestartDecision } from "./program/restarts.ts";
 import { startAgain } from "./program/start-again.ts";
@@ -41,6 +42,7 @@ export class RunningContainer {
   readonly #sameBoot: boolean;
   readonly #decision: RestartDecision;
   readonly #onCleaned: () => void;
+  readonly #oomKills: OomKills;
   #state: ContainerState;
   /** That run beside its own, or are being started. */
   #programs = 0;
@@ -64,6 +66,7 @@ export class RunningContainer {
     this.workspaceId = state.workspaceId;
     this.imageRoot = state.imageRoot;
     this.serving = state.serving;
+    this.#oomKills = new OomKills(() => host.cgroups.oomKills(cgroupOf(host, state.id)));
     this.exited = this.#live();
   }
 
@@ -151,7 +154,7 @@ export class RunningContainer {
       );
     this.#programs += 1;
     try {
-      const program = await ExecProcess.start(this.#host, this.#paths, request);
+      const program = await ExecProcess.start(this.#host, this.#paths, request, await this.#oomKills.watch());
       void program.ended.then(() => {
         this.#programs -= 1;
       });
@@ -241,6 +244,7 @@ export class RunningContainer {
     await this.#decision.tell({ kind: "waits", status, restarts });
     if (!(await this.#decision.wait(restarts))) return false;
     this.#state = await startAgain(this.#host, this.#paths, this.#state);
+    this.#oomKills.countAnew();
     const { address, ports } = this.#state;
     await this.#decision.tell({ kind: "started", restarts, address, ports });
     // Whoever ended it meanwhile found no process to signal.
@@ -254,11 +258,10 @@ export class RunningContainer {
     await release();
     if (report === undefined) return this.#lost();
     const signal = report.exitCode > 128 ? signalName(report.exitCode - 128) : undefined;
-    const oomKills = await this.#host.cgroups.oomKills(cgroupOf(this.#host, this.id));
     return {
       exitCode: report.exitCode,
       ...(signal === undefined ? {} : { signal }),
-      oomKilled: report.exitCode !== 0 && oomKills > 0,
+      oomKilled: report.exitCode !== 0 && (await this.#oomKills.endedIt(report.finishedAt)),
       finishedAt: report.finishedAt,
     };
   }

@@ -142,7 +142,7 @@ test("passes 50 MB through unchanged, and holds a writer up whose reader is slow
   await writing;
   expect(bytes).toBe(pieces * piece.length);
   expect(got.digest("hex")).toBe(sent.digest("hex"));
-  expect(await exec.ended).toEqual({ exitCode: 0 });
+  expect(await exec.ended).toEqual({ exitCode: 0, oomKilled: false });
 });
 
 test("gives a program a terminal that can be resized, and interrupts it as a terminal does", async () => {
@@ -182,7 +182,7 @@ test("loses nothing of what is written to a terminal, and holds the writer up", 
     bytes += data.length;
   }
   expect(bytes).toBe(200 * 65_536);
-  expect(await exec.ended).toEqual({ exitCode: 0 });
+  expect(await exec.ended).toEqual({ exitCode: 0, oomKilled: false });
   const hungUp = await container.exec(
     sh("trap 'exit 9' HUP; echo go; while :; do sleep 0.02; done", {
       terminal: true,
@@ -217,7 +217,7 @@ test("runs 64 programs at once beside a container's own, and no more", async () 
   const programs = await Promise.all(Array.from({ length: 64 }, () => container.exec(request(["cat"]))));
   expect(await failure(request(["true"]))).toMatchObject({ code: "too_many" });
   for (const program of programs) program.closeInput();
-  for (const program of programs) expect(await program.ended).toEqual({ exitCode: 0 });
+  for (const program of programs) expect(await program.ended).toEqual({ exitCode: 0, oomKilled: false });
   expect(await run(request(["true"]))).toMatchObject({ exitCode: 0 });
 });
 
@@ -237,6 +237,17 @@ test("ends what the process before this one ran beside a container's program, an
   await later.close();
   await other.cleanup();
   await other.removeLog();
+});
+
+test("says that a program took all the memory that its container may have, which goes on", async () => {
+  const spec = host.spec(["sleep", "1000"], { memoryBytes: 32 * 1024 ** 2 });
+  const small = await runtime.start(spec, new AbortController().signal);
+  const exec = await small.exec(request(["tail", "-c", "100m", "/dev/zero"]));
+  exec.closeInput();
+  expect(await outcome(exec)).toMatchObject({ exitCode: 137, signal: "SIGKILL", oomKilled: true });
+  expect(small.alive()).toBe(true);
+  await small.cleanup();
+  await small.removeLog();
 });
 
 test("ends with the container, and runs nothing in one that has ended", async () => {

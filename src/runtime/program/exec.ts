@@ -15,6 +15,7 @@ import { DirectoryWatch } from "../output/directory-watch.ts";
 import type { OutputPart } from "./exec-output.ts";
 import { checkSize, type ExecRequest, execProcess, type TerminalSize } from "./exec-process.ts";
 import { type ExecStreams, spawnWithPipes, spawnWithTerminal } from "./exec-streams.ts";
+import type { OomWatch } from "./oom-kills.ts";
 
 const sighup = 1;
 /** Between SIGHUP and SIGKILL, when whoever wanted the program has gone. */
@@ -25,6 +26,8 @@ export interface ExecEnd {
   /** 128 + n when signal n ended it. */
   readonly exitCode: number;
   readonly signal?: string;
+  /** The kernel ended it, or a process beside it, for want of memory in its container. */
+  readonly oomKilled: boolean;
 }
 
 interface Files {
@@ -47,20 +50,26 @@ export class ExecProcess {
   readonly #handle: ProcessHandle | undefined;
   #over = false;
 
-  private constructor(streams: ExecStreams, handle: ProcessHandle | undefined) {
+  private constructor(streams: ExecStreams, handle: ProcessHandle | undefined, oom: OomWatch) {
     this.#streams = streams;
     this.#handle = handle;
     this.output = streams.output;
-    this.ended = streams.exited.then((exitCode) => {
+    this.ended = streams.exited.then(async (exitCode) => {
       this.#over = true;
       this.#handle?.close();
       const signal = exitCode > 128 ? signalName(exitCode - 128) : undefined;
-      return { exitCode, ...(signal === undefined ? {} : { signal }) };
+      const oomKilled = signal === "SIGKILL" && (await oom.killed());
+      return { exitCode, ...(signal === undefined ? {} : { signal }), oomKilled };
     });
   }
 
   /** @throws RuntimeError `command_not_found`, `permission`, `bad_user`, `bad_config`, `not_running`, `create_failed` */
-  static async start(host: Host, paths: ContainerPaths, request: ExecRequest): Promise<ExecProcess> {
+  static async start(
+    host: Host,
+    paths: ContainerPaths,
+    request: ExecRequest,
+    oom: OomWatch,
+  ): Promise<ExecProcess> {
     const spec = await execProcess(await bundleOf(paths), paths.merged, request);
     const directory = join(paths.execs, randomBytes(8).toString("hex"));
     const files = {
@@ -76,7 +85,7 @@ export class ExecProcess {
       const argv = argvOf(host, paths.id, files);
       const { terminal, size } = request;
       const streams = terminal ? spawnWithTerminal(argv, directory, size) : spawnWithPipes(argv, directory);
-      const exec = new ExecProcess(streams, await started(host, paths.id, streams, files));
+      const exec = new ExecProcess(streams, await started(host, paths.id, streams, files), oom);
       await rm(files.process, { force: true });
       // Its number stays there as long as it runs: see left-programs.ts.
       void exec.ended.then(() => remove(directory));

@@ -44,9 +44,9 @@ export function interactiveMethods(worker: Worker): Interactive {
       try {
         for await (const { stream, data } of exec.output)
           yield { output: { message: { case: stream, value: data as Uint8Array<ArrayBuffer> } } };
-        const { exitCode, signal = "" } = await exec.ended;
+        const { exitCode, signal = "", oomKilled } = await exec.ended;
         if (failure !== undefined) throw failure;
-        yield { output: { message: { case: "end", value: { exitCode, signal } } } };
+        yield { output: { message: { case: "end", value: { exitCode, signal, oomKilled } } } };
       } finally {
         context.signal.removeEventListener("abort", leave);
         await exec.leave();
