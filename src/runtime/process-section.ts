@@ -8,6 +8,11 @@ import type { ContainerSpec } from "./spec.ts";
 export const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const openFilesWanted = { soft: 65_536, hard: 1_048_576 };
 const umask = 0o022;
+/**
+ * Whom the kernel ends first when the host itself has no memory left (proc_pid_oom_score_adj(5)): by far anything in a container
+ * before the host's own, as the worker, and one without a limit before one that keeps to its own.
+ */
+const oomScores = { limited: 500, unlimited: 900 };
 
 /**
  * What to execute: the image's Entrypoint, then the request's command or else the image's Cmd. An entrypoint of the
@@ -94,6 +99,6 @@ export function processSection(
       { type: "RLIMIT_CORE", soft: 0, hard: 0 },
     ],
     noNewPrivileges: spec.noNewPrivileges ?? false,
-    oomScoreAdj: spec.oomScoreAdj ?? 0,
+    oomScoreAdj: (spec.memoryBytes ?? 0) > 0 ? oomScores.limited : oomScores.unlimited,
   };
 }

@@ -70,12 +70,15 @@ test("limits processors and processes", async () => {
   const quota = await firstReadable(["cpu/cpu.cfs_quota_us", "cpu.max"], spec.id);
   const pids = await firstReadable(["pids/pids.max", "pids.max"], spec.id);
   const usage = await container.usage();
+  const weight = await readFile(`/proc/${container.pid}/oom_score_adj`, "utf8");
   await container.cleanup();
   await container.removeLog();
   expect(quota.split(" ")[0]).toBe("25000");
   expect(pids).toBe("7");
   expect(usage.memoryBytes).toBeGreaterThan(0);
   expect(usage.pids).toBe(1);
+  // Nothing of the host's is ended in its place when the host has no memory left.
+  expect(Number(weight)).toBe(900);
 });
 
 async function firstReadable(files: string[], id: string): Promise<string> {

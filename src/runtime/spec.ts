@@ -41,8 +41,6 @@ export interface ContainerSpec {
   readonly secretFiles?: ReadonlyMap<string, Uint8Array>;
   /** Forbids gaining privileges by setuid programs; absent: false, as Docker. */
   readonly noNewPrivileges?: boolean;
-  /** -1000 to 1000; absent: 0. */
-  readonly oomScoreAdj?: number;
 }
 
 /** How a container ended. */
