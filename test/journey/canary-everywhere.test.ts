@@ -388,12 +388,11 @@ async function until(what: string, isSo: () => boolean | Promise<boolean>): Prom
   }
 }
 
-/** Kills one process that indexes for the gateway, if there is one. */
+/** Kills one process that indexes for the gateway, if there is one; one that is about to end is none. */
 function killIndexChild(gateway: number): boolean {
   const children = Bun.spawnSync(["pgrep", "-P", String(gateway), "-f", "internal"])
     .stdout.toString()
     .trim();
   const [pid] = children.split("\n").filter((line) => line !== "");
-  if (pid !== undefined) process.kill(Number(pid), "SIGKILL");
-  return pid !== undefined;
+  return pid !== undefined && Bun.spawnSync(["kill", "-KILL", pid]).success;
 }
