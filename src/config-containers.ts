@@ -1,6 +1,7 @@
 import { isIP } from "node:net";
 import { z } from "zod";
 import { size } from "./config-fields.ts";
+import { metadataRanges } from "./runtime/network/settings.ts";
 
 const ipv4Range = z.string().refine((text) => isRange(text), "must be an IPv4 range such as 10.210.0.0/16");
 
@@ -19,8 +20,8 @@ export const containerNetwork = z.strictObject({
   cni_path: z.array(z.string()).nonempty().default(["/opt/cni/bin", "/usr/lib/cni"]),
   /** Name servers of the containers; absent: the host's, where they are not on its loopback. */
   dns: z.array(z.ipv4()).optional(),
-  /** What containers may not reach: by default link-local addresses, where clouds keep metadata services. */
-  deny: z.array(ipv4Range).default(["169.254.0.0/16"]),
+  /** What containers may not reach: by default where clouds keep what is for their hosts alone. */
+  deny: z.array(ipv4Range).default([...metadataRanges]),
   /** Whether containers reach the worker's host itself, by whatever address of it. */
   allow_host: z.boolean().default(false),
   /** What a container may have open to the world at once; absent: a quarter of what the host can keep track of. */

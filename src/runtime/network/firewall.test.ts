@@ -47,6 +47,9 @@ test("refuses what is denied, but for names that are resolved there; lets to the
   const denied = from.findIndex((rule) => rule.startsWith("-d 169.254.0.0/16 "));
   expect(named).toBeGreaterThan(0);
   expect(denied).toBeGreaterThan(named);
+  // Alibaba's, Azure's and Oracle's services for hosts, which are no link-local addresses.
+  for (const range of ["100.100.100.200/32", "168.63.129.16/32", "192.0.0.192/32"])
+    expect(from.filter((rule) => rule.startsWith(`-d ${range} `) && rule.includes("REJECT"))).toHaveLength(2);
   expect(from.at(-1)).toBe("-j ACCEPT");
   expect(chain(made, "HOST").at(-1)).toStartWith("-j REJECT");
   expect(chain(changed, "HOST").at(-1)).toStartWith("-d 10.0.0.0/8 -j REJECT");

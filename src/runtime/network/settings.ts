@@ -19,10 +19,18 @@ export interface NetworkSettings {
   readonly mtu?: number | undefined;
 }
 
+/** Where clouds answer their hosts, with credentials too: link-local addresses, Alibaba's, Azure's, Oracle's. */
+export const metadataRanges: readonly string[] = [
+  "169.254.0.0/16",
+  "100.100.100.200/32",
+  "168.63.129.16/32",
+  "192.0.0.192/32",
+];
+
 export const defaultNetworkSettings: NetworkSettings = {
   subnet: "10.210.0.0/16",
   cniPath: ["/opt/cni/bin", "/usr/lib/cni"],
-  deny: ["169.254.0.0/16"],
+  deny: metadataRanges,
   allowHost: false,
 };
 
