@@ -69,6 +69,7 @@ describe("what a program answers", () => {
     ],
     ["a head without end", `HTTP/1.1 200 OK\r\nX: ${"x".repeat(100_000)}`],
     ["a switch of protocols", "HTTP/1.1 101 Switching\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n"],
+    ["hints and hints, and at last one", `${"HTTP/1.1 103 A\r\n\r\n".repeat(1_000)}HTTP/1.1 204 B\r\n\r\n`],
     ["nothing", ""],
   ])("is no answer where it is %s", async (_, text) => {
     const forwarder = forwarderTo(await says(text));

@@ -37,6 +37,9 @@ export interface ExchangeRequest {
   readonly askFirst?: boolean;
 }
 
+/** Of answers before the answer (RFC 9110, 15.2), which nobody gets and nothing holds back. */
+const hintsMax = 100;
+
 /** What may be sent a second time without harm (RFC 9110, 9.2.2). */
 const idempotent: ReadonlySet<string> = new Set(["GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"]);
 
@@ -99,6 +102,13 @@ function once(
       if (sent) return;
       sent = true;
       body.sendTo(out);
+    });
+    let hints = 0;
+    out.on("information", () => {
+      hints += 1;
+      if (hints <= hintsMax) return;
+      reject(new ExchangeError("broken", "the program gave hints in place of an answer"));
+      out.destroy();
     });
     out.once("response", (answer) => {
       // What is said without having asked for the body: the connection would still owe it.
