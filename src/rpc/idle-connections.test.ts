@@ -1,4 +1,5 @@
 import { afterEach, expect, test } from "bun:test";
+import { connect as connectHttp2 } from "node:http2";
 import { connect, type Socket } from "node:net";
 import { connect as connectTls } from "node:tls";
 import { TestCluster } from "../cluster/cluster.test-kit.ts";
@@ -28,6 +29,9 @@ async function start(over: Promise<unknown>, tls?: ServeOptions["tls"]): Promise
 }
 
 const heads = ["", "GET / HTTP/1.1\r\nHost: a", "GET / HTTP/1.1\r\nHost: a\r\n\r\n"];
+const preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/** Of HTTP/2: half of how a connection begins; and all of it, with empty SETTINGS. */
+const prefaces = [preface.slice(0, 10), `${preface}\0\0\0\x04\0\0\0\0\0`];
 const slow = "GET /slow HTTP/1.1\r\nHost: a\r\n\r\n";
 
 function closed(socket: Socket): Promise<void> {
@@ -65,5 +69,34 @@ test.each(["in cleartext", "over TLS"])(
     over.resolve();
     expect(await answer).toContain("answered");
     await closed(waiting);
+  },
+);
+
+test.each(["in cleartext", "over TLS"])(
+  "HTTP/2 %s: a connection without a request ends; not one that waits for its answer, or that had one",
+  async (how) => {
+    const over = Promise.withResolvers<void>();
+    const identity = await (await TestCluster.make()).controlPlane();
+    const tls = how === "over TLS" ? ({ identity, clients: "asked" } as const) : undefined;
+    const { port, url } = await start(over.promise, tls);
+    const unverified = { rejectUnauthorized: false, ALPNProtocols: ["h2"] };
+    const dial = () =>
+      tls === undefined ? connect(port, "127.0.0.1") : connectTls(port, "127.0.0.1", unverified);
+    const session = connectHttp2(url, { rejectUnauthorized: false });
+    session.on("error", () => undefined);
+    const ask = (path: string) => {
+      const stream = session.request({ ":path": path });
+      return new Promise<string>((resolve) => {
+        stream.on("error", () => resolve("broken"));
+        stream.on("data", (piece) => resolve(String(piece)));
+      });
+    };
+    const slowly = ask("/slow");
+    await Promise.all(prefaces.map(async (text) => closed(await say(dial(), text))));
+    over.resolve();
+    expect(await slowly).toBe("answered");
+    await closed(await say(dial(), prefaces[1] as string));
+    expect(await ask("/")).toBe("answered");
+    session.destroy();
   },
 );

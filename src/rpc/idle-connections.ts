@@ -1,5 +1,9 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
+import type { Http2Session, ServerHttp2Session } from "node:http2";
 import type { Socket } from "node:net";
+
+/** A session that was used is kept until its client closes it, as ours do after a quarter of an hour: by this many patiences. */
+const usedPatiences = 20;
 
 interface State {
   /** Requests whose answer has not ended. */
@@ -9,13 +13,14 @@ interface State {
 }
 
 /**
- * Ends HTTP/1.1 connections on which no request has come for a while, or half of one: each holds a descriptor, and strangers can open
- * as many as they like. Bun 1.4.5 applies none of node:http's own timeouts to connections that a server is given by `emit`, nor to
- * those over TLS.
+ * Ends connections on which no request has come for a while, or half of one: each holds a descriptor, and strangers can open
+ * as many as they like. Those of HTTP/2 that had one are ended by their clients, or much later. Bun 1.4.5 applies none of
+ * node:http's own timeouts to connections that a server is given by `emit`, nor to those over TLS.
  */
 export class IdleConnections {
   readonly #patienceMs: number;
   readonly #states = new Map<Socket, State>();
+  readonly #sessions = new Map<Http2Session, State & { used: boolean }>();
   readonly #timer: ReturnType<typeof setInterval>;
 
   constructor(patienceMs: number) {
@@ -35,9 +40,18 @@ export class IdleConnections {
     this.#states.delete(socket);
   }
 
+  /** A connection speaks HTTP/2. */
+  joined(session: ServerHttp2Session): void {
+    this.#sessions.set(session, { busy: 0, since: performance.now(), used: false });
+    session.once("close", () => this.#sessions.delete(session));
+  }
+
   /** A request's head has come. One of a connection that was not told of is left alone. */
   began(request: IncomingMessage, response: ServerResponse): void {
-    const state = request.httpVersionMajor === 1 ? this.#states.get(request.socket) : undefined;
+    const session = (request as { stream?: { session?: Http2Session } }).stream?.session;
+    const of = session === undefined ? undefined : this.#sessions.get(session);
+    if (of !== undefined) of.used = true;
+    const state = of ?? (request.httpVersionMajor === 1 ? this.#states.get(request.socket) : undefined);
     if (state === undefined) return;
     state.busy += 1;
     response.once("close", () => {
@@ -51,7 +65,11 @@ export class IdleConnections {
   }
 
   #sweep(): void {
-    const before = performance.now() - this.#patienceMs;
-    for (const [socket, { busy, since }] of this.#states) if (busy === 0 && since < before) socket.destroy();
+    const now = performance.now();
+    const isOver = ({ busy, since }: State, patienceMs: number): boolean =>
+      busy === 0 && now - since > patienceMs;
+    for (const [socket, state] of this.#states) if (isOver(state, this.#patienceMs)) socket.destroy();
+    for (const [session, state] of this.#sessions)
+      if (isOver(state, this.#patienceMs * (state.used ? usedPatiences : 1))) session.destroy();
   }
 }

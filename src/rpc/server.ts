@@ -189,6 +189,7 @@ function encrypted(
     handler as never,
   );
   server.on("checkContinue", asked as never);
+  server.on("session", (session) => idle.joined(session));
   server.on("secureConnection", (socket) => {
     if (socket.alpnProtocol !== "h2") speaksHttp1(socket, idle);
   });
@@ -205,6 +206,7 @@ function cleartext(handler: Handler, asked: Handler, idle: IdleConnections): net
   const h1 = http.createServer(handler as never);
   const h2 = http2.createServer({ ...sessionLimits }, handler as never);
   for (const server of [h1, h2]) server.on("checkContinue", asked as never);
+  h2.on("session", (session) => idle.joined(session));
   return net.createServer((socket) => {
     socket.on("error", () => socket.destroy());
     idle.opened(socket);
