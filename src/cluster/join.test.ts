@@ -95,6 +95,7 @@ async function startScheduler(
         heartbeat: () => ({}),
         reportContainer: () => ({}),
         refreshImageCredentials: () => ({}),
+        fetchCode: () => ({}),
       });
     },
   });
