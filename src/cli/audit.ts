@@ -3,6 +3,7 @@ import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { createClient } from "@connectrpc/connect";
 import { type AuditEvent, AuditService } from "../gen/oci_node/v1/audit_service_pb.ts";
 import { parseDuration } from "../std/duration.ts";
+import { printableJson } from "../std/printable.ts";
 import { command } from "./action.ts";
 import { CliError, connectTransport } from "./context.ts";
 import { note } from "./output.ts";
@@ -60,7 +61,7 @@ export const audit = command<AuditFlags>({
     const table = createTable();
     let count = 0;
     for await (const { events } of pages) {
-      const lines = json ? events.map((event) => JSON.stringify(eventShape(event))) : table(events);
+      const lines = json ? events.map((event) => printableJson(eventShape(event))) : table(events);
       count += events.length;
       await print(`${lines.join("\n")}\n`);
     }

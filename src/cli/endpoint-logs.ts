@@ -1,6 +1,7 @@
 import { Code, ConnectError, createClient } from "@connectrpc/connect";
 import { type Container, ContainerService, LogStream } from "../gen/oci_node/v1/container_service_pb.ts";
 import { type Endpoint, EndpointService } from "../gen/oci_node/v1/endpoint_service_pb.ts";
+import { printableJson } from "../std/printable.ts";
 import { command, words } from "./action.ts";
 import { connectTransport } from "./context.ts";
 import type { EndpointClients } from "./endpoint-watch.ts";
@@ -91,7 +92,7 @@ async function showOutput(
       const text = decoder.decode(data, { stream: true });
       if (flags.json) {
         const name = stream === LogStream.STDERR ? "stderr" : "stdout";
-        printLine(JSON.stringify({ container: id, stream: name, time: dateOf(at), text }));
+        printLine(printableJson({ container: id, stream: name, time: dateOf(at), text }));
         continue;
       }
       const lines = `${rest[stream] ?? ""}${text}`.split("\n");

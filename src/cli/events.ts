@@ -2,7 +2,7 @@ import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { Code, ConnectError, createClient } from "@connectrpc/connect";
 import { ContainerService, type StreamEventsResponse } from "../gen/oci_node/v1/container_service_pb.ts";
 import { parseDuration } from "../std/duration.ts";
-import { printable } from "../std/printable.ts";
+import { printable, printableJson } from "../std/printable.ts";
 import { command } from "./action.ts";
 import { CliError, connectTransport } from "./context.ts";
 import { printLine } from "./output.ts";
@@ -44,7 +44,7 @@ export const events = command<{ json: boolean; follow: boolean; since?: Date }, 
     const client = createClient(ContainerService, connectTransport());
     try {
       for await (const event of client.streamEvents({ id, follow: flags.follow, ...since }))
-        printLine(flags.json ? JSON.stringify(shapeOf(event)) : lineOf(event));
+        printLine(flags.json ? printableJson(shapeOf(event)) : lineOf(event));
     } catch (thrown) {
       if (ConnectError.from(thrown).code !== Code.Canceled) throw thrown;
       throw new CliError("failed", "the connection to the node was lost", {

@@ -5,6 +5,7 @@ import {
   LogStream,
   type StreamLogsResponse,
 } from "../gen/oci_node/v1/container_service_pb.ts";
+import { printableJson } from "../std/printable.ts";
 import { command, words } from "./action.ts";
 import { connectTransport } from "./context.ts";
 import { parseSince } from "./events.ts";
@@ -61,7 +62,7 @@ export const logs = command<LogsFlags, [string]>({
       const stream = piece.stream === LogStream.STDERR ? "stderr" : "stdout";
       if (flags.json) {
         const text = new TextDecoder().decode(piece.data);
-        printLine(JSON.stringify({ stream, time: dateOf(piece.at), text }));
+        printLine(printableJson({ stream, time: dateOf(piece.at), text }));
         continue;
       }
       const out = process[stream];

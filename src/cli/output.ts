@@ -1,14 +1,13 @@
-import { printable } from "../std/printable.ts";
+import { printable, printableJson } from "../std/printable.ts";
 import { formatSize } from "../std/size.ts";
 
 /** A digest, a reference with one, a role's ARN: longer ones are cut. */
 const cellLengthMax = 400;
+const noteLengthMax = 4000;
 
 /** Prints a value as JSON on standard output: what every `--json` gives. */
 export function printJson(value: unknown): void {
-  process.stdout.write(
-    `${JSON.stringify(value, (_, inner) => (typeof inner === "bigint" ? Number(inner) : inner), 2)}\n`,
-  );
+  process.stdout.write(`${printableJson(value, 2)}\n`);
 }
 
 export function printLine(text: string): void {
@@ -17,7 +16,9 @@ export function printLine(text: string): void {
 
 /** A note for the person at the terminal: standard error, so that output stays what was asked for. */
 export function note(text: string): void {
-  process.stderr.write(`${text}\n`);
+  // A reason may have words of an image, of a program or of a registry in it.
+  const lines = text.split("\n").map((line) => printable(line, noteLengthMax));
+  process.stderr.write(`${lines.join("\n")}\n`);
 }
 
 /** Columns aligned by their widest cell, two spaces between. */

@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { hasHiddenCharacter, printable } from "./printable.ts";
+import { hasHiddenCharacter, printable, printableJson } from "./printable.ts";
 
 test.each([
   ["plain text, ä, 漢字 and 🦀", "plain text, ä, 漢字 and 🦀"],
@@ -17,4 +17,14 @@ test("what is too long is cut, never in the middle of what it is written as, wit
   expect(printable("x".repeat(1_000_000), 10)).toBe(`${"x".repeat(10)}… (1000000 characters)`);
   expect(printable("x🦀", 2)).toBe("x\\u{d83e}… (3 characters)");
   expect(printable("\0".repeat(3), 2)).toBe("\\u{0}\\u{0}… (3 characters)");
+});
+
+test("JSON keeps its value and its lines, and hides nothing", () => {
+  const value = { "\u009bname": ["a\u001b\u007f\n", "\u202e\u2028", "\u{e0001}", "ä漢🦀"], size: 5 };
+  const text = printableJson(value, 2);
+  expect(JSON.parse(text)).toEqual(value);
+  expect(hasHiddenCharacter(text.replaceAll("\n", ""))).toBe(false);
+  expect(text.split("\n")).toHaveLength(9);
+  expect(text).toContain("ä漢🦀");
+  expect(printableJson({ bytes: 12n })).toBe('{"bytes":12}');
 });
