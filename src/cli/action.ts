@@ -33,7 +33,10 @@ export function command<
   return buildCommand({
     docs: {
       brief: definition.brief,
-      ...(definition.fullDescription === undefined ? {} : { fullDescription: definition.fullDescription }),
+      // Which Stricli shows in place of the brief.
+      ...(definition.fullDescription === undefined
+        ? {}
+        : { fullDescription: `${definition.brief}. ${definition.fullDescription}` }),
     },
     parameters: {
       flags: withoutDefaults({ ...definition.flags, json: jsonFlag }),

@@ -21,6 +21,7 @@ import { rm, wait } from "./remove.ts";
 import { run } from "./run.ts";
 import { secretRoutes } from "./secret.ts";
 import { tokenRoutes } from "./token.ts";
+import { usageText } from "./usage-text.ts";
 import { volumeRoutes } from "./volume.ts";
 import { workerRoutes } from "./worker.ts";
 import { workspaceRoutes } from "./workspace.ts";
@@ -65,5 +66,6 @@ export const application = buildApplication<CommandContext>(commands, {
   name: "oci-node",
   versionInfo: { currentVersion: version },
   scanner: { caseStyle: "allow-kebab-for-camel", allowArgumentEscapeSequence: true },
+  localization: { text: usageText },
   documentation: { disableAnsiColor: process.stdout.isTTY !== true, caseStyle: "convert-camel-to-kebab" },
 });
