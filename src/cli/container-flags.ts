@@ -15,7 +15,7 @@ import {
   parseVolume,
 } from "./container-words.ts";
 import { readEnvFile } from "./env-file.ts";
-import { parseVariable, splitVariable } from "./variable.ts";
+import { parseVariable, variablesOf } from "./variable.ts";
 
 /** How containers are run; of an endpoint's containers as well. */
 export interface ContainerFlags {
@@ -118,7 +118,7 @@ export function containerRequest(
   const files = (flags.envFile ?? []).map((path) => readEnvFile(path));
   return {
     name: flags.name ?? "",
-    env: Object.assign({}, ...files, Object.fromEntries((flags.env ?? []).map(splitVariable))),
+    env: Object.assign({}, ...files, variablesOf(flags.env ?? [])),
     cpuMillis: Math.round((flags.cpu ?? 0) * 1000),
     memoryBytes: BigInt(flags.memory ?? 0),
     network: flags.network === undefined ? Network.UNSPECIFIED : networks[flags.network],

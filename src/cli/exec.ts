@@ -1,11 +1,18 @@
 import { createClient } from "@connectrpc/connect";
-import { ContainerService, type ExecEnd, type ExecStart } from "../gen/oci_node/v1/container_service_pb.ts";
+import {
+  ContainerService,
+  ContainerState,
+  type ExecEnd,
+  type ExecStart,
+} from "../gen/oci_node/v1/container_service_pb.ts";
 import { command } from "./action.ts";
 import { CliError, connectTransport } from "./context.ts";
 import { describeFailure, printFailure } from "./failure.ts";
 import { note } from "./output.ts";
 import { Session } from "./session.ts";
-import { parseVariable, splitVariable } from "./variable.ts";
+import { stateName } from "./shape.ts";
+import { parseVariable, variablesOf } from "./variable.ts";
+import { type Containers, watchUntil } from "./watch-container.ts";
 
 interface ExecFlags {
   readonly json: boolean;
@@ -19,6 +26,14 @@ interface ExecFlags {
 /** What a program that could not be started makes the command exit with, as shells and `docker exec` do. */
 const exitCodes: Readonly<Record<string, number>> = { permission: 126, command_not_found: 127 };
 const notStartedExitCode = 125;
+const usageExitCode = 2;
+const onItsWay: readonly ContainerState[] = [
+  ContainerState.PENDING,
+  ContainerState.SCHEDULED,
+  ContainerState.PREPARING,
+];
+/** After this, somebody who waits is told what for. */
+const silentWaitMs = 1000;
 
 export const execFlags = {
   interactive: { kind: "boolean", default: false, brief: "Pass standard input on" },
@@ -46,7 +61,7 @@ export const execAliases = { i: "interactive", t: "tty", e: "env", w: "workdir",
 export const exec = command<ExecFlags, string[]>({
   brief: "Run a program in a running container",
   fullDescription:
-    "Output and exit code are the program's: 125 when the container does not run, 126 when the program may not be executed, " +
+    "A container that has yet to start is waited for. Output and exit code are the program's: 125 when the container does not run, 126 when the program may not be executed, " +
     "127 when it is not there. Signals go to the program; with -t, what is typed does. It ends when this command does. " +
     "Options come before ID: what follows ID is the program and its arguments.",
   flags: execFlags,
@@ -61,11 +76,13 @@ export const exec = command<ExecFlags, string[]>({
     try {
       const ways = { stdin: flags.interactive, terminal: flags.tty, signals: true };
       Session.assertTerminal(ways);
+      const containers = createClient(ContainerService, connectTransport());
+      await untilItRuns(containers, id);
       session = new Session(ways);
-      const { exitCode, oomKilled } = await execute(session, {
+      const { exitCode, oomKilled } = await execute(containers, session, {
         id,
         command: argv.filter((word) => word !== undefined),
-        env: Object.fromEntries((flags.env ?? []).map(splitVariable)),
+        env: variablesOf(flags.env ?? []),
         workingDirectory: flags.workdir ?? "",
         user: flags.user ?? "",
         terminal: flags.tty,
@@ -76,7 +93,7 @@ export const exec = command<ExecFlags, string[]>({
       return exitCode;
     } catch (thrown) {
       session?.close();
-      printFailure(thrown, flags.json);
+      if (printFailure(thrown, flags.json) === usageExitCode) return usageExitCode;
       return exitCodes[describeFailure(thrown).code] ?? notStartedExitCode;
     } finally {
       session?.close();
@@ -88,14 +105,26 @@ type Start = Omit<ExecStart, "$typeName" | "$unknown" | "size"> & {
   readonly size: { rows: number; columns: number };
 };
 
-async function execute(session: Session, start: Start): Promise<ExecEnd> {
-  const client = createClient(ContainerService, connectTransport());
+/** `run -d` returns before its container runs: what follows it in a script need not wait for that by itself. */
+async function untilItRuns(containers: Containers, id: string): Promise<void> {
+  const { container } = await containers.getContainer({ id });
+  if (container === undefined || !onItsWay.includes(container.state)) return;
+  const told = setTimeout(
+    () => note(`oci-node: container ${id} is ${stateName(container.state)}; waiting until it runs`),
+    silentWaitMs,
+  );
+  await watchUntil(containers, container.id, ({ state }) => !onItsWay.includes(state)).finally(() =>
+    clearTimeout(told),
+  );
+}
+
+async function execute(containers: Containers, session: Session, start: Start): Promise<ExecEnd> {
   async function* requests() {
     yield { input: { message: { case: "start" as const, value: start } } };
     for await (const message of session.input()) yield { input: { message } };
   }
   let end: ExecEnd | undefined;
-  for await (const { output } of client.execContainer(requests())) {
+  for await (const { output } of containers.execContainer(requests())) {
     const message = output?.message;
     if (message?.case === "stdout" || message?.case === "stderr")
       await session.write(message.case, message.value);

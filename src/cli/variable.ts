@@ -4,8 +4,16 @@ export function parseVariable(text: string): string {
   return text;
 }
 
-/** Name and value; without a value, the caller's. */
-export function splitVariable(text: string): [string, string] {
-  const at = text.indexOf("=");
-  return at < 0 ? [text, process.env[text] ?? ""] : [text.slice(0, at), text.slice(at + 1)];
+/** Names and values; without a value it is the caller's, and where he has none the variable is left out, as in Docker. */
+export function variablesOf(
+  texts: readonly string[],
+  caller: NodeJS.ProcessEnv = process.env,
+): Record<string, string> {
+  const variables: Record<string, string> = {};
+  for (const text of texts) {
+    const at = text.indexOf("=");
+    const value = at < 0 ? caller[text] : text.slice(at + 1);
+    if (value !== undefined) variables[at < 0 ? text : text.slice(0, at)] = value;
+  }
+  return variables;
 }

@@ -32,6 +32,10 @@ test("a program in a container: its words, variables, directory, output, exit co
     code: 0,
     stdout: "hello",
   });
+  // One that has yet to start is waited for.
+  const next = await world.node.ok(["run", "-d", image.id, "sleep", "1000"]);
+  expect(await world.node.ok(["exec", next, "echo", "there"])).toBe("there");
+  await world.node.ok(["rm", "--force", next]);
 }, 30_000);
 
 /** Starts a command whose standard input and output are this test's. */
@@ -136,7 +140,7 @@ test("a shell at a terminal: its size and changes of it, Ctrl-C, the end of inpu
   shell.terminal.close();
   const away = await world.node.cli(["exec", "-it", id, "sh"], { stdin: "exit\n" });
   expect(away).toMatchObject({
-    code: 125,
+    code: 2,
     stderr: "oci-node: standard input is no terminal\n  Leave -t away.\n",
   });
 }, 60_000);

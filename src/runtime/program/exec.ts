@@ -200,7 +200,11 @@ async function bundleOf(paths: ContainerPaths): Promise<string> {
 }
 
 export function notRunning(id: string): RuntimeError {
-  return new RuntimeError("not_running", `container ${id} does not run`, {
-    next: `See how it is: oci-node inspect ${id}`,
-  });
+  return new RuntimeError(
+    "not_running",
+    `the program of container ${id} does not run: it has ended, or starts again in a moment`,
+    {
+      next: `See how it is: oci-node inspect ${id}`,
+    },
+  );
 }
