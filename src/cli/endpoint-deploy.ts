@@ -1,6 +1,6 @@
 import { createClient } from "@connectrpc/connect";
 import { ContainerService } from "../gen/oci_node/v1/container_service_pb.ts";
-import { EndpointService } from "../gen/oci_node/v1/endpoint_service_pb.ts";
+import { DeploymentState, EndpointService } from "../gen/oci_node/v1/endpoint_service_pb.ts";
 import { command } from "./action.ts";
 import { type BuildFlags, buildFlags } from "./build.ts";
 import {
@@ -95,6 +95,8 @@ export const deploy = command<DeployFlags, string[]>({
     );
     if (endpoint === undefined || deployment === undefined)
       throw new CliError("failed", "the node made no deployment");
+    if (deployment.state === DeploymentState.ACTIVE)
+      note(`nothing is different: version ${deployment.version} goes on; --force deploys it again`);
     const clients = { endpoints, containers: createClient(ContainerService, transport) };
     const shown = flags.detach
       ? endpoint

@@ -86,7 +86,7 @@ function failure({ name, active }: Endpoint, { version, reason }: Deployment): C
   const [sentence = "", ...output] = reason.split("\n");
   for (const line of output) note(`  | ${printable(line, 300)}`);
   return new CliError("failed", `version ${version} of ${name} did not come up: ${sentence}`, {
-    next: `See more: oci-node endpoint logs ${name}.${active === undefined ? "" : ` Version ${active.version} goes on.`}`,
+    next: `See more: \`oci-node endpoint logs ${name}\`.${active === undefined ? "" : ` Version ${active.version} goes on.`}`,
   });
 }
 

@@ -119,10 +119,14 @@ export class Visit {
         next: "It takes a token with the role owner or developer.",
       });
     if (holder === undefined)
-      throw new Refused("token_needed", "it takes a token of the endpoint's workspace that counts", {
-        next: "Send it as `Authorization: Bearer TOKEN`.",
-        headers: { "www-authenticate": 'Bearer realm="oci-node"' },
-      });
+      throw new Refused(
+        "token_needed",
+        "it takes a token of the endpoint's workspace: there was none, or one that is unknown, expired or revoked",
+        {
+          next: "Send it as `Authorization: Bearer TOKEN`.",
+          headers: { "www-authenticate": 'Bearer realm="oci-node"' },
+        },
+      );
     throw new Refused("not_found", `there is no endpoint ${this.#address.name} here`, {
       next: "See `oci-node endpoint ls`; another workspace's public ones are at /endpoint/NAME.WORKSPACE.",
     });

@@ -85,6 +85,11 @@ export function toWireDeployment({
   });
 }
 
+/** Without a token a name alone is one of the workspace `default`: what is for everybody is called by a path that is. */
+function pathOf({ name, workspaceName }: EndpointView, open: boolean): string {
+  return `/endpoint/${name}${open && workspaceName !== "default" ? `.${workspaceName}` : ""}`;
+}
+
 /** @param gatewayUrl where this gateway is called; empty: not known */
 export function toWireEndpoint(view: EndpointView, gatewayUrl: string): WireEndpoint {
   const active = activeOf(view);
@@ -93,7 +98,7 @@ export function toWireEndpoint(view: EndpointView, gatewayUrl: string): WireEndp
   const ready = living.filter(isReady).length;
   const sum = (what: "queued" | "inFlight") =>
     view.deployments.reduce((total, { demand }) => total + demand[what], 0);
-  const path = `/endpoint/${view.name}`;
+  const path = pathOf(view, (active ?? latest)?.spec.public ?? false);
   // It takes no requests any more.
   const state = view.deletingAt === undefined ? {} : { state: "draining" as const };
   return create(EndpointSchema, {

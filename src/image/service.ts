@@ -87,6 +87,11 @@ export async function findImage(images: ImageStore, workspaceId: string, text: s
   const reference = formatReference(parseReference(text));
   const found = await images.latestFor(workspaceId, reference);
   if (found !== undefined) return found;
+  if (/^img-/.test(text)) {
+    throw new ImageError("not_found", `the workspace has no image ${text}`, {
+      next: "List them with `oci-node image ls`.",
+    });
+  }
   throw new ImageError("not_found", `the workspace has no image of ${reference}`, {
     next: `Build it first: oci-node image build ${reference}`,
   });

@@ -176,7 +176,7 @@ describe("a program that is to listen", () => {
     const forwarder = new Forwarder();
     const late = { ...serving, port, startupTimeoutMs: 50 };
     expect(await bringUp(forwarder, { id: "c-1", exited: never }, late)).toBe(
-      `its port ${port} did not answer within 0.05 s`,
+      `its port ${port} did not answer within 0.05 s; does the program listen on that port, and on all addresses (0.0.0.0) rather than 127.0.0.1?`,
     );
     const ended = bringUp(forwarder, { id: "c-1", exited: Promise.resolve() }, { ...serving, port });
     expect(await ended).toBe(`it ended before its port ${port} answered`);

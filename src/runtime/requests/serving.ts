@@ -73,7 +73,8 @@ export async function bringUp(
   });
   const listens = await untilListening(at, startupTimeoutMs, ended.signal).catch(() => undefined);
   if (listens === undefined || ended.signal.aborted) return `it ended before its port ${port} answered`;
-  if (!listens) return `its port ${port} did not answer within ${startupTimeoutMs / 1000} s`;
+  if (!listens)
+    return `its port ${port} did not answer within ${startupTimeoutMs / 1000} s; does the program listen on that port, and on all addresses (0.0.0.0) rather than 127.0.0.1?`;
   forwarder.add(program.id, { ...at, concurrency });
   return undefined;
 }

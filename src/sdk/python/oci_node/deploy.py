@@ -46,7 +46,8 @@ def upload(node: Node, source: Source, progress: Progress) -> str:
     limit = _size_max(node.call("EndpointService/GetCode", {"sha256": NOTHING_SHA256}))
     archive = pack(source.root, limit)
     try:
-        what = "%d files, %s" % (archive.files, format_size(archive.size))
+        files = "1 file" if archive.files == 1 else "%d files" % archive.files
+        what = "%s, %s" % (files, format_size(archive.size))
         if node.call("EndpointService/GetCode", {"sha256": archive.sha256}).get("present"):
             progress.step("code: %s, there already" % what)
             return archive.sha256
@@ -105,6 +106,12 @@ def start(node: Node, options: Options, spec: Message, force: bool, progress: Pr
     follower = Follower(node.context, id, progress)
     try:
         endpoint = wait(node, options.name, id, version, follower)
+    except KeyboardInterrupt:
+        progress.step(
+            "endpoint: %s, version %d, goes on; see `oci-node endpoint inspect %s`"
+            % (options.name, version, options.name)
+        )
+        raise
     finally:
         follower.end()
     progress.step("endpoint: %s, version %d, answers" % (options.name, version))
