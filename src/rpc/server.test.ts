@@ -1,4 +1,5 @@
 import { afterEach, describe, expect, test } from "bun:test";
+import { connect as connectHttp2, type Settings } from "node:http2";
 import { connect } from "node:net";
 import { Code, ConnectError, createClient } from "@connectrpc/connect";
 import { ImageService } from "../gen/oci_node/v1/image_service_pb.ts";
@@ -65,6 +66,21 @@ describe("one port", () => {
     expect(error).toBeInstanceOf(ListenError);
     expect((error as ListenError).message).toContain(`127.0.0.1:${port}: the port is in use`);
   });
+});
+
+test("a connection asks for so much at once, and what is beyond that waits", async () => {
+  const { url } = await start();
+  const session = connectHttp2(url);
+  const { maxConcurrentStreams } = await new Promise<Settings>((resolve) =>
+    session.once("remoteSettings", resolve),
+  );
+  session.destroy();
+  expect(maxConcurrentStreams).toBe(1000);
+  const client = images(url, "viewer");
+  // The client has heard of it then.
+  await client.listImages({});
+  const lists = await Promise.all(Array.from({ length: 1_100 }, () => client.listImages({})));
+  expect(lists).toHaveLength(1_100);
 });
 
 describe("a large request", () => {

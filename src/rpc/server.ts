@@ -15,7 +15,7 @@ import { IdleConnections } from "./idle-connections.ts";
 import { KnownSenders, strangersBytesMax } from "./known-senders.ts";
 import { withPeer } from "./peer.ts";
 import { expecting, requestText } from "./request-json.ts";
-import { sessionLimits } from "./session-limits.ts";
+import { openSessionLimits, sessionLimits } from "./session-limits.ts";
 import { discardBody, hasUnreadStream, withUnreadBody } from "./unread-body.ts";
 
 export type ListenErrorCode = "address_in_use" | "cannot_listen";
@@ -121,11 +121,12 @@ export async function serve(options: ServeOptions): Promise<Server> {
     (response as http.ServerResponse).writeContinue();
     rpc(request, response);
   };
+  const limits = options.verify === undefined ? sessionLimits : openSessionLimits;
   const sockets = new Set<net.Socket>();
   const listener =
     options.tls === undefined
-      ? cleartext(handler, asked, idle)
-      : encrypted(handler, asked, idle, options.tls);
+      ? cleartext(handler, asked, idle, limits)
+      : encrypted(handler, asked, idle, limits, options.tls);
   listener.on("connection", (socket: net.Socket) => {
     sockets.add(socket);
     socket.once("close", () => sockets.delete(socket));
@@ -174,6 +175,7 @@ function encrypted(
   handler: Handler,
   asked: Handler,
   idle: IdleConnections,
+  limits: object,
   tls: OperatorTls | MutualTls,
 ): net.Server {
   const shown =
@@ -185,7 +187,7 @@ function encrypted(
         }
       : { cert: readFileSync(tls.certFile), key: readFileSync(tls.keyFile) };
   const server = http2.createSecureServer(
-    { ...sessionLimits, allowHTTP1: true, minVersion, ...shown },
+    { ...limits, allowHTTP1: true, minVersion, ...shown },
     handler as never,
   );
   server.on("checkContinue", asked as never);
@@ -202,9 +204,9 @@ function encrypted(
   return server as unknown as net.Server;
 }
 
-function cleartext(handler: Handler, asked: Handler, idle: IdleConnections): net.Server {
+function cleartext(handler: Handler, asked: Handler, idle: IdleConnections, limits: object): net.Server {
   const h1 = http.createServer(handler as never);
-  const h2 = http2.createServer({ ...sessionLimits }, handler as never);
+  const h2 = http2.createServer({ ...limits }, handler as never);
   for (const server of [h1, h2]) server.on("checkContinue", asked as never);
   h2.on("session", (session) => idle.joined(session));
   return net.createServer((socket) => {

@@ -3,3 +3,10 @@
  * that are under way. What an invalid frame costs is what a valid one does.
  */
 export const sessionLimits: object = { maxSessionInvalidFrames: 2 ** 31 - 1 };
+
+/**
+ * Where strangers connect: what one connection may ask at once. What is beyond it waits with its client (who has not heard of it yet
+ * is refused), and not here, where tens of thousands that come in one go would be in everybody's way. Between our own processes calls may last as long as containers do, and
+ * are not counted.
+ */
+export const openSessionLimits: object = { ...sessionLimits, settings: { maxConcurrentStreams: 1000 } };
