@@ -1,11 +1,13 @@
 import { lstatSync, mkdirSync, readdirSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
+import { defaultOptions } from "../../src/container/options.ts";
 import type { SeededRandom } from "../../src/index/tar.test-kit.ts";
 import { imageConfigSchema } from "../../src/registry/image-config.ts";
 import { RuntimeError } from "../../src/runtime/error.ts";
 import { makeDirectoryInRoot, readFileInRoot } from "../../src/runtime/files/inside-root.ts";
 import { resolveUser } from "../../src/runtime/files/user.ts";
 import { containerArgv, containerEnv, workingDirectory } from "../../src/runtime/process-section.ts";
+import type { ContainerSpec } from "../../src/runtime/spec.ts";
 import { promise, refused, type Target } from "./target.ts";
 
 interface Tree {
@@ -63,7 +65,16 @@ export const rootTarget: Target = {
 
     const parsed = imageConfigSchema.safeParse(tree.config);
     promise(parsed.success, () => "its settings are no settings");
-    const spec = { imageConfig: parsed.data, env: {}, id: "c" } as never;
+    const spec = {
+      id: "c",
+      attempt: 1,
+      workspaceId: "w",
+      imageRoot: root,
+      imageConfig: parsed.data,
+      env: {},
+      network: "none",
+      options: defaultOptions,
+    } satisfies ContainerSpec;
     await refused(RuntimeError, () => containerArgv(parsed.data, undefined));
     const user = { uid: 1, gid: 1, additionalGids: [], home: "/" };
     promise(
