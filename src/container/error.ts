@@ -9,6 +9,7 @@ export type ContainerErrorCode =
   | "conflict"
   | "stale_attempt"
   | "worker_away"
+  | "worker_earlier"
   | "name_taken"
   | "not_allowed"
   | "not_running"

@@ -3,7 +3,7 @@ import { Code, ConnectError } from "@connectrpc/connect";
 import { TestCluster } from "../cluster/cluster.test-kit.ts";
 import { WorkerService } from "../gen/oci_node/v1/worker_service_pb.ts";
 import { type ServeOptions, type Server, serve } from "../rpc/server.ts";
-import { WorkerClients } from "./worker-client.ts";
+import { streamApart, WorkerClients, workerFailure } from "./worker-client.ts";
 
 let cluster: TestCluster;
 let clients: WorkerClients;
@@ -56,6 +56,26 @@ test("a worker's address without TLS is not called: nobody there has to be the w
   const own = await start({ identity: await cluster.worker("w1"), clients: "required" });
   expect(await codeOf(at(own).getTransfer({ containerId: "c" }))).toBeUndefined();
   expect(calls).toBe(1);
+});
+
+test("a worker of an earlier version is told from a gateway that knows nothing of what is asked", async () => {
+  const url = await start({ identity: await cluster.worker("w1"), clients: "required" });
+  const worker = { id: "w1", address: url, bootNonce: url };
+  const { signal } = new AbortController();
+  // What is not served answers as a version does that never heard of it.
+  const failed = await at(url)
+    .killContainer({ containerId: "c" })
+    .catch((error: unknown) => workerFailure(error, worker, "signalling c", signal));
+  const code = "worker_earlier";
+  expect(failed).toMatchObject({
+    code,
+    message: expect.stringContaining("signalling c: worker w1 is of an earlier version"),
+  });
+  const inputs = (async function* () {})();
+  const stream = streamApart(clients, worker, "exec", signal, (client) =>
+    client.execContainer(inputs, { signal }),
+  );
+  expect(await stream.next().catch((error: unknown) => error)).toMatchObject({ code });
 });
 
 test("a worker fills nobody's memory with its answer", async () => {

@@ -59,7 +59,7 @@ export class WorkerClients {
  * What a worker streams over a connection of the stream's own, which ends with it.
  *
  * @param what the stream is: `the output of c-1`
- * @throws ContainerError `worker_away`, as {@link workerFailure}
+ * @throws ContainerError `worker_away`, `worker_earlier`, as {@link workerFailure}
  */
 export async function* streamApart<T>(
   workers: Pick<WorkerClients, "apart">,
@@ -81,7 +81,8 @@ export async function* streamApart<T>(
 }
 
 /**
- * What a failed call to a worker is to a user: that a worker does not answer must not look as if this gateway did not.
+ * What a failed call to a worker is to a user: that a worker does not answer, or does not know what is asked of it, must not look
+ * as if this gateway did not.
  *
  * @param what the call was for: `the output of c-1`
  */
@@ -91,7 +92,16 @@ export function workerFailure(
   what: string,
   signal: AbortSignal,
 ): unknown {
-  if (signal.aborted || !(error instanceof ConnectError) || !away.has(error.code)) return error;
+  if (signal.aborted || !(error instanceof ConnectError)) return error;
+  if (error.code === Code.Unimplemented)
+    return new ContainerError(
+      "worker_earlier",
+      `${what}: worker ${worker.id} is of an earlier version, which does not know how`,
+      {
+        next: "Upgrade its host: what runs there goes on meanwhile.",
+      },
+    );
+  if (!away.has(error.code)) return error;
   return new ContainerError("worker_away", `${what}: worker ${worker.id} does not answer`, {
     next: "See how it is with `oci-node worker ls`; try again when its host is back. If it will not be: `oci-node worker revoke` ends what it had.",
   });

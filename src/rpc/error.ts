@@ -134,6 +134,7 @@ const container: Record<ContainerErrorCode, Code> = {
   stale_attempt: Code.FailedPrecondition,
   bad_spec: Code.InvalidArgument,
   worker_away: Code.Unavailable,
+  worker_earlier: Code.FailedPrecondition,
 };
 
 const health: Record<HealthErrorCode, Code> = {
