@@ -1,4 +1,5 @@
 import { afterAll, afterEach, beforeAll, expect, test } from "bun:test";
+import { existsSync } from "node:fs";
 import { mkdir, readFile, watch, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { writeFileAtomic } from "../std/atomic-file.ts";
@@ -58,6 +59,25 @@ test("reports how a container ended while nobody watched", async () => {
   expect(await textOf(runtime.logs(id))).toBe("hello\nend\n");
   await runtime.removeLog(id);
 });
+
+test("reports how a container ended after the process before had left it in good order", async () => {
+  const before = await host.runtime();
+  const script = "while [ ! -e /gate ]; do sleep 0.02; done; exit 9";
+  const { id, pid } = await before.start(host.spec(["sh", "-c", script]), new AbortController().signal);
+  // No container has ended yet: the folder for their exit codes is empty.
+  await before.close();
+  await writeFile(join(host.rootOf(id), "gate"), "");
+  await gone(pid);
+  const [container] = await (await host.runtime()).adopt();
+  expect(await container?.exited).toMatchObject({ exitCode: 9 });
+  await container?.cleanup();
+  await container?.removeLog();
+});
+
+/** Resolves when the process is there no more, and so its monitor has written how it ended. */
+async function gone(pid: number): Promise<void> {
+  while (existsSync(`/proc/${pid}`)) await Bun.sleep(5);
+}
 
 /** Resolves when the directory gets the file. */
 async function once(directory: string, file: string): Promise<void> {

@@ -182,7 +182,9 @@ export class Runtime {
       .catch((error: unknown) =>
         this.#host.logger.error("the firewall rules of containers could not be removed", { error }),
       );
-    const { exits, runtimeRoot, roots, execs } = this.#host.paths;
+    const { containers, exits, runtimeRoot, roots, execs } = this.#host.paths;
+    // The monitors of those that run on write how they end into a folder that may be empty until then.
+    if ((await readdir(containers)).length > 0) return;
     for (const directory of [exits, runtimeRoot, roots, execs, dirname(exits)]) removeIfEmpty(directory);
   }
 
@@ -250,7 +252,7 @@ async function isThere(path: string): Promise<boolean> {
   );
 }
 
-/** What is not empty is still needed by the containers that run on. */
+/** What is not empty is still needed by something. */
 function removeIfEmpty(directory: string): void {
   try {
     rmdirSync(directory);
