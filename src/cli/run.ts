@@ -166,7 +166,11 @@ async function followOutput(
       if (!out.write(piece.data)) await new Promise((resolve) => out.once("drain", resolve));
     }
   } catch (thrown) {
+    // Nothing that is typed comes anywhere now, an interrupt neither: the terminal is its owner's again.
+    session?.close();
     note(`oci-node: the output could not be read to its end: ${ConnectError.from(thrown).rawMessage}`);
+    const again = session === undefined ? "logs" : "attach";
+    note(`  The container is waited for. Go on with it by \`oci-node ${again} ${id}\`; Ctrl-C here stops it.`);
   }
 }
 
