@@ -166,6 +166,8 @@ export class RequestBody {
   #end(broken = false): void {
     if (this.#ended) return;
     this.#ended = true;
+    // Its last piece may have been too much for who takes it: what follows on the connection is another request.
+    this.#resume();
     if (broken) this.#lost = true;
     this.#wake?.();
     const out = this.#out;
