@@ -1,4 +1,10 @@
-import { ArgumentScannerError, formatMessageForArgumentScannerError, text_en } from "@stricli/core";
+import {
+  AliasNotFoundError,
+  ArgumentParseError,
+  FlagNotFoundError,
+  text_en,
+  UnsatisfiedPositionalError,
+} from "@stricli/core";
 import { messageOf } from "../std/error.ts";
 import { printable } from "../std/printable.ts";
 
@@ -20,17 +26,21 @@ export const usageText = {
   },
 };
 
+// By class: Stricli's own way goes by the classes' names, which the executable does not have.
 function wordsOf(thrown: unknown): string {
-  if (!(thrown instanceof ArgumentScannerError)) return messageOf(thrown);
-  return formatMessageForArgumentScannerError(thrown, {
-    // The parsers' own messages show the input.
-    ArgumentParseError: ({ externalFlagNameOrPlaceholder: name, exception }) =>
-      `${/^[a-z]/.test(name) ? "--" : ""}${name}: ${messageOf(exception)}`,
-    FlagNotFoundError: ({ input, corrections }) =>
-      `there is no flag --${input}${corrections.length === 0 ? "" : `; did you mean ${corrections.map((flag) => `--${flag}`).join(" or ")}?`}`,
-    AliasNotFoundError: ({ input }) => `there is no flag -${input}`,
-    UnsatisfiedPositionalError: ({ placeholder }) => `${placeholder} is missing`,
-  });
+  // The parsers' own messages show the input.
+  if (thrown instanceof ArgumentParseError) {
+    const name = thrown.externalFlagNameOrPlaceholder;
+    return `${/^[a-z]/.test(name) ? "--" : ""}${name}: ${messageOf(thrown.exception)}`;
+  }
+  if (thrown instanceof FlagNotFoundError) {
+    const { input, corrections } = thrown;
+    const meant = corrections.map((flag) => `--${flag}`).join(" or ");
+    return `there is no flag --${input}${meant === "" ? "" : `; did you mean ${meant}?`}`;
+  }
+  if (thrown instanceof AliasNotFoundError) return `there is no flag -${thrown.input}`;
+  if (thrown instanceof UnsatisfiedPositionalError) return `${thrown.placeholder} is missing`;
+  return messageOf(thrown);
 }
 
 function told(words: string): string {

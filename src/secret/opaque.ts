@@ -11,7 +11,10 @@ const prefix = "opaque v1 ";
 
 /** Bytes as a vault keeps them. @throws SecretError `bad_value`, `too_large` */
 export function opaqueValue(bytes: Uint8Array): Redacted<string> {
-  if (bytes.length === 0) throw new SecretError("bad_value", "the value of the secret is empty");
+  if (bytes.length === 0)
+    throw new SecretError("bad_value", "the value of the secret is empty", {
+      next: "Give it by --from-file or on standard input: printf %s VALUE | oci-node secret create --opaque NAME",
+    });
   if (bytes.length > opaqueBytesMax)
     throw new SecretError(
       "too_large",

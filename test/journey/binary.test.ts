@@ -105,3 +105,11 @@ test("the executable needs nothing but libc of its machine", async () => {
   const libc = /^(linux-vdso|libc\.|libm\.|libpthread\.|libdl\.|librt\.|\/lib64\/ld-linux)/;
   expect(libraries.filter((name) => !libc.test(name))).toEqual([]);
 });
+
+test("the executable says of a command line that it cannot read what the sources say", async () => {
+  const { code, stderr } = await runCli(await product(), ["logs", "--tail", "x", "web"]);
+  expect(code).toBe(2);
+  expect(stderr).toBe(
+    'oci-node: --tail: "x" is no number of lines\n  See `oci-node --help`, or --help of the command.\n',
+  );
+});

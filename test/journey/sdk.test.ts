@@ -76,7 +76,7 @@ test("a variable that the example names and that is not set is told before anyth
 test("the example, as it is written, answers over HTTP", async () => {
   const { code, stdout, stderr } = await user.command(["deploy", "app.py:handler"], row.env);
   expect([code, stderr.match(/^oci-node-py:.*/m)]).toEqual([0, null]);
-  expect(stderr).toMatch(/^code: 1 files, \d+ B, uploading$/m);
+  expect(stderr).toMatch(/^code: 1 file, \d+ B, uploading$/m);
   expect(stderr).toMatch(/^sha256:\w+: [\d.]+ MiB$/m);
   expect(stderr).toMatch(/^endpoint: handler, version 1, answers$/m);
   expect(stdout.split("\n")[0]).toBe(`${world.node.url}/endpoint/handler`);
