@@ -170,7 +170,9 @@ async function followOutput(
     session?.close();
     note(`oci-node: the output could not be read to its end: ${ConnectError.from(thrown).rawMessage}`);
     const again = session === undefined ? "logs" : "attach";
-    note(`  The container is waited for. Go on with it by \`oci-node ${again} ${id}\`; Ctrl-C here stops it.`);
+    note(
+      `  The container is waited for. Go on with it by \`oci-node ${again} ${id}\`; Ctrl-C here stops it.`,
+    );
   }
 }
 
