@@ -162,15 +162,18 @@ export class Worker {
   }
 
   /**
-   * Leaves the containers to their monitors, for the next process: those that are just being started come up first, as far
-   * as they do in time.
+   * Leaves the containers to their monitors, for the next process: those that are just being started come up first, and
+   * requests that containers have are answered, as far as they are in time.
    */
   async leave(timeoutMs: number): Promise<void> {
     this.#closed = true;
     clearInterval(this.#heartbeat);
     await this.#dependencies.prepared.close();
     const begun = Promise.all([...this.#held.values()].map((held) => held.begun));
-    await waitFor(begun, AbortSignal.timeout(timeoutMs)).catch(() => undefined);
+    await Promise.all([
+      waitFor(begun, AbortSignal.timeout(timeoutMs)).catch(() => undefined),
+      this.forwarder.leave(timeoutMs),
+    ]);
     await this.#dependencies.runtime.close();
   }
 

@@ -30,10 +30,13 @@ test("an endpoint's container behind a worker of its own serves on when worker a
     let control = start("gateway,scheduler");
     let url = await gatewayUrl(control);
     let worker = start("worker");
-    const call = async (path: string, init: RequestInit = {}) => {
+    const begin = async (path: string, init: RequestInit = {}) => {
       const { token } = await Bun.file(join(dir, "xdg/oci-node/context.json")).json();
       const headers = { authorization: `Bearer ${token}` };
-      const response = await fetch(`${url}/endpoint/web${path}`, { ...init, headers });
+      return await fetch(`${url}/endpoint/web${path}`, { ...init, headers });
+    };
+    const call = async (path: string, init: RequestInit = {}) => {
+      const response = await begin(path, init);
       return [response.status, await response.text()] as const;
     };
     try {
@@ -48,6 +51,16 @@ test("an endpoint's container behind a worker of its own serves on when worker a
         [200, greeting],
         [200, greeting],
       ]);
+
+      // One that leaves lets a request come to its end, and those that come meanwhile wait for the next process.
+      const begun = await begin("/events/300");
+      worker.child.kill("SIGUSR2");
+      const meanwhile = call("");
+      expect((await begun.text()).match(/^data:/gm)).toHaveLength(3);
+      expect(await worker.child.exited).toBe(0);
+      worker = start("worker");
+      expect(await meanwhile).toEqual([200, greeting]);
+      await worker.waitFor(ready, 60_000);
 
       await worker.stop("SIGKILL");
       worker = start("worker");

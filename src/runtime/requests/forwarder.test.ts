@@ -151,6 +151,21 @@ describe("connections", () => {
   });
 });
 
+test("who leaves waits for the answers that are on their way, and for no longer than is allowed; others are not begun", async () => {
+  const asked: Socket[] = [];
+  const port = await program((socket) => socket.once("data", () => asked.push(socket)));
+  const forwarder = forwarderTo(port);
+  const [first, second] = [send(forwarder), send(forwarder)];
+  while (asked.length < 2) await Bun.sleep(1);
+  await forwarder.leave(1);
+  expect(await textOf(await send(forwarder))).toBe("refused: unreachable");
+  const left = forwarder.leave(60_000);
+  for (const socket of asked) socket.end("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nup");
+  expect([await textOf(await first), await textOf(await second)]).toEqual(["200 up", "200 up"]);
+  await left;
+  expect(forwarder.inFlight("c-1")).toBe(0);
+});
+
 describe("a program that is to listen", () => {
   const never = new Promise<never>(() => undefined);
   const serving = { startupTimeoutMs: 5_000, concurrency: 1 };

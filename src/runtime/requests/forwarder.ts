@@ -53,6 +53,7 @@ const lastAnswersMs = 2_000;
 /** The containers of this host that serve HTTP, and the requests that they have. */
 export class Forwarder implements Forwarding {
   readonly #serving = new Map<string, Serving>();
+  #leaving = false;
 
   /** A container listens from now on. */
   add(
@@ -92,6 +93,15 @@ export class Forwarder implements Forwarding {
     });
   }
 
+  /**
+   * Gives no container a request any more: they wait for the next process of this host. Resolves when none is left, at the
+   * latest after `timeoutMs`.
+   */
+  async leave(timeoutMs: number): Promise<void> {
+    this.#leaving = true;
+    await Promise.all([...this.#serving.keys()].map((id) => this.drain(id, timeoutMs)));
+  }
+
   inFlight(containerId: string): number {
     return this.#serving.get(containerId)?.inFlight ?? 0;
   }
@@ -99,6 +109,8 @@ export class Forwarder implements Forwarding {
   async forward(request: ForwardRequest): Promise<Forwarded> {
     const serving = this.#serving.get(request.containerId);
     if (serving === undefined) return refused("absent");
+    // The next process takes them soon: sooner than what drains is looked at again.
+    if (this.#leaving) return refused("unreachable");
     if (serving.draining) return refused("draining");
     if (serving.inFlight >= serving.concurrency) return refused("busy");
     serving.inFlight++;
