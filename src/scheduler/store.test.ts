@@ -31,7 +31,14 @@ afterAll(() => server.end(), 60_000);
 
 const mi = 1024 * 1024;
 
-const queue = (change: { cpuMillis?: number; memoryBytes?: number } = {}) =>
+interface Queued {
+  readonly cpuMillis?: number;
+  readonly memoryBytes?: number;
+  readonly workspaceId?: string;
+  readonly imageId?: string;
+}
+
+const queue = (change: Queued = {}) =>
   containerStore.create({
     workspaceId,
     imageId,
@@ -79,6 +86,16 @@ test("claims the oldest first, once, until the lease is over", async () => {
   expect(await store.claimPending(10, "s2", 60_000)).toEqual([]);
   await age({ leaseMs: 60_000 });
   expect(ids(await store.claimPending(10, "s2", 60_000))).toEqual([one.id, two.id, three.id]);
+});
+
+test("a workspace of which many wait keeps nobody else's from being claimed, each in its own order", async () => {
+  const other = await insertWorkspace(server.database);
+  const theirs = { workspaceId: other, imageId: await insertImage(server.database, other) };
+  const many = await Promise.all(Array.from({ length: 20 }, () => queue()));
+  const [one, two] = [await queue(theirs), await queue(theirs)];
+  const claimed = ids(await store.claimPending(4, "s1", 60_000));
+  expect(claimed.filter((id) => id === one.id || id === two.id)).toEqual([one.id, two.id]);
+  expect(claimed.filter((id) => many.some((each) => each.id === id))).toHaveLength(2);
 });
 
 test("several schedulers at once never claim the same container, and leave none", async () => {

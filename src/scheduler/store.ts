@@ -27,7 +27,8 @@ export class SchedulerStore {
   }
 
   /**
-   * Claims up to `limit` pending containers, the oldest first, for `leaseMs`. Nobody else gets them until then; a
+   * Claims up to `limit` pending containers for `leaseMs`: the oldest of each workspace, then the second of each, and so on, so
+   * that who has many that wait is in nobody else's way. Nobody else gets them until then; a
    * scheduler that dies holds nothing for longer. They stay `pending`.
    */
   async claimPending(limit: number, schedulerId: string, leaseMs: number): Promise<Container[]> {
@@ -45,13 +46,25 @@ export class SchedulerStore {
         ? or(isNull(containers.leaseUntil), lt(containers.leaseUntil, sql`now()`))
         : lt(containers.leaseUntil, sql`now()`);
     return this.#database.transaction(async (tx) => {
+      const turns = tx
+        .select({
+          id: containers.id,
+          turn: sql<number>`row_number() over (partition by ${containers.workspaceId} order by ${containers.createdAt}, ${containers.id})`.as(
+            "turn",
+          ),
+        })
+        .from(containers)
+        .where(and(eq(containers.state, state), free))
+        .as("turns");
       const queue = await tx
         .select({ id: containers.id })
         .from(containers)
+        .innerJoin(turns, eq(turns.id, containers.id))
+        // Once more: of what another has claimed since, the row tells.
         .where(and(eq(containers.state, state), free))
-        .orderBy(asc(containers.createdAt), asc(containers.id))
+        .orderBy(asc(turns.turn), asc(containers.createdAt), asc(containers.id))
         .limit(limit)
-        .for("update", { skipLocked: true });
+        .for("update", { of: containers, skipLocked: true });
       if (queue.length === 0) return [];
       const ids = queue.map((row) => row.id);
       const rows = await tx
