@@ -276,7 +276,8 @@ export class RunningContainer {
         }),
       );
     }
-    return { exitCode: lostExitCode, oomKilled: false, finishedAt: new Date(), reason: "monitor lost" };
+    const reason = this.#sameBoot ? "monitor lost" : "its host was started anew";
+    return { exitCode: lostExitCode, oomKilled: false, finishedAt: new Date(), reason };
   }
 
   async #endedWithin(timeoutMs: number): Promise<boolean> {
