@@ -14,7 +14,7 @@ import { type Container, credentialVariables, inScratch, withCredentials } from 
 
 const script = 'trap "" TERM INT; touch /tmp/up; echo up; while [ ! -e /tmp/go ]; do sleep 0.1; done';
 
-test("a stop while the scheduler is away stops the container and says what is missing; a run whose worker is away is left by a third Ctrl-C", async () => {
+test("a stop while the scheduler is away stops the container and says what is missing; runs whose worker is away, at a terminal or not, are left by a third Ctrl-C", async () => {
   await using registry = await TestRegistry.start({ auth: "htpasswd" });
   const reference = await push(await busyboxImage(), registry, "team/app:1");
   const postgres = await startTestPostgres();
@@ -53,7 +53,24 @@ test("a stop while the scheduler is away stops the container and says what is mi
 
       const run = new Program([...command, "run", reference, "--", "sh", "-c", script], { env });
       await run.waitFor(/up\n/);
+      const typing = [...command, "run", "-it", reference, "sh"].join(" ");
+      const terminal = new Program(["script", "-qfec", typing, "/dev/null"], { env });
+      programs.push(terminal);
+      const type = (text: string) => {
+        terminal.child.stdin.write(text);
+        terminal.child.stdin.flush();
+      };
+      type("echo $((40+2))\n");
+      await terminal.waitFor(/42/);
       await worker.stop("SIGKILL");
+      // What is typed goes nowhere any more: the terminal is as it was, and so Ctrl-C is an interrupt.
+      await terminal.waitFor(/Go on with it by `oci-node attach c-\w+`; Ctrl-C here stops it/);
+      type("\x03");
+      await terminal.waitFor(/stopping container/);
+      type("\x03");
+      await terminal.waitFor(/killing container/);
+      type("\x03");
+      await terminal.waitFor(/has not ended, and is left/);
       run.child.kill("SIGINT");
       await run.waitFor(/stopping container/);
       run.child.kill("SIGINT");
