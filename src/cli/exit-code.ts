@@ -6,7 +6,8 @@ import { notStartedExitCode } from "./remove.ts";
 export function exitCodeOf(container: Container): number {
   if (container.startedAt === undefined || container.exitCode === undefined) {
     note(`oci-node: container ${container.id}: ${container.reason || "it ended before it was started"}`);
-    return notStartedExitCode;
+    // 126 and 127: its program is what could not be started.
+    return container.exitCode ?? notStartedExitCode;
   }
   if (container.reason !== "") note(`oci-node: container ${container.id}: ${container.reason}`);
   return container.exitCode;

@@ -8,7 +8,7 @@ import { logger } from "../std/log.ts";
 import { sleep } from "../std/wait.ts";
 import type { HandlerCode } from "./code/handler-code.ts";
 import type { RunningContainer } from "./container.ts";
-import { endOf } from "./end-words.ts";
+import { endOf, neverRanCode } from "./end-words.ts";
 import { givenSecrets } from "./given-secrets.ts";
 import type { ImageUser } from "./image/image-access.ts";
 import type { ImageLease } from "./image/image-lease.ts";
@@ -327,7 +327,12 @@ export class HeldContainer {
     this.#recorder?.drop();
     log[stopped ? "info" : "error"]("container did not start", { container: this.id, reason });
     await this.#cleanUp();
-    await this.#report({ state: stopped ? "stopped" : "failed", reason });
+    const exitCode = stopped ? undefined : neverRanCode(error);
+    await this.#report({
+      state: stopped ? "stopped" : "failed",
+      reason,
+      ...(exitCode === undefined ? {} : { exitCode }),
+    });
   }
 
   async #cleanUp(): Promise<void> {
