@@ -53,12 +53,10 @@ export async function serveUntilSignal(
     process.exit(printFailure(withFile(thrown, config), json));
   });
   await onReady(node);
-  if ((await signalled) === handOverSignal) {
-    await node.leave();
-    process.exit(0);
-  }
-  await node.close();
-  return 0;
+  if ((await signalled) === handOverSignal) await node.leave();
+  else await node.close();
+  // Whatever may be left, such as a connection to a container that is gone, must not keep a process that has ended all it had.
+  process.exit(0);
 }
 
 /** What only the start of a role finds wrong in the settings, such as a role's ARN, names the file as well. */

@@ -10,7 +10,7 @@ export interface OomWatch {
 }
 
 /** A container that ends so soon after a program in it was killed for want of memory may have ended of the same. */
-const sameMomentMs = 2_000;
+const sameMomentMs = 500;
 
 /**
  * Whom the kernel's kills in a container's cgroup ended: it counts them, and does not say. Those that ended a program that was
