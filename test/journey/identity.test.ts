@@ -68,14 +68,14 @@ describe("an identity by name", () => {
     const before = await secrets();
     for (const args of [
       ["image", "build", `${registry.host}/acme/images/app:1`, "--identity", "dev"],
-      ["run", `${registry.host}/acme/images/app:1`, "--identity", "dev"],
+      ["run", "--identity", "dev", `${registry.host}/acme/images/app:1`],
       ["secret", "create", registry.host, "--identity", "dev"],
       ["secret", "create", registry.host, "--identity", "no-such"],
     ]) {
       const result = await node.cli(args);
       const told = refusal(result, [], args[0] === "run" ? 125 : 1);
       expect(told).toContain(`the workspace default may not use the identity ${args.at(-1)}`);
-      expect(told).toContain(`[workspaces.default] identities = ["${args.at(-1)}"]`);
+      expect(told).toContain(`[workspaces.default] identities = ["${args[args.indexOf("--identity") + 1]}"]`);
     }
     expect(await secrets()).toEqual(before);
   });
