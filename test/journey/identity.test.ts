@@ -72,10 +72,11 @@ describe("an identity by name", () => {
       ["secret", "create", registry.host, "--identity", "dev"],
       ["secret", "create", registry.host, "--identity", "no-such"],
     ]) {
+      const name = args[args.indexOf("--identity") + 1];
       const result = await node.cli(args);
       const told = refusal(result, [], args[0] === "run" ? 125 : 1);
-      expect(told).toContain(`the workspace default may not use the identity ${args.at(-1)}`);
-      expect(told).toContain(`[workspaces.default] identities = ["${args[args.indexOf("--identity") + 1]}"]`);
+      expect(told).toContain(`the workspace default may not use the identity ${name}`);
+      expect(told).toContain(`[workspaces.default] identities = ["${name}"]`);
     }
     expect(await secrets()).toEqual(before);
   });
