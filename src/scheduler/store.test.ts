@@ -170,6 +170,16 @@ test("does not place on a worker that is lost, unknown or full", async () => {
   expect(await store.place(await queue(), "w1", 1_000)).toBeUndefined();
 });
 
+test("does not place what was stopped after it was claimed, and says nothing of that", async () => {
+  await store.register(worker("w1"));
+  await queue();
+  const [claimed] = await store.claimPending(1, "s1", 60_000);
+  if (claimed === undefined) throw new Error("nothing was claimed");
+  await containerStore.transition(claimed.id, {}, "stopped");
+  expect(await store.place(claimed, "w1", 1_000)).toBeUndefined();
+  expect((await store.worker("w1"))?.containers).toBe(0);
+});
+
 test("two schedulers together never give a worker more than it has, and a container to one worker only", async () => {
   await store.register(worker("w1", { cpuMillis: 1000 }));
   await store.register(worker("w2", { cpuMillis: 1000 }));

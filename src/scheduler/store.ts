@@ -2,6 +2,7 @@ import { and, asc, desc, eq, inArray, isNull, lt, or, sql } from "drizzle-orm";
 import { revokedError } from "../cluster/error.ts";
 import { volumeNames } from "../container/check-options.ts";
 import type { Container } from "../container/container.ts";
+import { ContainerError } from "../container/error.ts";
 import { type ContainerRow, toContainer } from "../container/row-store.ts";
 import { placedStates } from "../container/state.ts";
 import { type Transitioned, transitionIn } from "../container/transition-store.ts";
@@ -91,10 +92,11 @@ export class SchedulerStore {
   /**
    * Gives a pending container to a worker (`scheduled`) if, with the worker's row locked, it is ready and has room:
    * two schedulers together never give a worker more than it has. Its volumes that are nobody's yet become the worker's.
-   * undefined: no room there (any more), another scheduler has placed it, or a volume is another worker's by now.
+   * undefined: no room there (any more), another scheduler has placed it, it was stopped meanwhile, or a volume is another
+   * worker's by now.
    */
   async place(container: Container, workerId: string, leaseMs: number): Promise<Transitioned | undefined> {
-    return this.#database.transaction(async (tx) => {
+    const placing = this.#database.transaction(async (tx) => {
       const [row] = await tx.select().from(workers).where(eq(workers.id, workerId)).for("update");
       if (row === undefined || row.state !== "ready") return undefined;
       const taken = await placedOn(tx, workerId);
@@ -106,6 +108,10 @@ export class SchedulerStore {
       const placed = await transitionIn(tx, container.id, expected, "scheduled", { workerId, leaseMs });
       // Placed by another scheduler meanwhile, which also hands it over.
       return placed.changed ? placed : undefined;
+    });
+    return await placing.catch((error: unknown) => {
+      if (error instanceof ContainerError) return undefined;
+      throw error;
     });
   }
 
