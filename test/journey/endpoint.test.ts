@@ -65,7 +65,7 @@ describe("an endpoint", () => {
     expect([first.status, await first.text()]).toEqual([200, expect.stringMatching(/^v1 c-/)]);
     expect((await look("web")).containersReady).toBe(1);
     const many = await Promise.all(
-      Array.from({ length: 12 }, () => call("web/sleep/500").then((r) => r.text())),
+      Array.from({ length: 12 }, () => call("web/sleep/1000").then((r) => r.text())),
     );
     expect(new Set(many).size).toBe(3);
     expect(many.every((text) => text.startsWith("v1 c-"))).toBe(true);
