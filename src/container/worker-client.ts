@@ -2,8 +2,11 @@ import { type Client, Code, ConnectError, createClient } from "@connectrpc/conne
 import { workerName } from "../cluster/names.ts";
 import { WorkerService } from "../gen/oci_node/v1/worker_service_pb.ts";
 import { closableTransport, renewedTransport } from "../rpc/transport.ts";
+import { logger } from "../std/log.ts";
 import type { TlsIdentity } from "../std/tls-identity.ts";
 import { ContainerError } from "./error.ts";
+
+const log = logger("container");
 
 /** One boot of a worker, as it registered. */
 export interface WorkerBoot {
@@ -102,6 +105,7 @@ export function workerFailure(
       },
     );
   if (!away.has(error.code)) return error;
+  log.warn("a call to a worker failed", { worker: worker.id, what, code: Code[error.code] });
   return new ContainerError("worker_away", `${what}: worker ${worker.id} does not answer`, {
     next: "See how it is with `oci-node worker ls`; try again when its host is back. If it will not be: `oci-node worker revoke` ends what it had.",
   });
