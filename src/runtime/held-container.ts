@@ -22,7 +22,7 @@ import type { RestartNews } from "./program/restarts.ts";
 import type { Forwarder } from "./requests/forwarder.ts";
 import { bringUp } from "./requests/serving.ts";
 import type { Runtime } from "./runtime.ts";
-import type { Report } from "./scheduler-client.ts";
+import type { Report, ReportedStep } from "./scheduler-client.ts";
 import type { ExitStatus } from "./spec.ts";
 import { specOf } from "./spec-of-request.ts";
 
@@ -88,6 +88,7 @@ export class HeldContainer {
   #recorder: StartRecorder | undefined;
   #events: NewContainerEvent[] = [];
   #phases: Record<string, Date> = {};
+  #reported: Promise<unknown> = Promise.resolve();
 
   private constructor(
     dependencies: HoldDependencies,
@@ -365,19 +366,21 @@ export class HeldContainer {
     await this.#report({});
   }
 
-  /** Reports a step with the events and phases that have gathered. */
-  async #report(step: Omit<Report, "containerId" | "attempt" | "events" | "phases">): Promise<boolean> {
-    const events = this.#events;
-    const phases = this.#phases;
-    this.#events = [];
-    this.#phases = {};
-    return await this.#dependencies.report({
-      containerId: this.id,
-      attempt: this.attempt,
-      ...step,
-      events,
-      phases,
+  /** Reports a step with the events and phases that have gathered, after what was reported before: else it may overtake that. */
+  #report(step: ReportedStep): Promise<boolean> {
+    const reported = this.#reported.then(() => {
+      const [events, phases] = [this.#events, this.#phases];
+      [this.#events, this.#phases] = [[], {}];
+      return this.#dependencies.report({
+        containerId: this.id,
+        attempt: this.attempt,
+        ...step,
+        events,
+        phases,
+      });
     });
+    this.#reported = reported.catch(() => undefined);
+    return reported;
   }
 }
 

@@ -58,6 +58,9 @@ export interface Report {
   readonly restarts?: number | undefined;
 }
 
+/** What happened, apart from whose it is and what has gathered beside it. */
+export type ReportedStep = Omit<Report, "containerId" | "attempt" | "events" | "phases">;
+
 export interface Heartbeat {
   readonly cpuMillisUsed: number;
   readonly memoryBytesUsed: number;
