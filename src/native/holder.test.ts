@@ -36,8 +36,7 @@ test("reads that wait when their server is killed get their bytes from the next 
   await first.kill();
   const late = read(700_000, 1000);
   for (const waiting of [early, late]) expect(waiting.exitCode).toBeNull();
-  const { server, blob, holder } = await adopt();
-  const asked = serveMisses(new Map([[blob, layer]]));
+  const { server, blob, holder, asked } = await adopt();
   expect(await bytesOf(early)).toEqual(blobOf(layer).subarray(200_000, 201_000));
   expect(await bytesOf(late)).toEqual(blobOf(layer).subarray(700_000, 701_000));
   expect(asked).toContain(3);
@@ -198,9 +197,11 @@ async function tryAdopt(holder: HolderConnection, blob: LayerBlob): Promise<Fuse
 async function adopt() {
   const holder = await connect();
   const blob = openBlob();
+  // What waits is asked for again in the moment of the take-over: who answers must be there before.
+  const asked = serveMisses(new Map([[blob, layer]]));
   const server = await tryAdopt(holder, blob);
   if (server === undefined) throw new Error("the mount was not taken over");
-  return { holder, blob, server };
+  return { holder, blob, server, asked };
 }
 
 async function mountOf(mountpoint: string) {
