@@ -18,9 +18,9 @@ const root = join(import.meta.dir, "..");
  */
 const ofParts = /^src\/(mount|native|runtime|role)\//;
 const ofTheWhole = /^(test\/(journey|kit)|src\/sdk)\//;
-/** Of these journeys' nodes hardly anything is run: they stand beside one that mounts. */
+/** Of these journeys' nodes hardly anything is run, or they mostly wait: they stand beside one that mounts. */
 const light =
-  /^test\/journey\/(bad-input|credential-helper|federation|gateway-tls|key|loose-modes|refusal|registries|security|side-doors|tls-versions)/;
+  /^test\/journey\/(bad-input|credential-helper|federation|gateway-tls|grants|key|loose-modes|refusal|registries|security|side-doors|tls-versions|trouble)/;
 const testTimeoutMs = 120_000;
 const fileTimeoutMs = 600_000;
 
@@ -71,7 +71,9 @@ function testFiles(filters: readonly string[]): string[] {
 async function inTwoLanes(files: readonly string[], work: (file: string) => Promise<void>): Promise<void> {
   const parts = files.filter((file) => ofParts.test(file));
   const whole = files.filter((file) => ofTheWhole.test(file) && !light.test(file));
-  const rest = files.filter((file) => !parts.includes(file) && !whole.includes(file));
+  const others = files.filter((file) => !parts.includes(file) && !whole.includes(file));
+  // The long ones first, so that no lane ends with one of them alone.
+  const rest = [...others.filter((file) => light.test(file)), ...others.filter((file) => !light.test(file))];
   const drain = async (queue: string[]): Promise<void> => {
     for (let file = queue.shift(); file !== undefined; file = queue.shift()) await work(file);
   };
