@@ -1,5 +1,4 @@
 import type { NewContainer } from "../container/container.ts";
-import type { ContainerNetwork, ContainerOptions } from "../container/options.ts";
 import { printable } from "../std/printable.ts";
 import type { EndpointSpec } from "./endpoint.ts";
 import { EndpointError } from "./error.ts";
@@ -11,28 +10,8 @@ export interface EndpointLimits {
   readonly queueMax: number;
 }
 
-/** A deployment as it is asked for: 0 and empty mean the default. */
-export interface WantedSpec {
-  readonly imageId: string;
-  readonly reference: string;
-  readonly handler?: { readonly codeSha256: string; readonly name: string } | undefined;
-  readonly command: readonly string[];
-  readonly port: number;
-  readonly env: Readonly<Record<string, string>>;
-  readonly cpuMillis: number;
-  readonly memoryBytes: number;
-  readonly network: ContainerNetwork;
-  readonly options: ContainerOptions;
-  readonly public: boolean;
-  readonly requestTimeoutMs: number;
-  readonly concurrency: number;
-  readonly queueMax: number;
-  readonly containersMin: number;
-  readonly containersMax: number;
-  readonly keepWarmMs: number;
-  readonly startupTimeoutMs: number;
-  readonly bodyBytesMax: number;
-}
+/** A deployment as it is asked for: the same fields, in which 0 and empty mean the default. */
+export type WantedSpec = EndpointSpec;
 
 const dayMs = 86_400_000;
 const hourMs = 3_600_000;
